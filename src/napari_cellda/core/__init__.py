@@ -1,0 +1,1 @@
+"""Arrays and tensors: the whole job without napari or Qt."""

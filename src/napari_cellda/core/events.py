@@ -1,0 +1,76 @@
+"""What a long task says while it runs.
+
+A long task is a generator: it yields these events and returns its result. Whoever drives it (a
+worker thread, the command line, a test) decides what to do with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A new part of the work begins."""
+
+    title: str
+    total: int | None = None
+    """How many steps it has; None when that is not known."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the present stage is done."""
+
+    index: int
+    """Steps done so far, counted from 1."""
+    losses: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A figure worth plotting or keeping, higher is better unless its name says otherwise."""
+
+    name: str
+    value: float
+    index: int = 0
+    """The step at which it was measured."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A picture of the work in progress, to be shown as one layer that updates in place."""
+
+    name: str
+    array: np.ndarray
+    """(Y, X) or (C, Y, X); float maps in [0, 1], or integer labels."""
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class Note:
+    """One plain sentence for the user: a warning, or a choice made for them."""
+
+    text: str
+
+
+Event = Stage | Step | Score | Preview | Note
+
+T = TypeVar("T")
+Task = Generator[Event, None, T]
+"""A long task that returns a `T`."""
+
+
+def run_quietly(task: Task[T]) -> T:
+    """Drive a task to its end, dropping its events, and return its result."""
+    while True:
+        try:
+            next(task)
+        except StopIteration as end:
+            result: T = end.value
+            return result

@@ -1,0 +1,1 @@
+"""Adaptation systems, one file each, discovered and not registered."""

@@ -1,0 +1,1 @@
+"""One dock widget per step of the job."""
