@@ -1,0 +1,319 @@
+"""What one viewer is working on: images, classes, settings, forest, enhancer. No Qt here.
+
+Panels, live painting and exports of one viewer share one `Session` and talk through its signals.
+Nothing in this module imports Qt or napari: layers are held as objects with the few attributes
+used here, so all of it is tested without a window.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from psygnal import Signal
+
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.params import BaseParams
+from napari_cellda.ui.classes import ClassList
+
+if TYPE_CHECKING:
+    from napari_cellda.core.classifier import PixelClassifier
+    from napari_cellda.core.enhancer import Enhancer
+    from napari_cellda.core.features import FeatureSpec
+    from napari_cellda.core.forest import ForestParams
+    from napari_cellda.core.images import Image
+    from napari_cellda.core.normalisation import Normalisation
+
+
+class EnhancerOptions(BaseParams):
+    """How the enhancer is applied."""
+
+    class_index: int = 1
+    """Class whose forest map is enhanced: 1 is the first foreground class."""
+    scale_range: tuple[float, float] | None = None
+    """Range that the forest map is stretched to, once per image; None leaves it as it is."""
+    rescale: float = 1.0
+    """Zoom applied before the enhancer, so that objects get the size it was trained for."""
+    live: bool = True
+    """Whether the enhanced map follows the strokes."""
+
+
+@dataclass(eq=False)
+class PaintedImage:
+    """One image of the viewer that takes part: its layer, its strokes, what was measured.
+
+    Two of them are the same only if they are the same object; `key` names it in caches.
+    """
+
+    layer: Any
+    """The napari Image layer (the first one, when several are taken as channels)."""
+    image: Image
+    """The image as core sees it, channels already selected."""
+    strokes: Any = None
+    """The napari Labels layer that is painted on; None before it is made, or once deleted."""
+    norm: Normalisation | None = None
+    """Measured once per image in the background; None until then."""
+    results: dict[str, Any] = field(default_factory=dict)
+    """Result layers by role, e.g. ``"forest:1"``, ``"mask"``, ``"enhanced"`` (see ui.layers)."""
+    arrays: dict[str, Any] = field(default_factory=dict)
+    """The arrays behind the result layers, by the same roles."""
+
+    @property
+    def name(self) -> str:
+        """The name of the image (its file's stem), not of the layer."""
+        return self.image.name
+
+    @property
+    def key(self) -> int:
+        """A number that no other image of this program has."""
+        return id(self)
+
+
+class Session:
+    """The shared state of one viewer.
+
+    Get it with ``Session.of(viewer)``; two viewers have two sessions that know nothing of each
+    other. Set attributes through the methods: they check, then emit the signal named below.
+
+    Signals
+    -------
+    image_changed
+        The current image, its axes or channels, or its layers changed (or it went away).
+    strokes_changed
+        Painted pixels of any image changed.
+    classes_changed
+        Names, colours or number of classes changed.
+    settings_changed
+        Features, normalisation, channels or forest settings changed.
+    live_changed(bool)
+        Live update was switched.
+    classifier_changed
+        A new forest was trained, or the old one became invalid (`classifier` is None).
+    enhancer_changed
+        Another enhancer, or other options.
+    results_changed(PaintedImage)
+        Result arrays of this image were updated (throttled; layers are refreshed already).
+    status_changed(str)
+        One line for the user.
+    failed(Exception)
+        Something went wrong; panels show it in their status line.
+    closed
+        The window is closing: stop work, keep nothing.
+    """
+
+    image_changed = Signal()
+    strokes_changed = Signal()
+    classes_changed = Signal()
+    settings_changed = Signal()
+    live_changed = Signal(bool)
+    classifier_changed = Signal()
+    enhancer_changed = Signal()
+    results_changed = Signal(object)
+    status_changed = Signal(str)
+    failed = Signal(object)
+    closed = Signal()
+
+    _sessions: ClassVar[weakref.WeakKeyDictionary[Any, Session]] = weakref.WeakKeyDictionary()
+
+    def __init__(self, viewer: Any = None) -> None:
+        self._viewer = weakref.ref(viewer) if viewer is not None else lambda: None
+        self.images: list[PaintedImage] = []
+        self.current: PaintedImage | None = None
+        self.classes = ClassList()
+        self.normalisation = "percentile"
+        self.live = True
+        self.classifier: PixelClassifier | None = None
+        self.enhancer: Enhancer | None = None
+        self.enhancer_options = EnhancerOptions()
+        self.is_closed = False
+        self._spec: FeatureSpec | None = None
+        self._forest_params: ForestParams | None = None
+        self._undo: list[Any] = []
+        self.last_error: Exception | None = None
+
+    @classmethod
+    def of(cls, viewer: Any) -> Session:
+        """Return the viewer's session, made on the first call; the viewer is held weakly."""
+        session = cls._sessions.get(viewer)
+        if session is None:
+            session = cls._sessions[viewer] = cls(viewer)
+            if hasattr(viewer, "window"):
+                from napari_cellda.ui.lifetime import watch
+
+                watch(session, viewer)
+        return session
+
+    @property
+    def viewer(self) -> Any:
+        """The viewer, or None once it is gone."""
+        return self._viewer()
+
+    # -- images ---------------------------------------------------------------------------------
+
+    def use_image(self, painted: PaintedImage | None) -> None:
+        """Make `painted` the current image (adding it if new); None when there is none."""
+        if painted is not None and painted not in self.images:
+            self.images.append(painted)
+        if painted is not self.current:
+            self.current = painted
+            self.image_changed.emit()
+
+    def replace_image(self, old: PaintedImage, new: PaintedImage) -> None:
+        """Put `new` where `old` was, e.g. with other axes or channels; the forest is dropped."""
+        self.images[self.images.index(old)] = new
+        if self.current is old:
+            self.current = new
+        self.set_classifier(None)
+        self.image_changed.emit()
+
+    def find(self, layer: Any) -> PaintedImage | None:
+        """Return the image that `layer` belongs to, as image, strokes or result; else None."""
+        for painted in self.images:
+            if layer is painted.layer or layer is painted.strokes:
+                return painted
+            if any(layer is result for result in painted.results.values()):
+                return painted
+        return None
+
+    def forget_layer(self, layer: Any) -> None:
+        """React to a layer that was deleted from the viewer.
+
+        A deleted image leaves with its results (its strokes layer stays in the viewer, it is the
+        user's); deleted strokes take their samples out of the forest; a deleted result layer is
+        made again when there is something new to show.
+        """
+        painted = self.find(layer)
+        if painted is None:
+            return
+        if layer is painted.layer:
+            self.images.remove(painted)
+            if self.current is painted:
+                self.current = None
+            self.image_changed.emit()
+            self.strokes_changed.emit()
+        elif layer is painted.strokes:
+            painted.strokes = None
+            self.image_changed.emit()
+            self.strokes_changed.emit()
+        else:
+            for role in [r for r, result in painted.results.items() if result is layer]:
+                del painted.results[role]
+
+    def require_current(self) -> PaintedImage:
+        """Return the current image.
+
+        Raises
+        ------
+        UserError
+            If none is chosen.
+        """
+        if self.current is None:
+            raise UserError("No image is chosen; open one and choose it at the top of the panel.")
+        return self.current
+
+    def require_classifier(self) -> PixelClassifier:
+        """Return the trained classifier.
+
+        Raises
+        ------
+        UserError
+            If there is none yet.
+        """
+        if self.classifier is None:
+            raise UserError("No forest is trained yet; paint some strokes of two classes first.")
+        return self.classifier
+
+    # -- settings -------------------------------------------------------------------------------
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """The features to compute; ilastik's 2D set unless changed."""
+        if self._spec is None:
+            from napari_cellda.core.features import FeatureSpec
+
+            self._spec = FeatureSpec()
+        return self._spec
+
+    @property
+    def forest_params(self) -> ForestParams:
+        """The forest's settings."""
+        if self._forest_params is None:
+            from napari_cellda.core.forest import ForestParams
+
+            self._forest_params = ForestParams()
+        return self._forest_params
+
+    def set_spec(self, spec: FeatureSpec) -> None:
+        """Change the features."""
+        if spec != self.spec:
+            self._spec = spec
+            self.settings_changed.emit()
+
+    def set_forest_params(self, params: ForestParams) -> None:
+        """Change the forest's settings."""
+        if params != self.forest_params:
+            self._forest_params = params
+            self.settings_changed.emit()
+
+    def set_normalisation(self, kind: str) -> None:
+        """Change how images are normalised; every image is measured again."""
+        if kind != self.normalisation:
+            self.normalisation = kind
+            for painted in self.images:
+                painted.norm = None
+            self.settings_changed.emit()
+
+    def set_live(self, live: bool) -> None:
+        """Switch live updates on or off."""
+        if live != self.live:
+            self.live = live
+            self.live_changed.emit(live)
+
+    def set_classes(self, classes: ClassList) -> None:
+        """Change names, colours or number of classes."""
+        if classes != self.classes:
+            self.classes = classes
+            if self.enhancer_options.class_index >= len(classes):
+                self.set_enhancer_options(class_index=1)
+            self.classes_changed.emit()
+
+    # -- results --------------------------------------------------------------------------------
+
+    def set_classifier(self, classifier: PixelClassifier | None) -> None:
+        """Take over a newly trained classifier; None drops the old one."""
+        if classifier is not self.classifier:
+            self.classifier = classifier
+            self.classifier_changed.emit()
+
+    def set_enhancer(self, enhancer: Enhancer | None) -> None:
+        """Choose an enhancer; None switches enhancing off."""
+        if enhancer is not self.enhancer:
+            self.enhancer = enhancer
+            self.enhancer_changed.emit()
+
+    def set_enhancer_options(self, **changes: Any) -> None:
+        """Change options of the enhancer, by name (see `EnhancerOptions`)."""
+        options = EnhancerOptions(**{**self.enhancer_options.model_dump(), **changes})
+        if options != self.enhancer_options:
+            self.enhancer_options = options
+            self.enhancer_changed.emit()
+
+    # -- talking to the user --------------------------------------------------------------------
+
+    def say(self, text: str) -> None:
+        """Show one line of status in the panels."""
+        self.status_changed.emit(text)
+
+    def report(self, error: Exception) -> None:
+        """Show an error: a `UserError` as its one sentence, anything else with its type."""
+        self.last_error = error
+        self.failed.emit(error)
+
+    def close(self) -> None:
+        """Tell everybody that the window closes; later calls do nothing."""
+        if not self.is_closed:
+            self.is_closed = True
+            self.closed.emit()
+            self.images.clear()
+            self.current = None
