@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 Spot = tuple[int, int, int]
 """A place or an extent in (z, y, x) pixels."""
@@ -97,10 +101,8 @@ def nearest_first(regions: Iterable[Region], centre: Sequence[float]) -> list[Re
     """Sort regions by the distance of their middle from `centre`, (z, y, x) in pixels."""
 
     def distance(region: Region) -> float:
-        return sum(
-            ((part.start + part.stop) / 2 - middle) ** 2
-            for part, middle in zip(region.slices, centre, strict=True)
-        )
+        middles = ((part.start + part.stop) / 2 for part in region.slices)
+        return math.dist(list(middles), list(centre))
 
     return sorted(regions, key=distance)
 
