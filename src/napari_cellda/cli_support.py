@@ -1,0 +1,102 @@
+"""How the command line reads lists, shows progress and prints results."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import Note, Score, Stage, Step, Task
+
+T = TypeVar("T")
+
+_LISTS = ("--strokes", "--set", "--prediction")
+
+
+def expand_lists(arguments: Sequence[str]) -> list[str]:
+    """Repeat a list option before each of its values, as click wants it.
+
+    ``classify a.tif --strokes s.tif t.tif`` becomes ``... --strokes s.tif --strokes t.tif``. A
+    command that names its images last (its second word is an option) gives one value at a time.
+    """
+    images_first = len(arguments) > 1 and not arguments[1].startswith("-")
+    expanded: list[str] = []
+    option = ""
+    for argument in arguments:
+        if option and not argument.startswith("-"):
+            expanded += [option, argument]
+            if option == "--strokes" and not images_first:
+                option = ""
+            continue
+        option = argument if argument in _LISTS else ""
+        if not option:
+            expanded.append(argument)
+    return expanded
+
+
+def parse_channels(text: str | None) -> str | tuple[int, ...] | None:
+    """Read ``--channels``: "grey", "all", or indices such as "0,2"; None stays None."""
+    if text is None or text in ("grey", "all"):
+        return text
+    try:
+        channels = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        channels = ()
+    if not channels or min(channels) < 0:
+        raise UserError(f"--channels is '{text}'; expected 'grey', 'all' or indices such as '0,2'.")
+    return channels
+
+
+def follow(task: Task[T]) -> T:
+    """Drive a task, showing its stages, steps and notes on the standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True, highlight=False)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=not sys.stderr.isatty()) as progress:
+        row = None
+        while True:
+            try:
+                event = next(task)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            match event:
+                case Stage(title, total):
+                    if row is not None:
+                        progress.remove_task(row)
+                    row = progress.add_task(title, total=total)
+                case Step(index):
+                    if row is not None:
+                        progress.update(row, completed=index)
+                case Score(name, value):
+                    console.print(f"{name}: {value:.4g}")
+                case Note(text):
+                    console.print(text)
+
+
+def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows that share their keys; "nothing yet" when there is none."""
+    from rich.console import Console
+    from rich.table import Table
+
+    if not rows:
+        Console().print("Nothing here yet.")
+        return
+    table = Table(*rows[0], box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object."""
+    sys.stdout.write(json.dumps(value, indent=1, default=str) + "\n")

@@ -1,0 +1,246 @@
+"""`X.cellda`: everything that is needed to reopen a piece of work, in one zip file.
+
+Images are referenced and never copied. The members, and nothing else, are
+
+- ``project.json``: a `Project` (versioned, strict);
+- ``strokes/<i>.npz``: the strokes of image i as ``shape``, ``indices`` and ``values`` of the painted
+  pixels, so that an almost empty layer of any size stays small;
+- ``forest.npz``: the trained forest (see `Forest.save`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.export import write_atomically
+from napari_cellda.core.features import FeatureSpec
+from napari_cellda.core.instances import InstanceParams
+from napari_cellda.core.normalisation import Kind, Normalisation
+from napari_cellda.core.params import BaseParams
+
+if TYPE_CHECKING:
+    from napari_cellda.core.forest import Forest
+    from napari_cellda.core.images import Image
+
+FORMAT = 1
+MAX_MEMBER_BYTES = 4 << 30
+
+
+class ImageReference(BaseParams):
+    """Where an image was, and how to know it again."""
+
+    name: str
+    """The file's stem, or the layer's name."""
+    path: str | None = None
+    """Relative to the project's folder when the image lies inside it; None for a layer that was
+    never on disk."""
+    axes: str
+    """The image's own axes, such as "zyx" or "yxc"."""
+    fingerprint: str
+    """See `fingerprint`."""
+    normalisation: Normalisation
+    """As measured when the forest was trained, so that reopening gives the same maps."""
+
+
+class ClassStyle(BaseParams):
+    """One class, in the order of its stroke id."""
+
+    name: str
+    color: str = "#888888"
+    """Hex colour of its strokes."""
+
+
+class EnhancerReference(BaseParams):
+    """Which enhancer repairs which class, and how."""
+
+    source: str
+    """A bundled or bioimage.io id, or a path."""
+    sha256: str
+    """Of the package's weights: another file under the same name is refused."""
+    enhanced_class: int = Field(1, ge=1)
+    """Class index whose map is replaced; 1 is the first foreground class."""
+    scale_range: bool = False
+    """Stretch the forest's map to [0, 1] before enhancing, once for the whole image."""
+    rescale: float = Field(1.0, gt=0)
+    """Factor that brings the objects to the size the enhancer was trained on."""
+
+
+class Project(BaseParams):
+    """What a `.cellda` file says, arrays apart."""
+
+    format: Literal[1] = FORMAT
+    """Version of this format."""
+    images: tuple[ImageReference, ...]
+    classes: tuple[ClassStyle, ...] = Field(min_length=2, max_length=8)
+    """Background first."""
+    channels: Literal["grey", "all"] | tuple[int, ...] = "grey"
+    features: FeatureSpec = FeatureSpec()
+    normalisation: Kind = "percentile"
+    enhancer: EnhancerReference | None = None
+    instances: InstanceParams | None = None
+    """None: no instances are made."""
+    panel: dict[str, Any] = Field(default_factory=dict)
+    """State of the panels; whatever a version does not know, it ignores."""
+
+
+def fingerprint(image: Image) -> str:
+    """Identify an image by its axes, shape, dtype and nine small blocks of its pixels.
+
+    Reading nine blocks keeps this quick on images larger than memory; an edit elsewhere is not
+    noticed.
+    """
+    data = image.data
+    digest = hashlib.sha256(f"{image.axes} {data.shape} {data.dtype.newbyteorder('=')}".encode())
+    for y in _thirds(data.shape[3]):
+        for x in _thirds(data.shape[4]):
+            t, z = data.shape[0] // 2, data.shape[2] // 2
+            block = np.ascontiguousarray(np.asarray(data[t, :, z, y, x]))
+            digest.update(block.astype(block.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()
+
+
+def _thirds(length: int, size: int = 64) -> list[slice]:
+    starts = [0, max(0, (length - size) // 2), max(0, length - size)]
+    return [slice(start, min(length, start + size)) for start in starts]
+
+
+def save_project(
+    path: Path, project: Project, strokes: Mapping[int, np.ndarray], forest: Forest | None
+) -> None:
+    """Write a project to one file, aside and then renamed.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in ``.cellda``.
+    project : Project
+    strokes : mapping of image index to int array
+        Only images with strokes need an entry.
+    forest : Forest or None
+        None before anything was trained.
+    """
+    with write_atomically(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("project.json", project.model_dump_json(indent=1))
+        for index, painted in strokes.items():
+            file.writestr(f"strokes/{index}.npz", _pack_strokes(painted))
+        if forest is not None:
+            buffer = io.BytesIO()
+            forest.save(buffer)
+            file.writestr("forest.npz", buffer.getvalue())
+
+
+def load_project(path: Path) -> tuple[Project, dict[int, np.ndarray], Forest | None]:
+    """Read a project.
+
+    Returns
+    -------
+    project : Project
+    strokes : dict of image index to int array
+    forest : Forest or None
+
+    Raises
+    ------
+    UserError
+        If the file is missing, damaged, of another version, or not a project.
+    """
+    from napari_cellda.core.forest import Forest
+
+    try:
+        with zipfile.ZipFile(path) as file:
+            members = _check_members(path, file)
+            project = Project.model_validate(json.loads(file.read("project.json")))
+            strokes = {
+                int(name[8:-4]): _unpack_strokes(file.read(name))
+                for name in members
+                if name.startswith("strokes/")
+            }
+            forest = None
+            if "forest.npz" in members:
+                forest = Forest.load(io.BytesIO(file.read("forest.npz")))
+    except FileNotFoundError:
+        raise UserError(f"There is no project '{path}'.") from None
+    except (zipfile.BadZipFile, OSError, KeyError, ValueError, ValidationError) as error:
+        raise UserError(
+            f"'{path.name}' is not a napari-cellda project of format {FORMAT}, or it is damaged "
+            f"({_first_line(error)})."
+        ) from error
+    return project, strokes, forest
+
+
+def _check_members(path: Path, file: zipfile.ZipFile) -> set[str]:
+    names = {info.filename for info in file.infolist()}
+    allowed = {"project.json", "forest.npz"}
+    foreign = sorted(
+        name
+        for name in names - allowed
+        if not (name.startswith("strokes/") and name.endswith(".npz") and name[8:-4].isdigit())
+    )
+    if "project.json" not in names or foreign:
+        found = foreign[0] if foreign else "no project.json"
+        raise UserError(f"'{path.name}' is not a napari-cellda project: it holds {found}.")
+    if any(info.file_size > MAX_MEMBER_BYTES for info in file.infolist()):
+        raise UserError(f"'{path.name}' holds a member larger than 4 GiB and was not opened.")
+    return names
+
+
+def _pack_strokes(strokes: np.ndarray) -> bytes:
+    """Store the painted pixels only; a zarr array is read plane by plane."""
+    indices, values = [], []
+    plane = int(np.prod(strokes.shape[-2:]))
+    for number, where in enumerate(np.ndindex(*strokes.shape[:-2])):
+        flat = np.asarray(strokes[where]).ravel()
+        found = np.flatnonzero(flat)
+        indices.append(found + number * plane)
+        values.append(flat[found].astype(np.uint8))
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        shape=np.asarray(strokes.shape, np.int64),
+        indices=np.concatenate(indices).astype(np.int64),
+        values=np.concatenate(values),
+    )
+    return buffer.getvalue()
+
+
+def _unpack_strokes(content: bytes) -> np.ndarray:
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        shape = tuple(int(size) for size in arrays["shape"])
+        indices, values = arrays["indices"], arrays["values"]
+    size = int(np.prod(shape, dtype=np.int64))
+    good = 2 <= len(shape) <= 4 and min(shape) > 0 and indices.shape == values.shape
+    if not good or (indices.size and (indices.min() < 0 or indices.max() >= size)):
+        raise ValueError("the strokes do not fit their shape")
+    strokes = np.zeros(shape, np.uint8)
+    strokes.flat[indices] = values
+    return strokes
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0][:120]
+
+
+def relative_to_project(image_path: Path, project_path: Path) -> str:
+    """Return how a project refers to an image: relative when it lies inside the project's folder."""
+    image_path, folder = image_path.resolve(), project_path.resolve().parent
+    if image_path.is_relative_to(folder):
+        return image_path.relative_to(folder).as_posix()
+    return os.fspath(image_path)
+
+
+def find_image(reference: ImageReference, project_path: Path) -> Path | None:
+    """Return where a referenced image is now; None if it was moved or never was on disk."""
+    if reference.path is None:
+        return None
+    path = project_path.resolve().parent / reference.path
+    return path if path.exists() else None
