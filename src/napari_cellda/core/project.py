@@ -3,8 +3,8 @@
 Images are referenced and never copied. The members, and nothing else, are
 
 - ``project.json``: a `Project` (versioned, strict);
-- ``strokes/<i>.npz``: the strokes of image i as ``shape``, ``indices`` and ``values`` of the painted
-  pixels, so that an almost empty layer of any size stays small;
+- ``strokes/<i>.npz``: the strokes of image i as ``shape``, ``indices`` and ``values`` of the
+  painted pixels, so that an almost empty layer of any size stays small;
 - ``forest.npz``: the trained forest (see `Forest.save`).
 """
 
@@ -15,8 +15,6 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -30,6 +28,9 @@ from napari_cellda.core.normalisation import Kind, Normalisation
 from napari_cellda.core.params import BaseParams
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from napari_cellda.core.forest import Forest
     from napari_cellda.core.images import Image
 
@@ -231,7 +232,7 @@ def _first_line(error: Exception) -> str:
 
 
 def relative_to_project(image_path: Path, project_path: Path) -> str:
-    """Return how a project refers to an image: relative when it lies inside the project's folder."""
+    """Return how a project refers to an image: relative if it lies in the project's folder."""
     image_path, folder = image_path.resolve(), project_path.resolve().parent
     if image_path.is_relative_to(folder):
         return image_path.relative_to(folder).as_posix()

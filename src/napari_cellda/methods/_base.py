@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from napari_cellda.core.events import Task
-from napari_cellda.core.params import BaseParams
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_cellda.core.events import Task
+    from napari_cellda.core.params import BaseParams
 
 
 @dataclass(frozen=True)
