@@ -122,7 +122,7 @@ def cell_walls(
     n = max(4, int(np.prod(np.add(shape, 2 * size)) / size**2))
     seeds = rng.uniform(-size, np.add(shape, size), (n, 2))
     y, x = np.mgrid[: shape[0], : shape[1]].astype(Float)
-    bend = [0.18 * size * smooth_noise(shape, size / 4, rng) for _ in range(2)]
+    bend = [0.16 * size * smooth_noise(shape, size / 3, rng) for _ in range(2)]
     points = np.stack([y + bend[0], x + bend[1]], axis=-1).reshape(-1, 2)
     near, index = cKDTree(seeds).query(points, k=2)
     # Distance to the bisector of the two nearest seeds: (d2^2 - d1^2) / (2 |s2 - s1|).
