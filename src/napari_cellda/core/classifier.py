@@ -12,6 +12,7 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Step, Task
 from napari_cellda.core.features import FeatureSpec, compute_features
 from napari_cellda.core.forest import Forest, ForestParams, fit_forest
+from napari_cellda.core.label_arrays import read_region
 from napari_cellda.core.normalisation import Kind, Normalisation, measure_normalisation
 from napari_cellda.core.tiles import Region, grid
 
@@ -133,18 +134,9 @@ def painted_tiles(
         for tile in grid(image.limits, tile_shape(spec), t):
             if stop():
                 return
-            painted = read_label_region(image, strokes, tile)
+            painted = read_region(image, strokes, tile)
             if painted.any():
                 yield tile, painted
-
-
-def read_label_region(image: Image, labels: np.ndarray, region: Region) -> np.ndarray:
-    """Read the (Z, Y, X) block of a strokes, mask or label array that covers `region`."""
-    planes = [
-        np.asarray(labels[(*image.label_index(region.t, z), region.y, region.x)])
-        for z in range(region.z.start, region.z.stop)
-    ]
-    return np.stack(planes)
 
 
 def gather_samples(

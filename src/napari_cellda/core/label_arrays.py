@@ -1,0 +1,31 @@
+"""Arrays with an image's own axes (strokes, masks, maps), read and written by region.
+
+Such an array has the shape ``(..., *image.label_shape)``: its last axes are the image's own without
+the channels, in the order t, z, y, x, and any axes before them (classes) come along whole.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from napari_cellda.core.images import Image
+    from napari_cellda.core.tiles import Region
+
+
+def _index(image: Image, region: Region) -> tuple[Any, ...]:
+    own = {"t": region.t, "z": region.z, "y": region.y, "x": region.x}
+    return (..., *(own[axis] for axis in image.label_axes))
+
+
+def read_region(image: Image, array: Any, region: Region) -> np.ndarray:
+    """Return the (..., Z, Y, X) block of `array` that covers `region`; numpy, zarr or dask."""
+    block = np.asarray(array[_index(image, region)])
+    return block if "z" in image.label_axes else np.expand_dims(block, -3)
+
+
+def write_region(image: Image, array: Any, region: Region, block: np.ndarray) -> None:
+    """Put a (..., Z, Y, X) block into `array`, a numpy or zarr array, where `region` is."""
+    array[_index(image, region)] = block if "z" in image.label_axes else block[..., 0, :, :]
