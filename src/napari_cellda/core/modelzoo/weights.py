@@ -1,0 +1,125 @@
+"""Turning a package's weights into a network, trusting as little as possible.
+
+A state dict is data, and becomes a network only through one of our own classes; the package's
+Python file is never imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.nets.torch_em import AnisotropicUNet, UNet2d, UNet3d
+from napari_cellda.core.nets.unet import UNet
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_cellda.core.modelzoo.card import ModelCard, WeightsEntry
+
+ARCHITECTURES: dict[str, type[torch.nn.Module]] = {
+    "UNet": UNet,
+    "UNet2d": UNet2d,
+    "UNet3d": UNet3d,
+    "AnisotropicUNet": AnisotropicUNet,
+}
+_WRAPPERS = ("model_state", "state_dict", "model_state_dict")
+
+
+def weights_path(card: ModelCard, entry: WeightsEntry) -> Path:
+    """Return where an entry's file lies, after checking that it is inside and intact.
+
+    Raises
+    ------
+    UserError
+        If it is missing, outside the package, or its sha256 is not the one in the RDF.
+    """
+    assert card.folder is not None
+    path = (card.folder / entry.source).resolve()
+    if not path.is_relative_to(card.folder.resolve()):
+        raise UserError(f"{card.name} names weights outside its package: {entry.source}.")
+    if not path.is_file():
+        raise UserError(f"{card.name} lacks its weights file {entry.source}.")
+    if entry.sha256 and (found := file_sha256(path)) != entry.sha256:
+        raise UserError(
+            f"{entry.source} of {card.name} is damaged or was changed: its sha256 is {found[:12]}, "
+            f"and {entry.sha256[:12]} is expected."
+        )
+    return path
+
+
+def file_sha256(path: Path) -> str:
+    """Return a file's SHA-256 as lower-case hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_known(entry: WeightsEntry) -> bool:
+    """Whether a state dict belongs to an architecture that is built in."""
+    return entry.format == "pytorch_state_dict" and entry.architecture in ARCHITECTURES
+
+
+def load_network(card: ModelCard, entry: WeightsEntry) -> torch.nn.Module:
+    """Build the network of a state dict of a known architecture, in eval mode, on the CPU.
+
+    Raises
+    ------
+    UserError
+        If the file is not a plain state dict, or does not fit the architecture.
+    """
+    path = weights_path(card, entry)
+    try:
+        network = ARCHITECTURES[entry.architecture](**_plain(entry.kwargs))
+    except TypeError as error:
+        raise UserError(
+            f"{card.name} asks for a {entry.architecture} with arguments that it does not have: "
+            f"{error}."
+        ) from error
+    try:
+        network.load_state_dict(load_state(path))
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise UserError(
+            f"{entry.source} of {card.name} does not fit a {entry.architecture}: {first}"
+        ) from error
+    return network.eval()
+
+
+def load_state(path: Path) -> dict[str, torch.Tensor]:
+    """Read a state dict without running anything in it.
+
+    Raises
+    ------
+    UserError
+        If the file needs unpickling of more than tensors, or holds something else.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path.name} is refused: it is a pickle that would run code when loaded, "
+            "not a plain state dict."
+        ) from error
+    except Exception as error:  # torch and safetensors raise many kinds for a damaged file
+        raise UserError(f"{path.name} cannot be read as a state dict; it is damaged.") from error
+    for key in _WRAPPERS:
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
+        raise UserError(f"{path.name} holds something other than a state dict.")
+    return state
+
+
+def _plain(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return `kwargs` without the entries that torch-em writes for classes it left at default."""
+    defaults = ("conv_block_impl", "pooler_impl", "sampler_impl")
+    return {key: value for key, value in kwargs.items() if key not in defaults}
