@@ -1,0 +1,425 @@
+"""Images of any kind as one lazy (T, C, Z, Y, X) array, read region by region."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cellda.core.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from napari_cellda.core.tiles import Region, Spot
+
+CANONICAL = "tczyx"
+LUMINANCE = (0.2125, 0.7154, 0.0721)
+"""Weights of red, green and blue in the grey value (ITU-R BT.709, as in scikit-image)."""
+EAGER_BYTES = 64 * 2**20
+"""Plain numpy images up to this size are turned grey at once, larger ones region by region."""
+Channels = str | tuple[int, ...]
+"""Which channels count: "grey", "all" or channel indices."""
+
+
+class AxesView:
+    """A zarr array or memory map seen with canonical axes, for dask to cut lazily.
+
+    Dask pushes plain slices down into this view, so that a read touches only the chunks it needs.
+    """
+
+    def __init__(self, array: Any, axes: str) -> None:
+        self.array = array
+        self.axes = axes
+        sizes = dict(zip(axes, array.shape, strict=True))
+        self.shape = tuple(sizes.get(axis, 1) for axis in CANONICAL)
+        self.dtype = np.dtype(array.dtype)
+        self.ndim = len(CANONICAL)
+
+    def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray:
+        """Read a box given by five slices."""
+        asked = dict(zip(CANONICAL, key, strict=True))
+        block = np.asarray(self.array[tuple(asked[axis] for axis in self.axes)])
+        block = to_canonical(block, self.axes)
+        absent = [i for i, axis in enumerate(CANONICAL) if axis not in self.axes]
+        cut = tuple(key[i] if i in absent else slice(None) for i in range(self.ndim))
+        return np.asarray(block[cut])
+
+
+def to_canonical(array: Any, axes: str) -> Any:
+    """Return a view of a numpy or dask array with the axes (T, C, Z, Y, X), singleton where new."""
+    present = [axes.index(axis) for axis in CANONICAL if axis in axes]
+    missing = tuple(slice(None) if axis in axes else np.newaxis for axis in CANONICAL)
+    return array.transpose(present)[missing]
+
+
+def lazy_canonical(array: Any, axes: str) -> Any:
+    """Give any array-like canonical axes without reading it.
+
+    Parameters
+    ----------
+    array : numpy, dask, zarr or any array with `shape`, `dtype` and slicing
+    axes : str
+        Its axes, out of "tczyx" in any order.
+
+    Returns
+    -------
+    (T, C, Z, Y, X) ndarray or dask array
+        Numpy arrays and memory maps stay what they are (a view); the rest becomes dask.
+    """
+    import dask.array as da
+
+    if isinstance(array, np.ndarray | da.Array):
+        return to_canonical(array, axes)
+    view = AxesView(array, axes)
+    own = dict(zip(axes, getattr(array, "chunks", None) or array.shape, strict=True))
+    chunks = da.core.normalize_chunks(
+        "auto",
+        shape=view.shape,
+        dtype=view.dtype,
+        limit="4MiB",  # small strips and chunks are read together: fewer dask tasks
+        previous_chunks=tuple(own.get(axis, 1) for axis in CANONICAL),
+    )
+    # A name of our own: dask would otherwise hash the content, and so read all of it.
+    return da.from_array(view, chunks=chunks, name=f"image-{next(_serial)}", meta=_empty(view))
+
+
+_serial = itertools.count()
+
+
+def _empty(view: AxesView) -> np.ndarray:
+    return np.empty((0,) * view.ndim, view.dtype)
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image, lazily.
+
+    The array may be far larger than memory: go through `read`, which loads one region only.
+    """
+
+    name: str
+    """Stem of the file, or name of the layer."""
+    data: Any = field(repr=False)
+    """(T, C, Z, Y, X) numpy, memory-mapped or dask array, singleton where the file has no axis."""
+    axes: str
+    """Its own axes as found, lower case, such as "yx", "zyx", "yxc", "tczyx"."""
+    pixel_size: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Extent of a pixel along (z, y, x), in `unit`."""
+    unit: str = "pixel"
+    """As OME-Zarr spells it, such as "micrometer"; "pixel" when unknown."""
+    path: Path | None = None
+    levels: tuple[Any, ...] = field(default=(), repr=False)
+    """Coarser versions with the same canonical axes, coarsest last."""
+    rgb: bool = False
+    """Whether the three channels are red, green and blue."""
+
+    @property
+    def limits(self) -> Spot:
+        """Size along (Z, Y, X) in pixels."""
+        nz, ny, nx = (int(size) for size in self.data.shape[2:])
+        return nz, ny, nx
+
+    @property
+    def n_channels(self) -> int:
+        """Number of channels."""
+        return int(self.data.shape[1])
+
+    @property
+    def n_times(self) -> int:
+        """Number of time points."""
+        return int(self.data.shape[0])
+
+    @property
+    def label_axes(self) -> str:
+        """Axes of its strokes, masks and labels: its own of t, z, y, x, in this order."""
+        return "".join(axis for axis in "tzyx" if axis in self.axes)
+
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """Shape of its strokes, masks and labels, along `label_axes`."""
+        sizes = dict(zip(CANONICAL, self.data.shape, strict=True))
+        return tuple(int(sizes[axis]) for axis in self.label_axes)
+
+    def label_index(self, t: int, z: int) -> tuple[int, ...]:
+        """Return the index that cuts the (Y, X) plane at (t, z) out of a label array."""
+        return tuple({"t": t, "z": z}[axis] for axis in self.label_axes if axis in "tz")
+
+    def read(self, region: Region) -> np.ndarray:
+        """Read one region.
+
+        Parameters
+        ----------
+        region : Region
+
+        Returns
+        -------
+        (C, Z, Y, X) ndarray of float32
+            A fresh array in the image's own values. NaN and infinity are kept; numbers beyond
+            the range of float32 become infinite.
+
+        Raises
+        ------
+        UserError
+            If this part of the file is damaged or gone.
+        """
+        time = slice(region.t, region.t + 1)
+        block = self.load((time, slice(None), *region.slices))
+        return as_float(block[0])
+
+    def load(self, box: tuple[slice, ...], level: int | None = None) -> np.ndarray:
+        """Load a box of the canonical array (or of one of the `levels`) in the file's own dtype."""
+        data = self.data if level is None else self.levels[level]
+        try:
+            return compute(data[box])
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            if self.path is None:
+                raise
+            raise UserError(f"A part of '{self.path}' cannot be read ({error}).") from error
+
+    def select(self, channels: Channels = "grey") -> Image:
+        """Choose the channels that count.
+
+        Parameters
+        ----------
+        channels : "grey", "all" or tuple of int
+            "grey": the luminance of an RGB image (float32, in its own range), or the only channel.
+            Indices count from 0.
+
+        Returns
+        -------
+        Image
+            A lazy view. A grey one has no channel axis.
+
+        Raises
+        ------
+        UserError
+            If the image has several channels that are not RGB and "grey" is asked for, or an
+            index that it does not have.
+        """
+        if channels == "all":
+            return self
+        if channels == "grey":
+            axes = self.axes.replace("c", "")
+            if self.n_channels == 1:
+                return replace(self, axes=axes, rgb=False)
+            if self.rgb:
+                return self._map_levels(luminance, axes=axes, rgb=False)
+            raise UserError(
+                f"'{self.name}' has {self.n_channels} channels that are not RGB; "
+                "name the ones to use, or all."
+            )
+        return self._pick(channels)
+
+    def _pick(self, channels: Channels) -> Image:
+        indices = [] if isinstance(channels, str) else [int(index) for index in channels]
+        if not indices or any(not 0 <= index < self.n_channels for index in indices):
+            raise UserError(
+                f"'{self.name}' has {self.n_channels} channel(s), counted from 0; "
+                f"'{channels}' is not grey, all or a choice of them."
+            )
+        rgb = self.rgb and indices == [0, 1, 2]
+        return self._map_levels(lambda data: take_channels(data, indices), rgb=rgb)
+
+    def _map_levels(self, function: Any, **changes: Any) -> Image:
+        levels = tuple(function(level) for level in self.levels)
+        return replace(self, data=function(self.data), levels=levels, **changes)
+
+
+def compute(data: Any) -> np.ndarray:
+    """Load a lazy array into numpy, with threads of this process only."""
+    if hasattr(data, "compute"):
+        # Without this a `distributed` client in the same process would ship every tile.
+        data = data.compute(scheduler="threads")
+    return np.asarray(data)
+
+
+def as_float(block: np.ndarray) -> np.ndarray:
+    """Copy to float32, native byte order; numbers too large for it become infinite."""
+    with np.errstate(over="ignore"):
+        return block.astype(np.float32)
+
+
+def is_lazy(data: Any) -> bool:
+    """Whether reading all of `data` would bring more into memory than there is now."""
+    return not isinstance(data, np.ndarray) or isinstance(data, np.memmap)
+
+
+def as_dask(data: Any) -> Any:
+    """Wrap numpy arrays and memory maps of (T, C, Z, Y, X) in dask, chunk by chunk."""
+    import dask.array as da
+
+    if not isinstance(data, np.ndarray):
+        return data
+    chunks = (1, data.shape[1], 1, 1024, 1024)
+    return da.from_array(data, chunks=chunks, name=f"image-{next(_serial)}")
+
+
+def luminance(data: Any) -> Any:
+    """Turn the RGB channels of (T, C, Z, Y, X) into one float32 grey channel in the same range."""
+    if not is_lazy(data) and data.nbytes <= EAGER_BYTES:
+        return _luminance_block(data)
+    data = as_dask(data)
+    data = data.rechunk({1: -1})
+    chunks = (data.chunks[0], (1,), *data.chunks[2:])
+    return data.map_blocks(_luminance_block, dtype=np.float32, chunks=chunks)
+
+
+def _luminance_block(block: np.ndarray) -> np.ndarray:
+    parts = (weight * as_float(block[:, [c]]) for c, weight in enumerate(LUMINANCE))
+    return np.asarray(sum(parts), np.float32)
+
+
+def take_channels(data: Any, indices: Sequence[int]) -> Any:
+    """Pick channels of (T, C, Z, Y, X), as a view or lazily."""
+    first, last = indices[0], indices[-1]
+    if list(indices) == list(range(first, last + 1)):
+        return data[:, first : last + 1]
+    return as_dask(data)[:, list(indices)] if is_lazy(data) else data[:, list(indices)]
+
+
+def image_from_array(
+    array: Any,
+    axes: str,
+    *,
+    name: str,
+    pixel_size: Sequence[float] | None = None,
+    unit: str = "pixel",
+    rgb: bool = False,
+    path: Path | None = None,
+    levels: Sequence[Any] = (),
+) -> Image:
+    """Wrap an array, such as a napari layer's data, without reading it.
+
+    Parameters
+    ----------
+    array : numpy, dask or zarr array
+        Boolean, integer or real, with the axes named by `axes`.
+    axes : str
+        One letter per axis out of t, c, z, y, x, in any order; y and x must be there.
+    name : str
+        What messages call the image.
+    pixel_size : sequence of float, optional
+        Extent of a pixel along the last of (z, y, x), as many as given. None: 1.
+    unit : str
+        Of `pixel_size`.
+    rgb : bool
+        Whether the channels are red, green, blue; a fourth (alpha) is dropped.
+    path : Path, optional
+        The file it comes from.
+    levels : sequence of arrays
+        Coarser versions with the same axes, coarsest last.
+
+    Returns
+    -------
+    Image
+
+    Raises
+    ------
+    UserError
+        If the axes do not fit, or the array is empty or holds no real numbers.
+    """
+    axes = axes.lower()
+    check_array(array, axes, name)
+    views = [lazy_canonical(level, axes) for level in (array, *levels)]
+    if rgb:
+        views = [view[:, :3] for view in views]
+    sizes = tuple(float(size) for size in pixel_size or ())[-3:]
+    full_size = (1.0,) * (3 - len(sizes)) + sizes
+    return Image(
+        name=name,
+        data=views[0],
+        axes=axes,
+        pixel_size=(full_size[0], full_size[1], full_size[2]),
+        unit=unit,
+        path=path,
+        levels=tuple(views[1:]),
+        rgb=rgb,
+    )
+
+
+def check_array(array: Any, axes: str, name: str) -> None:
+    """Raise a UserError unless `array` is a non-empty real array with these axes."""
+    legal = len(set(axes)) == len(axes) and set("yx") <= set(axes) <= set(CANONICAL)
+    if not legal or len(axes) != len(array.shape):
+        raise UserError(
+            f"'{name}' has shape {tuple(array.shape)} with the axes '{axes}'; "
+            "expected y and x and at most one each of t, c and z."
+        )
+    if 0 in array.shape:
+        raise UserError(f"'{name}' is empty: its shape is {tuple(array.shape)}.")
+    if np.dtype(array.dtype).kind not in "buif":
+        raise UserError(f"'{name}' holds {array.dtype} values; expected real numbers or booleans.")
+
+
+def blocks(data: Any, max_values: int = 2**22) -> Iterator[tuple[slice, ...]]:
+    """Cut an array into boxes along its chunks, for one pass with bounded memory.
+
+    Parameters
+    ----------
+    data : array
+        Numpy or dask, any number of axes.
+    max_values : int
+        Neighbouring chunks are joined up to this many values. A single larger chunk of a dask
+        array stays whole, because any part of it costs loading all of it.
+
+    Yields
+    ------
+    tuple of slice
+        Every value lies in exactly one box.
+    """
+    chunks = getattr(data, "chunks", None) or tuple(_even(n, 1024) for n in data.shape)
+    room = max_values // max(1, int(np.prod([max(sizes) for sizes in chunks], dtype=np.int64)))
+    axes = []
+    for sizes in reversed(chunks):
+        joined = max(1, min(room, len(sizes)))
+        room //= joined
+        edges = [0, *itertools.accumulate(sizes)]
+        cuts = [*edges[:-1:joined], edges[-1]]
+        axes.append([slice(low, high) for low, high in itertools.pairwise(cuts)])
+    yield from itertools.product(*reversed(axes))
+
+
+def _even(size: int, step: int) -> tuple[int, ...]:
+    return tuple(min(step, size - start) for start in range(0, size, step))
+
+
+def open_image(path: str | Path, *, channels: Channels = "grey") -> Image:
+    """Open an image file lazily.
+
+    Parameters
+    ----------
+    path : str or Path
+        TIFF, OME-TIFF, ImageJ TIFF, PNG, JPEG, OME-Zarr 0.4 or 0.5, or a plain zarr array.
+    channels : "grey", "all" or tuple of int
+        See `Image.select`.
+
+    Returns
+    -------
+    Image
+
+    Raises
+    ------
+    UserError
+        If the file is missing, truncated, foreign, empty or has not those channels.
+    """
+    from napari_cellda.core.readers import read_file, stem
+
+    path = Path(path)
+    found = read_file(path)
+    image = image_from_array(
+        found.array,
+        found.axes,
+        name=stem(path),
+        pixel_size=found.pixel_size,
+        unit=found.unit,
+        rgb=found.rgb,
+        path=path,
+        levels=found.levels,
+    )
+    if found.alpha:
+        image = image.select(tuple(range(image.n_channels - 1)))
+    return image.select(channels)
