@@ -1,44 +1,34 @@
-"""Files of images, strokes and masks: what can be opened, found and paired."""
+"""Files of images, strokes and masks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from napari_cellda.core.errors import UserError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
-BITMAP_SUFFIXES = (".png", ".jpg", ".jpeg")
-ZARR_SUFFIXES = (".zarr",)
-KINDS = "TIFF, PNG, JPEG or OME-Zarr"
-OWN_SUFFIXES = (
-    "_probability",
-    "_mask",
-    "_instances",
-    "_objects",
-    "_forest",
-    "_boundary",
-    "_strokes",
+from napari_cellda.core.paths import (
+    BITMAP_SUFFIXES,
+    KINDS,
+    TIFF_SUFFIXES,
+    find_images,
+    is_zarr,
+    pair_by_stem,
+    pairing_stem,
+    stem,
 )
-"""What our own outputs add to the stem of their image."""
-UNITS = {
-    "angstrom": ("angstrom", "å", "a"),
-    "nanometer": ("nanometer", "nanometre", "nm"),
-    "micrometer": ("micrometer", "micrometre", "micron", "microns", "um", "µm", "μm", "\\u00b5m"),
-    "millimeter": ("millimeter", "millimetre", "mm"),
-    "centimeter": ("centimeter", "centimetre", "cm"),
-    "meter": ("meter", "metre", "m"),
-    "inch": ("inch", "in"),
-}
-"""Lengths as OME-Zarr spells them, with other spellings."""
-METRES = dict(zip(UNITS, (1e-10, 1e-9, 1e-6, 1e-3, 1e-2, 1.0, 0.0254), strict=True))
-"""What each unit measures in metres."""
+
+__all__ = [
+    "Found",
+    "find_images",
+    "pair_by_stem",
+    "pairing_stem",
+    "read_file",
+    "read_labels",
+    "stem",
+]
 
 
 @dataclass(frozen=True)
@@ -58,22 +48,6 @@ class Found:
     """Whether the last channel of an image that is not RGB is alpha."""
     planar: bool = False
     """Whether the colour axis comes first, which some writers guess for stacks of 3 or 4 planes."""
-
-
-def standard_unit(unit: str | None) -> str:
-    """Return the OME-Zarr spelling of a unit of length; "pixel" when there is none."""
-    wanted = (unit or "").strip().lower()
-    for name, spellings in UNITS.items():
-        if wanted in spellings:
-            return name
-    return "pixel"
-
-
-def is_zarr(path: Path) -> bool:
-    """Whether a folder is a zarr group or array."""
-    return path.is_dir() and any(
-        (path / name).exists() for name in ("zarr.json", ".zgroup", ".zarray")
-    )
 
 
 def read_file(path: Path) -> Found:
@@ -201,105 +175,3 @@ def as_integers(array: np.ndarray, path: Path) -> np.ndarray:
             raise UserError(f"'{path}' holds fractions or NaN; expected whole label numbers.")
         return array.astype(np.int64)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
-def stem(path: str | Path) -> str:
-    """Return a file's name without its ending, where `.ome.tif` and the like are one ending."""
-    name = Path(path).name
-    known = (*TIFF_SUFFIXES, *BITMAP_SUFFIXES, *ZARR_SUFFIXES)
-    for ending in (*(".ome" + suffix for suffix in known), *known):
-        if name.lower().endswith(ending) and len(name) > len(ending):
-            return name[: -len(ending)]
-    return Path(name).stem
-
-
-def pairing_stem(path: str | Path) -> str:
-    """Return `stem` without the suffix of our own outputs, such as `_mask`."""
-    name = stem(path)
-    for suffix in OWN_SUFFIXES:
-        if name.endswith(suffix) and name != suffix:
-            return name.removesuffix(suffix)
-    return name
-
-
-def is_image_path(path: Path) -> bool:
-    """Whether a path looks like an image that can be opened."""
-    if path.name.startswith("."):
-        return False
-    if path.is_dir():
-        return is_zarr(path)
-    return path.suffix.lower() in (*TIFF_SUFFIXES, *BITMAP_SUFFIXES)
-
-
-def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
-    """List image files.
-
-    Parameters
-    ----------
-    paths : path or iterable of paths
-        Files, zarr groups, and folders whose images are taken in the order of their names (not
-        those of folders inside).
-
-    Returns
-    -------
-    list of Path
-
-    Raises
-    ------
-    UserError
-        If a path does not exist, a folder holds no image, or a file is of another kind.
-    """
-    found: list[Path] = []
-    for path in [Path(paths)] if isinstance(paths, str | Path) else map(Path, paths):
-        if not path.exists():
-            raise UserError(f"'{path}' does not exist.")
-        if path.is_dir() and not is_zarr(path):
-            inside = sorted(item for item in path.iterdir() if is_image_path(item))
-            if not inside:
-                raise UserError(f"The folder '{path}' holds no image; expected {KINDS}.")
-            found += inside
-        elif is_image_path(path):
-            found.append(path)
-        else:
-            raise UserError(f"'{path}' has the ending '{path.suffix}'; expected {KINDS}.")
-    return found
-
-
-def pair_by_stem(
-    images: Sequence[str | Path], others: Sequence[str | Path]
-) -> list[tuple[Path, Path]]:
-    """Pair images with their strokes, masks or other companions.
-
-    Parameters
-    ----------
-    images, others : sequences of paths
-        The stem of each other is looked up among the stems of the images, first as it is, then
-        without our own suffix. If no stem fits and there are as many, they pair in order.
-
-    Returns
-    -------
-    list of (image, other)
-        In the order of the images; images without a companion are left out.
-
-    Raises
-    ------
-    UserError
-        If another has no image, or two claim the same one.
-    """
-    paths = [Path(image) for image in images]
-    by_stem = {stem(image): image for image in paths}
-    by_stem = {pairing_stem(image): image for image in paths} | by_stem
-    partners = {
-        Path(other): by_stem.get(stem(other)) or by_stem.get(pairing_stem(other))
-        for other in others
-    }
-    if others and not any(partners.values()) and len(paths) == len(others):
-        return list(zip(paths, map(Path, others), strict=True))
-    taken: dict[Path, Path] = {}
-    for other, image in partners.items():
-        if image is None:
-            raise UserError(f"'{other}' has no image of the same name among {len(paths)} image(s).")
-        if image in taken:
-            raise UserError(f"'{taken[image]}' and '{other}' both belong to '{image}'.")
-        taken[image] = other
-    return [(image, taken[image]) for image in paths if image in taken]

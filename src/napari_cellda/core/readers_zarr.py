@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.readers import METRES, Found, standard_unit
+from napari_cellda.core.readers import Found
+from napari_cellda.core.units import METRES, standard_unit
 
 if TYPE_CHECKING:
     from pathlib import Path

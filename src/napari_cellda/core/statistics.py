@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.images import as_float, blocks
+from napari_cellda.core.lazy import as_float, blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,0 +1,25 @@
+"""Units of length."""
+
+from __future__ import annotations
+
+UNITS = {
+    "angstrom": ("angstrom", "å", "a"),
+    "nanometer": ("nanometer", "nanometre", "nm"),
+    "micrometer": ("micrometer", "micrometre", "micron", "microns", "um", "µm", "μm", "\\u00b5m"),
+    "millimeter": ("millimeter", "millimetre", "mm"),
+    "centimeter": ("centimeter", "centimetre", "cm"),
+    "meter": ("meter", "metre", "m"),
+    "inch": ("inch", "in"),
+}
+"""Lengths as OME-Zarr spells them, with other spellings."""
+METRES = dict(zip(UNITS, (1e-10, 1e-9, 1e-6, 1e-3, 1e-2, 1.0, 0.0254), strict=True))
+"""What each unit measures in metres."""
+
+
+def standard_unit(unit: str | None) -> str:
+    """Return the OME-Zarr spelling of a unit of length; "pixel" when there is none."""
+    wanted = (unit or "").strip().lower()
+    for name, spellings in UNITS.items():
+        if wanted in spellings:
+            return name
+    return "pixel"
