@@ -26,6 +26,7 @@ from napari_cellda.core.enhancer import merge_enhanced
 from napari_cellda.core.feature_cache import FeatureCache
 from napari_cellda.core.forest import fit_forest, grow_forest
 from napari_cellda.core.normalisation import measure_normalisation
+from napari_cellda.core.pipeline import map_range
 from napari_cellda.core.sample_store import SampleStore
 from napari_cellda.core.snapshot import Answer, Done, EnhancedTile, ForestTile, Trained, Waiting
 from napari_cellda.core.tiles import Region, nearest_first
@@ -101,7 +102,7 @@ class Engine:
         flat = tuple(s.image.name for s in sources.values() if s.normalisation.is_flat)
         for classifier, final in self._classifiers(snapshot, sources, stop):
             yield Trained(classifier, final, flat)
-            self._begin_plane(snapshot, source, classifier, final)
+            self._begin_plane(snapshot, source, classifier)
             enough = outdated if answered else stop
             for tile in self._forest_tiles(snapshot, source, snapshot.view, enough):
                 yield tile
@@ -214,13 +215,12 @@ class Engine:
     # -- maps -----------------------------------------------------------------------------------
 
     def _begin_plane(
-        self, snapshot: Snapshot, source: Normalised, classifier: PixelClassifier, final: bool
+        self, snapshot: Snapshot, source: Normalised, classifier: PixelClassifier
     ) -> None:
         """Start anew what is done, if the forest or the image is another one."""
         owner = (classifier.forest, source.image, source.normalisation)
         if not self._plane.same_owner(owner):
             self._plane = _Plane.begin(owner, source, classifier, self.cache)
-        self._plane.final = final
         self._plane.follow(snapshot.enhancement, source)
 
     def _forest_tiles(
@@ -241,12 +241,13 @@ class Engine:
         if chosen is None:
             return
         k = chosen.class_index
+        stretch = self._stretch(snapshot, chosen) if chosen.scale_range else None
         for part in nearest_first(plane.enhanced_done.missing(region), snapshot.centre):
             output_maps = chosen.enhancer.enhance_region(
                 lambda wanted: plane.maps.read(wanted)[k],
                 part,
                 source.image.limits,
-                scale_range=chosen.scale_range,
+                scale_range=stretch,
                 rescale=chosen.rescale,
                 stop=outdated,
             )
@@ -256,6 +257,21 @@ class Engine:
             merged = merge_enhanced(forest_map, output_maps[0], k)
             plane.enhanced_done.add(part)
             yield EnhancedTile(snapshot.target, part, output_maps, forest_map[k], merged)
+
+    def _stretch(self, snapshot: Snapshot, chosen: Enhancement) -> tuple[float, float] | None:
+        """Return the range of the forest's map over the plane, measured once per forest.
+
+        An export measures it over the whole image; the two agree where the image is one plane.
+        """
+        maps, place = self._plane.maps, (snapshot.view.t, snapshot.view.z.start, chosen.class_index)
+        if place not in self._plane.ranges:
+            limits = snapshot.looked_at.image.limits
+            plane = replace(snapshot.view, y=slice(0, limits[1]), x=slice(0, limits[2]))
+            pieces = Coverage(limits, tile_shape(snapshot.spec)).tiles(plane)
+            planes = [replace(piece, z=plane.z) for piece in pieces]
+            found = map_range(lambda r: maps.read(r)[chosen.class_index], planes)
+            self._plane.ranges[place] = found
+        return self._plane.ranges[place]
 
 
 class _Plane:
@@ -267,7 +283,7 @@ class _Plane:
         self.maps = maps
         self.forest_done = forest_done
         self.enhanced_done = forest_done
-        self.final = False
+        self.ranges: dict[tuple[int, int, int], tuple[float, float] | None] = {}
 
     @classmethod
     def empty(cls) -> _Plane:

@@ -36,7 +36,8 @@ class Enhancement:
 
     enhancer: Enhancer
     class_index: int = 1
-    scale_range: tuple[float, float] | None = None
+    scale_range: bool = False
+    """Stretch the forest's map of the plane to [0, 1] first."""
     rescale: float = 1.0
 
 

@@ -31,8 +31,8 @@ class EnhancerOptions(BaseParams):
 
     class_index: int = 1
     """Class whose forest map is enhanced: 1 is the first foreground class."""
-    scale_range: tuple[float, float] | None = None
-    """Range that the forest map is stretched to, once per image; None leaves it as it is."""
+    scale_range: bool = False
+    """Stretch the forest's map to [0, 1] first, once for the whole image."""
     rescale: float = 1.0
     """Zoom applied before the enhancer, so that objects get the size it was trained for."""
     live: bool = True

@@ -15,17 +15,19 @@ import threading
 import weakref
 from collections import deque
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from qtpy.QtCore import QCoreApplication, QObject, QTimer, Signal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from napari_cellda.core.events import Event, Task
     from napari_cellda.ui.state import Session
 
 T = TypeVar("T")
+Item = TypeVar("Item")
+Answer_ = TypeVar("Answer_")
 
 _DRAIN_SECONDS = 0.008  # callbacks handled per turn of the event loop, so that it stays fluent
 _EXIT_SECONDS = 10.0
@@ -112,7 +114,7 @@ class TaskHandle:
         return not self.running
 
 
-_running: set[TaskHandle] = set()
+_running: set[TaskHandle | LatestWins[Any, Any]] = set()
 _by_session: weakref.WeakKeyDictionary[Session, set[TaskHandle]] = weakref.WeakKeyDictionary()
 
 
@@ -213,11 +215,112 @@ def stop_tasks(session: Session, seconds: float) -> bool:
     return _join(handles, seconds)
 
 
-def _join(handles: list[TaskHandle], seconds: float) -> bool:
+def _join(handles: Sequence[TaskHandle | LatestWins[Any, Any]], seconds: float) -> bool:
     end = monotonic() + seconds
     for handle in handles:
         handle.wait(max(0.0, end - monotonic()))
-    return not any(handle.running for handle in handles)
+    return all(handle.wait(0) for handle in handles)
+
+
+class LatestWins(Generic[Item, Answer_]):
+    """One background thread that answers the latest question and drops older ones.
+
+    Parameters
+    ----------
+    work : callable
+        ``work(item, superseded, stop)`` runs in the thread and yields answers. `superseded` is
+        True once a newer item waits, `stop` once the thread shall end.
+    on_answer : callable
+        Called with (item, answer) in the window's thread.
+    on_error : callable
+        Called with any `Exception` of `work`, RuntimeErrors too, in the window's thread.
+    on_idle : callable
+        Called in the window's thread when there is nothing left to do.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Item, Callable[[], bool], Callable[[], bool]], Iterator[Answer_]],
+        on_answer: Callable[[Item, Answer_], None],
+        on_error: Callable[[Exception], None],
+        on_idle: Callable[[], None],
+    ) -> None:
+        self._work = work
+        self._on_answer, self._on_error, self._on_idle = on_answer, on_error, on_idle
+        self._waiting: deque[Item] = deque(maxlen=1)
+        self._wake = threading.Condition()
+        self._stopped = False
+        self._busy = False
+        self._relay = relay()
+        self._thread = threading.Thread(target=self._loop, name="napari-cellda live", daemon=True)
+
+    @property
+    def busy(self) -> bool:
+        """Whether an item is worked on or waits."""
+        return self._busy or bool(self._waiting)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def submit(self, item: Item) -> None:
+        """Ask for an answer to `item`; an item that still waits is dropped."""
+        with self._wake:
+            if self._stopped:
+                return
+            self._waiting.append(item)
+            if not self._thread.is_alive():
+                _running.add(self)
+                self._thread.start()
+            self._wake.notify()
+
+    def drop(self) -> None:
+        """Forget the item that waits; the one that is worked on goes on."""
+        self._waiting.clear()
+
+    def abandon(self) -> None:
+        """End the thread at its next look at `stop`; nobody is called back any more."""
+        with self._wake:
+            self._stopped = True
+            self._waiting.clear()
+            self._wake.notify()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until the thread has ended, at most `seconds`; True when it has."""
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _loop(self) -> None:
+        lower_priority()
+        while True:
+            with self._wake:
+                while not self._waiting and not self._stopped:
+                    self._wake.wait()
+                if self._stopped:
+                    _running.discard(self)
+                    return
+                item = self._waiting.pop()
+                self._busy = True
+            self._answer(item)
+            self._busy = False
+            if not self._waiting:
+                self._tell(self._on_idle)
+
+    def _answer(self, item: Item) -> None:
+        try:
+            for answer in self._work(item, lambda: bool(self._waiting), lambda: self._stopped):
+                self._tell(self._on_answer, item, answer)
+        except Exception as error:
+            self._tell(self._on_error, error)
+
+    def _tell(self, callback: Callable[..., None], *args: Any) -> None:
+        def call() -> None:
+            if not self._stopped:
+                callback(*args)
+
+        self._relay.post(call)
 
 
 @atexit.register

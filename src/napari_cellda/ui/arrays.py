@@ -1,0 +1,123 @@
+"""Arrays behind strokes and result layers: plain where small, chunked on disk where large."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+IN_MEMORY_BYTES = 128 << 20
+"""Larger arrays live in a zarr array in the scratch folder."""
+CHUNK = 512
+"""Pixels along y and x of a chunk: the size of a feature tile."""
+
+
+class Scratch:
+    """A temporary folder for large arrays; gone with this object."""
+
+    def __init__(self) -> None:
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._count = 0
+
+    def zeros(self, shape: Sequence[int], dtype: Any) -> Any:
+        """Return an array of zeros: numpy, or zarr on disk beyond `IN_MEMORY_BYTES`."""
+        n_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        if n_bytes <= IN_MEMORY_BYTES:
+            return np.zeros(tuple(shape), dtype)
+        import zarr
+
+        chunks = (1,) * (len(shape) - 2) + tuple(min(CHUNK, size) for size in shape[-2:])
+        return zarr.create_array(
+            store=self._new_path(), shape=tuple(shape), chunks=chunks, dtype=dtype, fill_value=0
+        )
+
+    def _new_path(self) -> Path:
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(
+                prefix="napari-cellda-", ignore_cleanup_errors=True
+            )
+        self._count += 1
+        return Path(self._folder.name) / f"{self._count}.zarr"
+
+    def close(self) -> None:
+        """Delete the folder now."""
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+
+class SpreadArray:
+    """An array seen with one more axis, along which every index is the same data.
+
+    napari lines layers up by their last axes, so strokes of a (T, C, Y, X) image need a channel
+    axis in the viewer although all channels share the same strokes.
+
+    Parameters
+    ----------
+    base : zarr or numpy array
+        Without the axis.
+    axis, length : int
+        Where the axis is put in, and how long it seems.
+    """
+
+    def __init__(self, base: Any, axis: int, length: int) -> None:
+        self.base = base
+        self._axis = axis
+        self.shape = (*base.shape[:axis], length, *base.shape[axis:])
+        self.dtype = base.dtype
+        self.ndim = len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of values that it seems to have."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Read; an index or slice along the spread axis repeats the same data."""
+        key = self._full(key)
+        own = key[: self._axis] + key[self._axis + 1 :]
+        block = np.asarray(self.base[own])
+        along = key[self._axis]
+        if not isinstance(along, slice):
+            return block
+        place = sum(isinstance(part, slice) for part in key[: self._axis])
+        length = len(range(*along.indices(self.shape[self._axis])))
+        return np.repeat(np.expand_dims(block, place), length, axis=place)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Write; of a block along the spread axis, the first index counts."""
+        key = self._full(key)
+        own = key[: self._axis] + key[self._axis + 1 :]
+        value = np.asarray(value)
+        if isinstance(key[self._axis], slice) and value.ndim:
+            place = sum(isinstance(part, slice) for part in key[: self._axis])
+            value = value.take(0, axis=place)
+        self.base[own] = value
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Read all of it."""
+        return np.asarray(self[(slice(None),) * self.ndim], dtype=dtype)
+
+    def _full(self, key: Any) -> tuple[Any, ...]:
+        key = key if isinstance(key, tuple) else (key,)
+        if Ellipsis in [part if part is Ellipsis else None for part in key]:
+            place = next(i for i, part in enumerate(key) if part is Ellipsis)
+            fill = (slice(None),) * (self.ndim - len(key) + 1)
+            key = key[:place] + fill + key[place + 1 :]
+        return key + (slice(None),) * (self.ndim - len(key))
+
+
+def spread(base: Any, axis: int | None, length: int) -> Any:
+    """Return `base` with an axis put in along which all is the same (`SpreadArray`, or a view)."""
+    if axis is None:
+        return base
+    if isinstance(base, np.ndarray):
+        shape = (*base.shape[:axis], length, *base.shape[axis:])
+        strides = (*base.strides[:axis], 0, *base.strides[axis:])
+        return np.lib.stride_tricks.as_strided(base, shape, strides, writeable=True)
+    return SpreadArray(base, axis, length)
