@@ -14,7 +14,7 @@ Float = np.float32
 
 
 def smooth_noise(
-    shape: tuple[int, int], sigma: float, rng: np.random.Generator
+    shape: tuple[int, ...], sigma: float, rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """Make Gaussian noise that varies over about `sigma` pixels; (Y, X), mean 0, std about 1."""
     # Coarse noise enlarged looks like a wide filter on full size, at a fraction of the cost.

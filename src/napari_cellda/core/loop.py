@@ -1,0 +1,317 @@
+"""The one training loop: steps, scores, checkpoints, stop and resume.
+
+A method writes one ``step(index, batch)``; what a batch holds is a function of the seed and the
+index alone, so a resumed run goes on exactly where an uninterrupted one would be.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+import numpy as np
+
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import Event, Note, Score, Step, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    import torch
+
+Batch = TypeVar("Batch")
+Stop = Callable[[], bool]
+Precision = Literal["32-true", "bf16-mixed"]
+
+CHECKPOINT_SECONDS = 60.0
+CHECKPOINT_SHARE = 0.02
+
+
+class Stateful(Protocol):
+    """Anything with a state to keep: a module, an optimiser, a moving average."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors, numbers and plain containers of them."""
+
+    def load_state_dict(self, state: Any) -> Any:
+        """Take a state back."""
+
+
+class Store(Protocol):
+    """Where checkpoints are kept: a run's folder, or nothing at all."""
+
+    def save(self, name: str, state: dict[str, Any]) -> None:
+        """Keep a state under a name, replacing an earlier one."""
+
+    def load(self, name: str) -> dict[str, Any] | None:
+        """Return the state kept under a name, None when there is none."""
+
+
+class MemoryStore:
+    """Checkpoints in memory: for tests, and for trainings that need no folder."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, dict[str, Any]] = {}
+
+    def save(self, name: str, state: dict[str, Any]) -> None:
+        """Keep a deep copy."""
+        self.states[name] = copy.deepcopy(state)
+
+    def load(self, name: str) -> dict[str, Any] | None:
+        """Return what was kept."""
+        return self.states.get(name)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How a training ended."""
+
+    steps: int
+    """Steps done in all, those before a resume included."""
+    stopped: bool
+    """Whether it was asked to stop before its end."""
+    best_score: float | None
+    """The score that chose the best checkpoint; None without validation."""
+    best_step: int | None
+
+
+def train(
+    step: Callable[[int, Batch], Mapping[str, float]],
+    batch: Callable[[int], Batch],
+    *,
+    steps: int,
+    parts: Mapping[str, Stateful],
+    store: Store,
+    stop: Stop,
+    seed: int = 0,
+    validate: Callable[[int], Iterable[Event]] | None = None,
+    validate_every: int = 0,
+    select: str | None = None,
+) -> Task[Progress]:
+    """Train: one step after the other, from the last checkpoint to the end.
+
+    Parameters
+    ----------
+    step : callable (index, batch) -> dict of float
+        Does one optimisation step and returns its losses by name. `index` counts from 0.
+    batch : callable index -> batch
+        A function of the index (and the run's seed) only. Called ahead, in a thread of its own.
+    steps : int
+        Steps in all.
+    parts : dict of str to Stateful
+        Everything that a checkpoint must hold: networks, optimisers, averages.
+    store : Store
+        Checkpoints ``"last"`` and ``"best"``. A ``"last"`` found here is gone on from.
+    stop : callable
+        Asked before every step.
+    seed : int
+        Torch's own randomness (dropout) is set from it and the index before every step.
+    validate : callable index -> events, optional
+        Called after every `validate_every` steps and after the last; its events are passed on.
+    select : str, optional
+        Name of the `Score` whose highest value chooses the checkpoint ``"best"``; None keeps none.
+
+    Yields
+    ------
+    Step, and the events of `validate`
+        Step indices count from 1.
+
+    Returns
+    -------
+    Progress
+
+    Raises
+    ------
+    UserError
+        If a loss is not finite: with the step and the terms; earlier checkpoints are kept.
+
+    Notes
+    -----
+    Checkpoints are written when 60 s have passed and 2 % of the steps were done since the last, at
+    every stop and at the end. `yield` gives the driver the time to log an event before the
+    checkpoint that covers it is written, so a log can be cut back to a checkpoint.
+    """
+    keeper = _Keeper(parts, store, steps, select)
+    start = keeper.resume()
+    if 0 < start < steps:
+        yield Note(f"Going on from the checkpoint at step {start} of {steps}.")
+    stopped = False
+    for index, ready in _ahead(batch, start, steps):
+        if stop():
+            stopped = True
+            break
+        _seed_torch(seed, index)
+        losses = dict(step(index, ready))
+        _check_finite(losses, index + 1)
+        yield Step(index + 1, losses)
+        keeper.done = index + 1
+        if validate and (keeper.done == steps or _due(keeper.done, validate_every)):
+            for event in validate(index):
+                keeper.note(event)
+                yield event
+            keeper.keep_best()
+        keeper.keep_last_if_due()
+    keeper.keep_last()
+    return Progress(keeper.done, stopped, keeper.best_score, keeper.best_step)
+
+
+class _Keeper:
+    """Writes and reads the checkpoints of one training."""
+
+    def __init__(
+        self, parts: Mapping[str, Stateful], store: Store, steps: int, select: str | None
+    ) -> None:
+        self.parts, self.store, self.steps, self.select = parts, store, steps, select
+        self.done = self.kept = 0
+        self.clock = time.monotonic()
+        self.best_score: float | None = None
+        self.best_step: int | None = None
+        self.candidate: float | None = None
+        self.best: dict[str, Any] | None = None
+
+    def resume(self) -> int:
+        """Load the last checkpoint, if there is one, and return the steps done before it."""
+        state = self.store.load("last")
+        if state is not None:
+            for name, part in self.parts.items():
+                part.load_state_dict(state["parts"][name])
+            self.done = self.kept = int(state["step"])
+            self.best_score, self.best_step = state["best_score"], state["best_step"]
+        return self.done
+
+    def note(self, event: Event) -> None:
+        if isinstance(event, Score) and event.name == self.select:
+            self.candidate = event.value
+
+    def keep_best(self) -> None:
+        """Remember the weights when the newest score beats all before it."""
+        score, self.candidate = self.candidate, None
+        if score is not None and (self.best_score is None or score > self.best_score):
+            self.best_score, self.best_step = score, self.done
+            # Written with the next "last" only: a kill before that replays the same steps and
+            # finds the same best, and frequent validation does not mean frequent writing.
+            self.best = copy.deepcopy(self._state())
+
+    def keep_last_if_due(self) -> None:
+        since = time.monotonic() - self.clock
+        if since >= CHECKPOINT_SECONDS and self.done - self.kept >= CHECKPOINT_SHARE * self.steps:
+            self.keep_last()
+
+    def keep_last(self) -> None:
+        if self.best is not None:
+            self.store.save("best", self.best)
+            self.best = None
+        if self.done > self.kept:
+            self.store.save("last", self._state())
+            self.kept, self.clock = self.done, time.monotonic()
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "step": self.done,
+            "best_score": self.best_score,
+            "best_step": self.best_step,
+            "parts": {key: part.state_dict() for key, part in self.parts.items()},
+        }
+
+
+def _ahead(batch: Callable[[int], Batch], start: int, steps: int) -> Iterator[tuple[int, Batch]]:
+    """Make each batch while the one before it is in use."""
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+        coming = pool.submit(batch, start) if start < steps else None
+        for index in range(start, steps):
+            assert coming is not None
+            ready = coming.result()
+            coming = pool.submit(batch, index + 1) if index + 1 < steps else None
+            yield index, ready
+
+
+def _due(done: int, every: int) -> bool:
+    return every > 0 and done % every == 0
+
+
+def _seed_torch(seed: int, index: int) -> None:
+    import torch
+
+    torch.manual_seed(int(np.random.SeedSequence([seed, index]).generate_state(1)[0]))
+
+
+def _check_finite(losses: Mapping[str, float], step: int) -> None:
+    if all(math.isfinite(value) for value in losses.values()):
+        return
+    terms = ", ".join(f"{name} = {value:g}" for name, value in losses.items())
+    raise UserError(
+        f"Training broke down at step {step} ({terms}); expected finite losses. The last good "
+        "checkpoint is kept: try a smaller learning rate, or full instead of mixed precision."
+    )
+
+
+def prepare(
+    network: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    device: str = "auto",
+    precision: Precision | None = None,
+) -> tuple[Any, Any, Any]:
+    """Put a network and its optimiser on a device, for fast training.
+
+    Parameters
+    ----------
+    network : Module
+        Moved in place, to channels_last memory.
+    optimiser : Optimizer
+    device : str
+        "auto" (CUDA, then MPS, then CPU), "cpu", "cuda" or "mps".
+    precision : str, optional
+        None: bfloat16 autocast on CUDA and on processors that multiply it natively, else float32.
+
+    Returns
+    -------
+    fabric, model, optimiser
+        Lightning Fabric's; call ``fabric.to_device`` on batches and ``fabric.backward`` on losses.
+    """
+    import torch
+    from lightning_fabric import Fabric
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        if torch.backends.mps.is_available():
+            device = "mps"
+    precision = precision or ("bf16-mixed" if _likes_bfloat16(device) else "32-true")
+    fabric = Fabric(accelerator=device, devices=1, precision=precision)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model, ready = fabric.setup(network, optimiser)
+    return fabric, model, ready
+
+
+def _likes_bfloat16(device: str) -> bool:
+    import torch
+
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    if device != "cpu":
+        return False
+    from napari_cellda.core.modelzoo.network import has_bfloat16
+
+    return has_bfloat16()
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Set one learning rate for all parameters."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+
+
+def cosine_rate(index: int, steps: int, peak: float, warmup: int = 100) -> float:
+    """Learning rate at a step: a short linear rise, then half a cosine down to 1 % of the peak.
+
+    A function of the step alone, so that a resume needs no scheduler state.
+    """
+    warmup = min(warmup, max(1, steps // 10))
+    if index < warmup:
+        return peak * (index + 1) / warmup
+    done = (index - warmup) / max(1, steps - warmup)
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
