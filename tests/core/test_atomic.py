@@ -1,0 +1,57 @@
+"""Files are whole or absent, and what stood there before survives every failure."""
+
+import errno
+
+import pytest
+
+from napari_cellda.core.atomic import replacing
+from napari_cellda.core.errors import UserError
+
+
+def test_a_file_takes_its_place(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with replacing(target) as aside:
+        aside.write_text("new")
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_takes_the_place_of_a_folder(tmp_path):
+    target = tmp_path / "maps.zarr"
+    (target / "old").mkdir(parents=True)
+    with replacing(target) as aside:
+        (aside / "new").mkdir(parents=True)
+        (aside / "new" / "chunk").write_text("1")
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["maps.zarr"]
+
+
+@pytest.mark.parametrize("failure", [ValueError("ours"), KeyboardInterrupt()])
+def test_a_failure_leaves_the_old_content_and_nothing_else(tmp_path, failure):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(type(failure)), replacing(target) as aside:
+        aside.write_text("half")
+        raise failure
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_full_disk_is_one_sentence(tmp_path):
+    with (
+        pytest.raises(UserError, match=r"The disk is full: '.*a\.txt' was not written"),
+        replacing(tmp_path / "a.txt") as aside,
+    ):
+        aside.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with (
+        pytest.raises(UserError, match=r"Cannot write '.*a\.txt': No such file"),
+        replacing(tmp_path / "absent" / "a.txt"),
+    ):
+        pass
