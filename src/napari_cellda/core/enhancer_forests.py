@@ -3,8 +3,8 @@
 An enhancer helps with forests like those it has met [1]_. So most forests here are trained on the
 strokes of a simulated annotator, some after rounds of correction; others on dense patches, as in
 the paper, or on patches and the tiles that an earlier stage got worst. Each one sees the source
-through a `Look` of its own (blur, noise, texture, uneven light, another size). A forest never predicts a
-plane that it was trained on.
+through a `Look` of its own (blur, noise, texture, uneven light, another size). A forest never
+predicts a plane that it was trained on.
 
 References
 ----------
@@ -96,8 +96,9 @@ class Look:
         if rng.random() >= mix.spoiled_share:
             return cls(scale)
         spoiled = rng.random(4) < 0.5
-        strength = spoiled * rng.uniform(0, (1.5, 0.25, 0.3, 0.3))
-        return cls(scale, *map(float, strength), grain=float(8 ** rng.random()))
+        blur, noise, light, texture = spoiled * rng.uniform(0, (1.5, 0.25, 0.3, 0.3))
+        grain = 8 ** rng.random()
+        return cls(scale, float(blur), float(noise), float(light), float(texture), grain)
 
     def apply(
         self, image: NDArray[np.float32], truth: NDArray[np.bool_], rng: np.random.Generator
