@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,12 @@ CHUNK = 512
 
 
 class Scratch:
-    """A temporary folder for large arrays; gone with this object."""
+    """A temporary folder for large arrays; gone with this object. Safe from any thread."""
 
     def __init__(self) -> None:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._count = 0
+        self._lock = threading.Lock()
 
     def zeros(self, shape: Sequence[int], dtype: Any) -> Any:
         """Return an array of zeros: numpy, or zarr on disk beyond `IN_MEMORY_BYTES`."""
@@ -37,12 +39,13 @@ class Scratch:
         )
 
     def _new_path(self) -> Path:
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(
-                prefix="napari-cellda-", ignore_cleanup_errors=True
-            )
-        self._count += 1
-        return Path(self._folder.name) / f"{self._count}.zarr"
+        with self._lock:
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(
+                    prefix="napari-cellda-", ignore_cleanup_errors=True
+                )
+            self._count += 1
+            return Path(self._folder.name) / f"{self._count}.zarr"
 
     def close(self) -> None:
         """Delete the folder now."""

@@ -6,9 +6,12 @@ No Qt and no napari import: a layer is any object with the few attributes read h
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.paths import stem
+from napari_cellda.core.units import standard_unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,12 +124,10 @@ def _stack(layers: list[Any]) -> Any:
 def image_name(layer: Any) -> str:
     """Return the stem of the layer's file, or its name if it has none."""
     path = _path(layer)
-    return path.name.split(".")[0] if path is not None else str(layer.name)
+    return stem(path) if path is not None else str(layer.name)
 
 
-def _path(layer: Any) -> Any:
-    from pathlib import Path
-
+def _path(layer: Any) -> Path | None:
     source = getattr(getattr(layer, "source", None), "path", None)
     return Path(source) if source else None
 
@@ -139,7 +140,7 @@ def _pixel_size(layer: Any, axes: str) -> tuple[float, ...]:
 
 def _unit(layer: Any) -> str:
     units = getattr(layer, "units", None)
-    return str(units[-1]) if units else "pixel"
+    return standard_unit(str(units[-1]) if units else None)
 
 
 def spread_axis(axes: str, rgb: bool) -> int | None:

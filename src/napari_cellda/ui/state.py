@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from psygnal import Signal
 
+from napari_cellda.core.enhancer_options import EnhancerOptions
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.params import BaseParams
+from napari_cellda.ui.arrays import Scratch
 from napari_cellda.ui.classes import ClassList
 
 if TYPE_CHECKING:
@@ -23,18 +24,14 @@ if TYPE_CHECKING:
     from napari_cellda.core.features import FeatureSpec
     from napari_cellda.core.forest import ForestParams
     from napari_cellda.core.images import Image
-    from napari_cellda.core.normalisation import Normalisation
+    from napari_cellda.core.normalisation import Kind, Normalisation
+    from napari_cellda.core.stroke_index import StrokeIndex
+    from napari_cellda.ui.axes import ImageChoice
 
 
-class EnhancerOptions(BaseParams):
-    """How the enhancer is applied."""
+class LiveEnhancerOptions(EnhancerOptions):
+    """How the enhancer is applied in the window."""
 
-    class_index: int = 1
-    """Class whose forest map is enhanced: 1 is the first foreground class."""
-    scale_range: bool = False
-    """Stretch the forest's map to [0, 1] first, once for the whole image."""
-    rescale: float = 1.0
-    """Zoom applied before the enhancer, so that objects get the size it was trained for."""
     live: bool = True
     """Whether the enhanced map follows the strokes."""
 
@@ -46,27 +43,39 @@ class PaintedImage:
     Two of them are the same only if they are the same object; `key` names it in caches.
     """
 
-    layer: Any
-    """The napari Image layer (the first one, when several are taken as channels)."""
+    choice: ImageChoice
+    """Which layer, which axes and channels."""
     image: Image
     """The image as core sees it, channels already selected."""
     strokes: Any = None
     """The napari Labels layer that is painted on; None before it is made, or once deleted."""
+    strokes_array: Any = None
+    """The strokes, of the image's `label_shape`; numpy or zarr, uint8."""
+    index: StrokeIndex | None = None
+    """Where the painted pixels are; brought up to date by ui.strokes."""
     norm: Normalisation | None = None
     """Measured once per image in the background; None until then."""
-    results: dict[str, Any] = field(default_factory=dict)
-    """Result layers by role, e.g. ``"forest:1"``, ``"mask"``, ``"enhanced"`` (see ui.layers)."""
     arrays: dict[str, Any] = field(default_factory=dict)
-    """The arrays behind the result layers, by the same roles."""
+    """Result arrays by role, each of the image's `label_shape`: "forest:0", "forest:1"..., "mask",
+    "uncertainty", "enhanced", "boundary", "difference". Parts not computed yet are 0."""
+    results: dict[str, Any] = field(default_factory=dict)
+    """The napari layers that show them, by the same roles."""
+    unwanted: set[str] = field(default_factory=set)
+    """Roles whose layer the user deleted; they stay away until results are asked for again."""
+
+    @property
+    def layer(self) -> Any:
+        """The napari Image layer (the first one, when several are taken as channels)."""
+        return self.choice.layer
 
     @property
     def name(self) -> str:
-        """The name of the image (its file's stem), not of the layer."""
+        """The name of the image: its file's stem, or what the layer was called at first."""
         return self.image.name
 
     @property
     def key(self) -> int:
-        """A number that no other image of this program has."""
+        """A number that no other image of this session has."""
         return id(self)
 
 
@@ -92,14 +101,46 @@ class Session:
         A new forest was trained, or the old one became invalid (`classifier` is None).
     enhancer_changed
         Another enhancer, or other options.
+    score_changed
+        `score` is another: the forest's accuracy was measured, or a new forest has none yet.
     results_changed(PaintedImage)
         Result arrays of this image were updated (throttled; layers are refreshed already).
+    loaded
+        The libraries that painting needs are loaded; before, strokes are painted but not answered.
+    rested
+        The background thread has nothing left to do.
     status_changed(str)
         One line for the user.
     failed(Exception)
         Something went wrong; panels show it in their status line.
     closed
         The window is closing: stop work, keep nothing.
+
+    Attributes
+    ----------
+    viewer
+        The napari viewer, held weakly; None once it is gone.
+    images : list of PaintedImage
+        All that take part; those with strokes train the forest together.
+    current : PaintedImage or None
+        The one that is looked at.
+    classes : ClassList
+    live : bool
+        Whether the forest follows the strokes.
+    classifier : PixelClassifier or None
+        The latest whole forest.
+    score : float or None
+        Its accuracy on painted pixels that a tree did not see, once measured.
+    flat_images : tuple of str
+        Names of constant images, whose maps are flat.
+    enhancer, enhancer_options
+        The chosen enhancer (None: off) and how it is applied.
+    opacity : float
+        Of the maps, 0 to 1.
+    scratch : Scratch
+        Makes arrays for layers, on disk where large.
+    parts : dict
+        What lives as long as the session and belongs to one module, by that module's name.
     """
 
     image_changed = Signal()
@@ -109,7 +150,10 @@ class Session:
     live_changed = Signal(bool)
     classifier_changed = Signal()
     enhancer_changed = Signal()
+    score_changed = Signal()
     results_changed = Signal(object)
+    loaded = Signal()
+    rested = Signal()
     status_changed = Signal(str)
     failed = Signal(object)
     closed = Signal()
@@ -121,15 +165,19 @@ class Session:
         self.images: list[PaintedImage] = []
         self.current: PaintedImage | None = None
         self.classes = ClassList()
-        self.normalisation = "percentile"
+        self.normalisation: Kind = "percentile"
         self.live = True
         self.classifier: PixelClassifier | None = None
+        self.score: float | None = None
+        self.flat_images: tuple[str, ...] = ()
+        self.opacity = 0.6
+        self.parts: dict[str, Any] = {}
         self.enhancer: Enhancer | None = None
-        self.enhancer_options = EnhancerOptions()
+        self.enhancer_options = LiveEnhancerOptions()
+        self.scratch = Scratch()
         self.is_closed = False
         self._spec: FeatureSpec | None = None
         self._forest_params: ForestParams | None = None
-        self._undo: list[Any] = []
         self.last_error: Exception | None = None
 
     @classmethod
@@ -180,8 +228,8 @@ class Session:
         """React to a layer that was deleted from the viewer.
 
         A deleted image leaves with its results (its strokes layer stays in the viewer, it is the
-        user's); deleted strokes take their samples out of the forest; a deleted result layer is
-        made again when there is something new to show.
+        user's); deleted strokes take their samples out of the forest; a deleted result layer stays
+        away until results are asked for again.
         """
         painted = self.find(layer)
         if painted is None:
@@ -193,12 +241,13 @@ class Session:
             self.image_changed.emit()
             self.strokes_changed.emit()
         elif layer is painted.strokes:
-            painted.strokes = None
+            painted.strokes = painted.strokes_array = painted.index = None
             self.image_changed.emit()
             self.strokes_changed.emit()
         else:
             for role in [r for r, result in painted.results.items() if result is layer]:
                 del painted.results[role]
+                painted.unwanted.add(role)
 
     def require_current(self) -> PaintedImage:
         """Return the current image.
@@ -256,7 +305,7 @@ class Session:
             self._forest_params = params
             self.settings_changed.emit()
 
-    def set_normalisation(self, kind: str) -> None:
+    def set_normalisation(self, kind: Kind) -> None:
         """Change how images are normalised; every image is measured again."""
         if kind != self.normalisation:
             self.normalisation = kind
@@ -284,7 +333,14 @@ class Session:
         """Take over a newly trained classifier; None drops the old one."""
         if classifier is not self.classifier:
             self.classifier = classifier
+            self.set_score(None)
             self.classifier_changed.emit()
+
+    def set_score(self, score: float | None) -> None:
+        """Take over the forest's out-of-bag accuracy; None while it is not measured."""
+        if score != self.score:
+            self.score = score
+            self.score_changed.emit()
 
     def set_enhancer(self, enhancer: Enhancer | None) -> None:
         """Choose an enhancer; None switches enhancing off."""
@@ -293,8 +349,8 @@ class Session:
             self.enhancer_changed.emit()
 
     def set_enhancer_options(self, **changes: Any) -> None:
-        """Change options of the enhancer, by name (see `EnhancerOptions`)."""
-        options = EnhancerOptions(**{**self.enhancer_options.model_dump(), **changes})
+        """Change options of the enhancer, by name (see `LiveEnhancerOptions`)."""
+        options = LiveEnhancerOptions(**{**self.enhancer_options.model_dump(), **changes})
         if options != self.enhancer_options:
             self.enhancer_options = options
             self.enhancer_changed.emit()
@@ -317,3 +373,4 @@ class Session:
             self.closed.emit()
             self.images.clear()
             self.current = None
+            self.scratch.close()

@@ -1,0 +1,245 @@
+"""Layers of strokes and results: made once, then updated in place, never in the user's way."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cellda.ui.axes import spread_axis
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from napari_cellda.ui.state import PaintedImage, Session
+
+TAG = "napari-cellda"
+"""Our layers carry this key in their metadata, so that they are known after a rename."""
+
+
+def geometry(painted: PaintedImage) -> dict[str, Any]:
+    """Return scale, translation, rotation and so on for strokes and results of an image.
+
+    Returns
+    -------
+    dict
+        Keyword arguments of a layer whose data has the image's axes without channels (with them
+        where `spread_axis` says so).
+    """
+    layer = painted.layer
+    ndim = len(painted.image.label_axes) + (_spread_axis(painted) is not None)
+    first = layer.ndim - ndim
+    keep = list(range(first, layer.ndim))
+    affine = layer.affine.set_slice(keep)
+    return {
+        "scale": layer.scale[first:],
+        "translate": layer.translate[first:],
+        "rotate": layer.rotate[first:, first:],
+        "shear": _shear(layer.shear, first),
+        "affine": affine,
+        "units": layer.units[first:],
+        "axis_labels": layer.axis_labels[first:],
+    }
+
+
+def _shear(shear: np.ndarray, first: int) -> np.ndarray:
+    """Cut the shear of the last axes out of napari's upper triangle, given as a vector."""
+    shear = np.asarray(shear)
+    if shear.ndim == 2:
+        return shear[first:, first:]
+    ndim = int((1 + np.sqrt(1 + 8 * len(shear))) / 2)
+    matrix = np.zeros((ndim, ndim))
+    matrix[np.triu_indices(ndim, 1)] = shear
+    rest = matrix[first:, first:]
+    return rest[np.triu_indices(len(rest), 1)]
+
+
+def _spread_axis(painted: PaintedImage) -> int | None:
+    return spread_axis(painted.choice.axes, bool(painted.layer.rgb))
+
+
+def spread_for_viewer(painted: PaintedImage, array: Any) -> Any:
+    """Return a label-shaped array as the viewer needs it (see `spread_axis`)."""
+    from napari_cellda.ui.arrays import spread
+
+    axis = _spread_axis(painted)
+    length = 1 if axis is None else painted.layer.data.shape[axis]
+    return spread(array, axis, length)
+
+
+def make_strokes(session: Session, painted: PaintedImage, array: Any = None) -> Any:
+    """Give an image its strokes layer, on top of all others and ready to be painted on.
+
+    Parameters
+    ----------
+    session : Session
+    painted : PaintedImage
+        Gets `strokes_array` and `strokes`.
+    array : integer array of the image's `label_shape`, optional
+        Strokes to begin with. None: nothing painted; large ones live in a zarr on disk.
+
+    Returns
+    -------
+    napari Labels layer
+    """
+    from napari.layers import Labels
+
+    if array is None:
+        array = session.scratch.zeros(painted.image.label_shape, np.uint8)
+    painted.strokes_array = array
+    layer = Labels(
+        spread_for_viewer(painted, array),
+        name=f"Strokes · {painted.name}",
+        colormap=stroke_colormap(session),
+        opacity=0.9,
+        metadata={TAG: {"role": "strokes"}},
+        **geometry(painted),
+    )
+    layer.brush_size = max(3, min(10, min(painted.image.limits[1:]) // 60))
+    layer.selected_label = 1
+    painted.strokes = layer
+    with keep_selection(session.viewer):
+        session.viewer.add_layer(layer)
+    return layer
+
+
+def stroke_colormap(session: Session) -> Any:
+    """Return napari's colormap for strokes: id k + 1 in the colour of class k."""
+    return _label_colormap({k + 1: item.color for k, item in enumerate(session.classes)})
+
+
+def mask_colormap(session: Session) -> Any:
+    """Return napari's colormap for masks: id k in the colour of class k, background clear."""
+    return _label_colormap({k: item.color for k, item in enumerate(session.classes) if k})
+
+
+def _label_colormap(colors: dict[int, str]) -> Any:
+    from napari.utils.colormaps import DirectLabelColormap
+
+    return DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", **colors})
+
+
+def fade_in(color: str) -> Any:
+    """Return a colormap from clear (0) to `color` (1): what is unlikely hides nothing."""
+    from napari.utils.colormaps import Colormap, ensure_colormap
+
+    solid = np.array(ensure_colormap(color).map(np.ones(1, np.float32))[0])
+    clear = solid.copy()
+    clear[3] = 0
+    return Colormap([clear, solid], name=f"clear to {color}")
+
+
+def ensure_layer(
+    session: Session,
+    painted: PaintedImage,
+    role: str,
+    array: Any,
+    *,
+    name: str,
+    kind: str = "image",
+    visible: bool = True,
+    **settings: Any,
+) -> Any:
+    """Show an array as a result layer: make the layer, or let the one that is there show it.
+
+    Parameters
+    ----------
+    session : Session
+    painted : PaintedImage
+        The image that the result belongs to; gives place, scale and rotation.
+    role : str
+        What it is, e.g. ``"mask"``; the layer is found again by it, whatever it is called by then.
+    array : array of the image's `label_shape`
+        Kept in ``painted.arrays[role]``; write to it and call `refresh_layers` to update.
+    name : str
+        For a new layer; one that is there keeps the name that the user may have given it.
+    kind : {"image", "labels"}
+    visible : bool
+        For a new layer. One that is there stays as visible as it is.
+    **settings
+        Further arguments of the layer, for a new one (colormap, opacity, blending...).
+
+    Returns
+    -------
+    napari layer, or None
+        None if the user deleted this layer; it stays away while its role is in `unwanted`.
+    """
+    layer = painted.results.get(role)
+    if layer is not None:
+        if painted.arrays.get(role) is not array:
+            layer.data = spread_for_viewer(painted, array)
+            painted.arrays[role] = array
+        return layer
+    painted.arrays[role] = array
+    if role in painted.unwanted:
+        return None
+    from napari.layers import Image, Labels
+
+    if kind == "image":
+        settings = {"contrast_limits": (0, 1), **settings}
+    layer = {"image": Image, "labels": Labels}[kind](
+        spread_for_viewer(painted, array),
+        name=f"{name} · {painted.name}",
+        visible=visible,
+        metadata={TAG: {"role": role}},
+        **geometry(painted),
+        **settings,
+    )
+    painted.results[role] = layer
+    with keep_selection(session.viewer):
+        session.viewer.layers.insert(_place_for(session.viewer, painted), layer)
+    return layer
+
+
+def _place_for(viewer: Any, painted: PaintedImage) -> int:
+    """Return where a new result goes: right below the strokes, else on top."""
+    layers = viewer.layers
+    if painted.strokes is not None and painted.strokes in layers:
+        return int(layers.index(painted.strokes))
+    return len(layers)
+
+
+@contextmanager
+def keep_selection(viewer: Any) -> Iterator[None]:
+    """Add layers without changing what the user had selected (napari selects new ones)."""
+    selection = viewer.layers.selection
+    before, active = set(selection), selection.active
+    yield
+    if before:
+        selection.intersection_update(before)
+        selection.update(layer for layer in before if layer in viewer.layers)
+        selection.active = active if active in viewer.layers else None
+
+
+def refresh_layers(
+    painted: PaintedImage, roles: Iterable[str], *, thumbnails: bool = False
+) -> None:
+    """Let result layers show what was written to their arrays; hidden ones cost nothing."""
+    for role in roles:
+        layer = painted.results.get(role)
+        if layer is not None and layer.visible:
+            layer.refresh(thumbnail=thumbnails, highlight=False, extent=False)
+
+
+def drop_results(session: Session, painted: PaintedImage, roles: Iterable[str]) -> None:
+    """Take result layers out of the viewer, with their arrays, e.g. of a class that was removed."""
+    for role in list(roles):
+        layer = painted.results.pop(role, None)
+        painted.arrays.pop(role, None)
+        if layer is not None and session.viewer is not None and layer in session.viewer.layers:
+            session.viewer.layers.remove(layer)
+
+
+def follow_geometry(painted: PaintedImage) -> None:
+    """Keep strokes and results on the image when its scale, position or rotation is changed."""
+
+    def update(event: Any = None) -> None:
+        new = geometry(painted)
+        for layer in (painted.strokes, *painted.results.values()):
+            if layer is not None:
+                for name in ("scale", "translate", "rotate", "shear", "affine", "units"):
+                    setattr(layer, name, new[name])
+
+    for name in ("scale", "translate", "rotate", "shear", "affine", "units"):
+        getattr(painted.layer.events, name).connect(update)

@@ -1,0 +1,321 @@
+"""Live painting in the window: one background thread follows strokes, view and settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QObject, QTimer
+
+from napari_cellda.core.snapshot import (
+    Done,
+    EnhancedTile,
+    Enhancement,
+    ForestTile,
+    PaintedSnapshot,
+    Snapshot,
+    Trained,
+    Waiting,
+)
+from napari_cellda.ui.layers import follow_geometry, make_strokes, refresh_layers, stroke_colormap
+from napari_cellda.ui.results import drop_stale, recolor_results, show_results, write_answer
+from napari_cellda.ui.strokes import StrokeWatcher
+from napari_cellda.ui.view import centre_of, visible_region
+from napari_cellda.ui.worker import LatestWins
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from napari_cellda.core.live import Engine
+    from napari_cellda.core.snapshot import Answer
+    from napari_cellda.ui.state import PaintedImage, Session
+
+VIEW_MS = 120
+"""How long the view must rest before what it shows is computed."""
+REDRAW_MS = 40
+"""Layers are redrawn at most this often while tiles arrive."""
+SCORE_MS = 1500
+"""How long painting must rest before the forest is trained once more for its accuracy."""
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """The libraries are loaded and the kernels compiled."""
+
+
+@dataclass(frozen=True, eq=False)
+class OutOfBag:
+    """The forest's accuracy on painted pixels that a tree did not see."""
+
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What the background thread is asked; no snapshot: load the libraries."""
+
+    snapshot: Snapshot | None = None
+    painted: PaintedImage | None = None
+    score_only: bool = False
+
+
+class LivePainter(QObject):
+    """Follows one session: whatever changes, the maps follow.
+
+    Get it with ``LivePainter.of(session)``. It makes strokes layers, hands frozen snapshots to the
+    one background thread, and shows what comes back.
+    """
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+        self._engine: Engine | None = None
+        self._watchers: dict[int, StrokeWatcher] = {}
+        self._trained_on: tuple[PaintedSnapshot, ...] = ()
+        self._enhancement: Enhancement | None = None
+        self._dirty: dict[PaintedImage, set[str]] = {}
+        self.loaded = False
+        self._thread = LatestWins(self._work, self._on_answer, self._on_error, self._on_idle)
+        self._view_timer = self._timer(VIEW_MS, self.update_view)
+        self._redraw_timer = self._timer(REDRAW_MS, self._redraw)
+        self._score_timer = self._timer(SCORE_MS, self._ask_score)
+        self._connect()
+        self._thread.submit(Question())
+
+    @classmethod
+    def of(cls, session: Session) -> LivePainter:
+        """Return the session's painter, made (and its libraries loaded) on the first call."""
+        if "live" not in session.parts:
+            session.parts["live"] = cls(session)
+        painter: LivePainter = session.parts["live"]
+        return painter
+
+    def _timer(self, milliseconds: int, slot: Callable[[], None]) -> QTimer:
+        timer = QTimer(self, singleShot=True, interval=milliseconds)
+        timer.timeout.connect(slot)
+        return timer
+
+    def _connect(self) -> None:
+        session = self._session
+        session.strokes_changed.connect(self._on_strokes)
+        session.settings_changed.connect(self._on_settings)
+        session.classes_changed.connect(self._on_classes)
+        session.enhancer_changed.connect(self.update_view)
+        session.image_changed.connect(self._on_image)
+        session.live_changed.connect(self._on_live)
+        session.closed.connect(self._close)
+        viewer = session.viewer
+        viewer.camera.events.connect(self._on_view)
+        viewer.dims.events.connect(self._on_view)
+
+    @property
+    def busy(self) -> bool:
+        """Whether the thread is working (or loading)."""
+        return self._thread.busy
+
+    # -- what happened ----------------------------------------------------------------------------
+
+    def _on_strokes(self) -> None:
+        if self._session.live:
+            self.train()
+
+    def _on_settings(self) -> None:
+        for painted in self._session.images:
+            painted.index = None
+        self._read_strokes()
+        self._on_strokes()
+
+    def _on_classes(self) -> None:
+        for painted in self._session.images:
+            drop_stale(self._session, painted)
+            recolor_results(self._session, painted)
+            if painted.strokes is not None:
+                painted.strokes.colormap = stroke_colormap(self._session)
+        self._read_strokes()
+        self._on_strokes()
+
+    def _on_image(self) -> None:
+        for painted in self._session.images:
+            watcher = self._watchers.get(painted.key)
+            if painted.strokes is not None and watcher is None:
+                self._watch(painted)
+        alive = {p.key for p in self._session.images if p.strokes is not None}
+        for key in self._watchers.keys() - alive:
+            self._watchers.pop(key).deleteLater()
+        self._on_strokes()
+
+    def _watch(self, painted: PaintedImage) -> None:
+        watcher = self._watchers[painted.key] = StrokeWatcher(self._session, painted, self)
+        follow_geometry(painted)
+        watcher.read()
+
+    def _on_live(self, live: bool) -> None:
+        if live:
+            self.train()
+
+    def _on_view(self, event: Any = None) -> None:
+        self._view_timer.start()
+
+    # -- what is asked ------------------------------------------------------------------------------
+
+    def start_strokes(self, painted: PaintedImage) -> Any:
+        """Return the strokes layer of an image, made if it has none, and select it."""
+        if painted.strokes is None:
+            make_strokes(self._session, painted)
+            self._watch(painted)
+            self._session.image_changed.emit()
+        return painted.strokes
+
+    def train(self) -> None:
+        """Train on the strokes as they are now, and show the maps."""
+        self._read_strokes(only_pending=True)
+        self._trained_on = self._painted_images()
+        self._ask()
+
+    def update_view(self) -> None:
+        """Show maps for what is visible now, from the forest that is there."""
+        if self._session.live:
+            self._trained_on = self._painted_images()
+        self._ask()
+
+    def _read_strokes(self, *, only_pending: bool = False) -> None:
+        for watcher in list(self._watchers.values()):
+            if not only_pending or watcher.pending:
+                watcher.read()
+
+    def _ask(self) -> None:
+        painted = self._session.current
+        if painted is None or painted.index is None or self._session.is_closed:
+            return
+        self._score_timer.stop()
+        self._thread.submit(Question(self._snapshot(painted), painted))
+
+    def _ask_score(self) -> None:
+        painted = self._session.current
+        if painted is not None and painted.index is not None and not self._thread.busy:
+            self._thread.submit(Question(self._snapshot(painted), painted, score_only=True))
+
+    def _painted_images(self) -> tuple[PaintedSnapshot, ...]:
+        """Freeze the strokes of all images that go with the current one."""
+        current = self._session.current
+        return tuple(
+            PaintedSnapshot(p.key, p.image, p.index.snapshot())
+            for p in self._session.images
+            if p.index is not None
+            and current is not None
+            and p.image.n_channels == current.image.n_channels
+        )
+
+    def _snapshot(self, painted: PaintedImage) -> Snapshot:
+        session = self._session
+        images = self._trained_on
+        if all(item.key != painted.key for item in images):
+            images = (*images, PaintedSnapshot(painted.key, painted.image, ()))
+        view = visible_region(session.viewer, painted)
+        return Snapshot(
+            images=images,
+            target=painted.key,
+            view=view,
+            centre=centre_of(view),
+            spec=session.spec,
+            normalisation=session.normalisation,
+            channels=painted.choice.channels,
+            class_names=session.classes.names,
+            params=session.forest_params,
+            enhancement=self._chosen_enhancement(),
+        )
+
+    def _chosen_enhancement(self) -> Enhancement | None:
+        options = self._session.enhancer_options
+        if self._session.enhancer is None or not options.live:
+            return None
+        return Enhancement(
+            self._session.enhancer, options.class_index, options.scale_range, options.rescale
+        )
+
+    # -- in the background thread -------------------------------------------------------------------
+
+    def _work(
+        self, question: Question, superseded: Callable[[], bool], stop: Callable[[], bool]
+    ) -> Iterator[Answer | Loaded | OutOfBag | list[str]]:
+        if self._engine is None:
+            self._engine = _load()
+            yield Loaded()
+        snapshot, painted = question.snapshot, question.painted
+        if snapshot is None or painted is None:
+            return
+        if question.score_only:
+            score = self._engine.score(snapshot, lambda: superseded() or stop())
+            if score is not None:
+                yield OutOfBag(score)
+            return
+        with_mask = snapshot.enhancement is None
+        for answer in self._engine.answer(snapshot, superseded, stop):
+            if isinstance(answer, ForestTile | EnhancedTile):
+                scratch = self._session.scratch
+                yield write_answer(painted, answer, scratch, with_mask=with_mask)
+            else:
+                yield answer
+
+    # -- what came back -----------------------------------------------------------------------------
+
+    def _on_answer(
+        self, question: Question, answer: Answer | Loaded | OutOfBag | list[str]
+    ) -> None:
+        session, painted = self._session, question.painted
+        if isinstance(answer, Loaded):
+            self.loaded = True
+            session.loaded.emit()
+            self.update_view()
+        elif isinstance(answer, list) and painted in session.images:
+            self._dirty.setdefault(painted, set()).update(answer)
+            if not self._redraw_timer.isActive():
+                self._redraw_timer.start()
+        elif isinstance(answer, Trained):
+            if self._engine is not None and painted is not None:
+                painted.norm = self._engine.normalisation_of(painted.key)
+            session.flat_images = answer.flat_images
+            if answer.final:
+                session.set_classifier(answer.classifier)
+        elif isinstance(answer, Done) and session.classifier and session.score is None:
+            self._score_timer.start()
+        elif isinstance(answer, OutOfBag):
+            session.set_score(answer.score)
+        elif isinstance(answer, Waiting):
+            session.set_classifier(None)
+
+    def _redraw(self, *, thumbnails: bool = False) -> None:
+        dirty, self._dirty = self._dirty, {}
+        for painted, roles in dirty.items():
+            if painted in self._session.images:
+                show_results(self._session, painted, roles)
+                refresh_layers(painted, roles, thumbnails=thumbnails)
+                self._session.results_changed.emit(painted)
+
+    def _on_error(self, error: Exception) -> None:
+        self._session.report(error)
+
+    def _on_idle(self) -> None:
+        self._redraw()
+        current = self._session.current
+        if current is not None:
+            refresh_layers(current, list(current.results), thumbnails=True)
+        self._session.rested.emit()
+
+    def _close(self) -> None:
+        for timer in (self._view_timer, self._redraw_timer, self._score_timer):
+            timer.stop()
+        self._thread.abandon()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until the thread has ended after the session closed; True when it has."""
+        return self._thread.wait(seconds)
+
+
+def _load() -> Engine:
+    """Import what painting needs and compile its kernels."""
+    from napari_cellda.core.forest import warm_up
+    from napari_cellda.core.live import Engine
+
+    warm_up()
+    return Engine()

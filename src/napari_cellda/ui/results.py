@@ -1,0 +1,161 @@
+"""Result arrays and the layers that show them: which there are, and which are seen at first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cellda.core.snapshot import EnhancedTile, ForestTile
+from napari_cellda.ui.layers import drop_results, ensure_layer, fade_in, mask_colormap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from napari_cellda.ui.arrays import Scratch
+    from napari_cellda.ui.state import PaintedImage, Session
+
+MASK_DTYPE = np.uint8
+
+
+def write_answer(
+    painted: PaintedImage, answer: ForestTile | EnhancedTile, scratch: Scratch, *, with_mask: bool
+) -> list[str]:
+    """Write one tile into the image's result arrays, making those that are missing.
+
+    Called in the background thread, so that the window only has to redraw.
+
+    Parameters
+    ----------
+    painted : PaintedImage
+    answer : ForestTile or EnhancedTile
+    scratch : Scratch
+        Where new arrays come from.
+    with_mask : bool
+        Whether a forest's tile is the last word; else the mask waits for the enhanced map.
+
+    Returns
+    -------
+    list of str
+        The roles that changed.
+    """
+    from napari_cellda.core.confidence import uncertainty_map
+    from napari_cellda.core.label_arrays import write_region
+
+    blocks: dict[str, np.ndarray] = {}
+    final_map = answer.probability_map
+    if isinstance(answer, ForestTile):
+        blocks = {f"forest:{k}": one for k, one in enumerate(final_map)}
+        blocks["uncertainty"] = uncertainty_map(final_map)
+    else:
+        blocks["enhanced"] = answer.output_maps[0]
+        blocks["difference"] = answer.output_maps[0] - answer.forest_map
+        if len(answer.output_maps) > 1:
+            blocks["boundary"] = answer.output_maps[1]
+    if with_mask or isinstance(answer, EnhancedTile):
+        blocks["mask"] = final_map.argmax(axis=0).astype(MASK_DTYPE)
+    for role, block in blocks.items():
+        if role not in painted.arrays:
+            painted.arrays[role] = scratch.zeros(painted.image.label_shape, block.dtype)
+        write_region(painted.image, painted.arrays[role], answer.region, block)
+    return list(blocks)
+
+
+def show_results(session: Session, painted: PaintedImage, roles: Iterable[str]) -> None:
+    """Make the layers of these roles, where they are not there yet.
+
+    At first only the maps of the foreground classes are visible, each fading in its class's
+    colour; an enhanced map takes the place of the map that it enhances. The rest is there, hidden.
+    """
+    for role in sorted(roles, key=_order):
+        if role in painted.results or role in painted.unwanted:
+            continue
+        ensure_layer(session, painted, role, painted.arrays[role], **_looks(session, painted, role))
+        if role == "enhanced":
+            _hide(painted, f"forest:{session.enhancer_options.class_index}")
+
+
+def _order(role: str) -> tuple[int, str]:
+    groups = ("uncertainty", "difference", "boundary", "mask", "forest", "enhanced")
+    return groups.index(role.split(":")[0]), role
+
+
+def _looks(session: Session, painted: PaintedImage, role: str) -> dict[str, Any]:
+    """Return name, colour and first visibility of a role's layer, for `ensure_layer`."""
+    classes, opacity = session.classes, session.opacity
+    enhanced = classes[min(session.enhancer_options.class_index, len(classes) - 1)]
+    if role.startswith("forest:"):
+        k = int(role.split(":")[1])
+        taken = "enhanced" in painted.results and classes[k] == enhanced
+        return {
+            "name": f"Forest {classes[k].name}",
+            "colormap": fade_in(classes[k].color),
+            "opacity": opacity,
+            "visible": k > 0 and not taken,
+        }
+    return {
+        "enhanced": {
+            "name": f"Enhanced {enhanced.name}",
+            "colormap": fade_in(enhanced.color),
+            "opacity": opacity,
+        },
+        "boundary": {"name": "Enhanced boundary", "colormap": fade_in("white"), "visible": False},
+        "difference": {
+            "name": "Enhanced minus forest",
+            "colormap": "twilight_shifted",
+            "contrast_limits": (-1, 1),
+            "opacity": opacity,
+            "visible": False,
+        },
+        "uncertainty": {"name": "Uncertainty", "colormap": fade_in("magenta"), "visible": False},
+        "mask": {
+            "name": "Mask",
+            "kind": "labels",
+            "colormap": mask_colormap(session),
+            "opacity": 0.5,
+            "visible": False,
+        },
+    }[role]
+
+
+def _hide(painted: PaintedImage, role: str) -> None:
+    layer = painted.results.get(role)
+    if layer is not None:
+        layer.visible = False
+
+
+def recolor_results(session: Session, painted: PaintedImage) -> None:
+    """Bring colours and names of all layers in line with the classes.
+
+    A layer that the user renamed keeps that name.
+    """
+    for role, layer in painted.results.items():
+        if role.split(":")[0] in ("forest", "enhanced") and _class_of(session, role) is not None:
+            layer.colormap = _looks(session, painted, role)["colormap"]
+        if role == "mask":
+            layer.colormap = mask_colormap(session)
+
+
+def _class_of(session: Session, role: str) -> int | None:
+    k = int(role.split(":")[1]) if ":" in role else session.enhancer_options.class_index
+    return k if k < len(session.classes) else None
+
+
+def drop_stale(session: Session, painted: PaintedImage) -> None:
+    """Drop the maps of classes that are no longer there."""
+    gone = [
+        role
+        for role in {*painted.arrays, *painted.results}
+        if role.startswith("forest:") and _class_of(session, role) is None
+    ]
+    drop_results(session, painted, gone)
+
+
+FOREST_ROLES = ("forest",)
+ENHANCED_ROLES = ("enhanced", "boundary")
+
+
+def layers_of(painted: PaintedImage, groups: Iterable[str]) -> list[Any]:
+    """Return the result layers of some groups ("forest", "enhanced", "mask"...)."""
+    wanted = set(groups)
+    return [layer for role, layer in painted.results.items() if role.split(":")[0] in wanted]
