@@ -1,4 +1,4 @@
-"""Writing without ever leaving half a file: aside first, then renamed."""
+"""Files that appear whole or not at all, and scratch space for arrays larger than memory."""
 
 from __future__ import annotations
 
@@ -6,62 +6,164 @@ import errno
 import os
 import shutil
 import tempfile
+import uuid
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.paths import is_zarr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import DTypeLike
+
+SCRATCH_IN_MEMORY = 256 * 2**20
+"""Scratch arrays up to this many bytes stay in memory, larger ones go to a file."""
+ZEROS = 16 * 2**20
+FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EIO, errno.ENAMETOOLONG)
+
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a free path beside `path`; what is written there takes its place when all went well.
+def write_atomically(path: str | Path, *, replace_folder: bool = False) -> Iterator[Path]:
+    """Write a file or folder aside and put it in place when it is complete.
 
     Parameters
     ----------
-    path : path
-        A file or a folder; its own folder exists. What stood there stays until the last moment.
+    path : str or Path
+        The target. Its folder is made if absent; a symbolic link is followed.
+    replace_folder : bool
+        Whether a folder that stands at the target may be replaced whatever is in it. Otherwise
+        only a zarr group or an empty folder may.
 
     Yields
     ------
     Path
-        To be made into a file or a folder by the block; it has the same ending as `path`.
+        A name beside the target with the same ending, to be written as a file or a folder. If the
+        block succeeds, it is flushed to disk and takes the target's place. If not, it is removed
+        and what stood at the target is untouched.
 
     Raises
     ------
     UserError
-        If the system refuses to write, with its reason, such as a full disk. Nothing is left over
-        then, and after any other error, and the old content is as it was.
+        If the disk is full, the place cannot be written to, or holds something else.
     """
-    path = Path(path)
+    target = Path(os.path.realpath(path))
+    check_target(target, replace_folder=replace_folder)
+    aside = target.with_name(f".{target.stem[:100]}-{uuid.uuid4().hex[:12]}{target.suffix}")
     try:
-        workplace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    try:
-        yield workplace / path.name
-        _put_in_place(workplace / path.name, path)
-    except OSError as error:
-        raise cannot_write(path, error) from error
+        with plain_disk_errors(path):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield aside
+            flush(aside)
+            put_in_place(aside, target, replace_folder=replace_folder)
     finally:
-        shutil.rmtree(workplace, ignore_errors=True)
+        remove(aside)
 
 
-def cannot_write(path: Path, error: OSError) -> UserError:
-    """Say in one sentence why a file could not be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return UserError(f"The disk is full: '{path}' was not written.")
-    return UserError(f"Cannot write '{path}': {error.strerror or error}.")
+@contextmanager
+def plain_disk_errors(path: str | Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write into UserErrors that name `path`."""
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"'{path}' cannot be written: a file is in the way.") from error
+    except OSError as error:
+        if error.errno in FULL:
+            raise UserError(f"'{path}' cannot be written: the disk is full.") from error
+        if error.errno in REFUSED:
+            raise UserError(f"'{path}' cannot be written: {error.strerror}.") from error
+        raise
 
 
-def _put_in_place(new: Path, path: Path) -> None:
-    for file in [new] if new.is_file() else new.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
-    if path.is_dir():  # a folder cannot be renamed onto another one
-        os.replace(path, new.parent / "old")
-    os.replace(new, path)
+def check_target(target: Path, *, replace_folder: bool = False) -> None:
+    """Raise a UserError if a folder at the target holds what must not be replaced."""
+    if target.is_dir() and not (replace_folder or is_zarr(target) or not any(target.iterdir())):
+        raise UserError(f"'{target}' is a folder with other files; choose another name.")
+
+
+def flush(path: Path) -> None:
+    """Make sure that a file, or all files in a folder, reached the disk."""
+    files = [item for item in path.rglob("*") if item.is_file()] if path.is_dir() else [path]
+    for file in files:
+        with file.open("rb+") as handle:
+            os.fsync(handle.fileno())
+
+
+def put_in_place(aside: Path, target: Path, *, replace_folder: bool = False) -> None:
+    """Move a complete file or folder to its target, replacing what was there."""
+    if target.is_dir() and not aside.is_dir() and not (replace_folder or is_zarr(target)):
+        raise UserError(f"'{target}' is a folder; choose another name.")
+    if not target.is_dir() and not (aside.is_dir() and target.exists()):
+        os.replace(aside, target)
+        return
+    # A folder cannot be replaced in one step: the old one steps aside and returns on failure.
+    old = aside.with_name(f"{aside.stem}-old{aside.suffix}")
+    os.rename(target, old)
+    try:
+        os.rename(aside, target)
+    except OSError:
+        os.rename(old, target)
+        raise
+    remove(old)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def reserve(handle: Any, size: int) -> None:
+    """Give an open file `size` bytes of real disk space.
+
+    A sparse file would do until a memory map of it meets a full disk: the process then dies of a
+    bus error instead of an exception.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle.fileno(), 0, size)
+        return
+    handle.seek(0, os.SEEK_END)
+    while handle.tell() < size:
+        handle.write(bytes(min(ZEROS, size - handle.tell())))
+    handle.flush()
+
+
+@contextmanager
+def scratch_array(shape: tuple[int, ...], dtype: DTypeLike, folder: str | Path) -> Iterator[Any]:
+    """Lend an array of zeros that may be larger than memory.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    dtype : dtype
+    folder : str or Path
+        Where a large array is kept meanwhile, in a file without a name that vanishes with the
+        process. Made if absent.
+
+    Yields
+    ------
+    ndarray or numpy.memmap
+
+    Raises
+    ------
+    UserError
+        If the disk has no room for it.
+    """
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    if size <= SCRATCH_IN_MEMORY:
+        yield np.zeros(shape, dtype)
+        return
+    with plain_disk_errors(folder):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  closed below
+    with file:
+        with plain_disk_errors(folder):
+            reserve(file, size)
+        yield np.memmap(file, dtype, "r+", shape=shape)

@@ -144,7 +144,7 @@ def blocks(data: Any, max_values: int = 2**22) -> Iterator[tuple[slice, ...]]:
     Parameters
     ----------
     data : array
-        Numpy or dask, any number of axes.
+        Numpy, dask or zarr, any number of axes.
     max_values : int
         Neighbouring chunks are joined up to this many values. A single larger chunk of a dask
         array stays whole, because any part of it costs loading all of it.
@@ -154,7 +154,11 @@ def blocks(data: Any, max_values: int = 2**22) -> Iterator[tuple[slice, ...]]:
     tuple of slice
         Every value lies in exactly one box.
     """
-    chunks = getattr(data, "chunks", None) or tuple(_even(n, 1024) for n in data.shape)
+    own = getattr(data, "chunks", None) or (1024,) * len(data.shape)
+    chunks = [
+        _even(size, step) if isinstance(step, int) else step
+        for size, step in zip(data.shape, own, strict=True)
+    ]
     room = max_values // max(1, int(np.prod([max(sizes) for sizes in chunks], dtype=np.int64)))
     axes = []
     for sizes in reversed(chunks):

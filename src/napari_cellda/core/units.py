@@ -14,6 +14,8 @@ UNITS = {
 """Lengths as OME-Zarr spells them, with other spellings."""
 METRES = dict(zip(UNITS, (1e-10, 1e-9, 1e-6, 1e-3, 1e-2, 1.0, 0.0254), strict=True))
 """What each unit measures in metres."""
+SYMBOLS = dict(zip(UNITS, ("Å", "nm", "µm", "mm", "cm", "m", "in"), strict=True))
+"""As OME-TIFF spells them."""
 
 
 def standard_unit(unit: str | None) -> str:
