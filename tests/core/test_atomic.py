@@ -4,14 +4,14 @@ import errno
 
 import pytest
 
-from napari_cellda.core.atomic import replacing
+from napari_cellda.core.atomic import write_atomically
 from napari_cellda.core.errors import UserError
 
 
 def test_a_file_takes_its_place(tmp_path):
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with replacing(target) as aside:
+    with write_atomically(target) as aside:
         aside.write_text("new")
         assert target.read_text() == "old"
     assert target.read_text() == "new"
@@ -21,7 +21,12 @@ def test_a_file_takes_its_place(tmp_path):
 def test_a_folder_takes_the_place_of_a_folder(tmp_path):
     target = tmp_path / "maps.zarr"
     (target / "old").mkdir(parents=True)
-    with replacing(target) as aside:
+    with (
+        pytest.raises(UserError, match="is a folder with other files"),
+        write_atomically(target),
+    ):
+        pass
+    with write_atomically(target, replace_folder=True) as aside:
         (aside / "new").mkdir(parents=True)
         (aside / "new" / "chunk").write_text("1")
     assert [path.name for path in target.iterdir()] == ["new"]
@@ -32,7 +37,7 @@ def test_a_folder_takes_the_place_of_a_folder(tmp_path):
 def test_a_failure_leaves_the_old_content_and_nothing_else(tmp_path, failure):
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with pytest.raises(type(failure)), replacing(target) as aside:
+    with pytest.raises(type(failure)), write_atomically(target) as aside:
         aside.write_text("half")
         raise failure
     assert target.read_text() == "old"
@@ -41,17 +46,24 @@ def test_a_failure_leaves_the_old_content_and_nothing_else(tmp_path, failure):
 
 def test_a_full_disk_is_one_sentence(tmp_path):
     with (
-        pytest.raises(UserError, match=r"The disk is full: '.*a\.txt' was not written"),
-        replacing(tmp_path / "a.txt") as aside,
+        pytest.raises(UserError, match=r"'.*a\.txt' cannot be written: the disk is full"),
+        write_atomically(tmp_path / "a.txt") as aside,
     ):
         aside.write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_folder_is_named(tmp_path):
+def test_a_missing_folder_is_made(tmp_path):
+    with write_atomically(tmp_path / "absent" / "a.txt") as aside:
+        aside.write_text("new")
+    assert (tmp_path / "absent" / "a.txt").read_text() == "new"
+
+
+def test_a_file_where_a_folder_is_needed_is_named(tmp_path):
+    (tmp_path / "taken").write_text("")
     with (
-        pytest.raises(UserError, match=r"Cannot write '.*a\.txt': No such file"),
-        replacing(tmp_path / "absent" / "a.txt"),
+        pytest.raises(UserError, match=r"a\.txt' cannot be written: a file is in the way"),
+        write_atomically(tmp_path / "taken" / "a.txt"),
     ):
         pass

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field, ValidationError
 
+from napari_cellda.core.atomic import write_atomically
+from napari_cellda.core.enhancer_options import EnhancerOptions
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.export import write_atomically
 from napari_cellda.core.features import FeatureSpec
 from napari_cellda.core.instances import InstanceParams
 from napari_cellda.core.normalisation import Kind, Normalisation
@@ -69,12 +70,9 @@ class EnhancerReference(BaseParams):
     """A bundled or bioimage.io id, or a path."""
     sha256: str
     """Of the package's weights: another file under the same name is refused."""
-    enhanced_class: int = Field(1, ge=1)
-    """Class index whose map is replaced; 1 is the first foreground class."""
-    scale_range: bool = False
-    """Stretch the forest's map to [0, 1] before enhancing, once for the whole image."""
-    rescale: float = Field(1.0, gt=0)
-    """Factor that brings the objects to the size the enhancer was trained on."""
+    consent: bool = False
+    """Whether the user allowed its TorchScript program to run."""
+    options: EnhancerOptions = EnhancerOptions()
 
 
 class Project(BaseParams):

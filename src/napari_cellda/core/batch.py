@@ -1,0 +1,327 @@
+"""Many files through one pipeline: what `classify` and `predict` do, with or without a window."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_cellda.core.classifier import PixelClassifier, never, train_classifier
+from napari_cellda.core.enhancer import Enhancer
+from napari_cellda.core.enhancer_options import EnhancerOptions
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import Note, Task
+from napari_cellda.core.features import FeatureSpec
+from napari_cellda.core.forest import ForestParams
+from napari_cellda.core.images import open_image
+from napari_cellda.core.instances import InstanceParams
+from napari_cellda.core.normalisation import measure_normalisation
+from napari_cellda.core.outputs import write_outputs
+from napari_cellda.core.paths import find_images, pair_by_stem, stem
+from napari_cellda.core.pipeline import Pipeline, compute_maps
+from napari_cellda.core.project import (
+    ClassStyle,
+    EnhancerReference,
+    ImageReference,
+    Project,
+    fingerprint,
+    load_project,
+    relative_to_project,
+    save_project,
+)
+from napari_cellda.core.readers import read_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from napari_cellda.core.classifier import Stop
+    from napari_cellda.core.export import FileFormat
+    from napari_cellda.core.images import Channels, Image
+    from napari_cellda.core.normalisation import Normalisation
+
+MAX_CLASSES = 8
+"""Stroke ids go from 1 (background) to this."""
+
+
+@dataclass(frozen=True)
+class ClassifyJob:
+    """What to do with the images, the same for each."""
+
+    features: str = "ilastik"
+    channels: Channels = "grey"
+    enhancer: str | None = None
+    """Bundled or bioimage.io id, or a path; None leaves the forest's map as it is."""
+    enhanced_class: int = 1
+    instances: bool = False
+    file_format: FileFormat = "tif"
+    save: Path | None = None
+    """Where to save the project; None does not."""
+    seed: int = 0
+
+
+def classify_images(
+    images: Sequence[Path],
+    strokes: Sequence[Path],
+    output: Path,
+    job: ClassifyJob,
+    *,
+    stop: Stop = never,
+) -> Task[list[Path]]:
+    """Train one forest on strokes and write the maps of every image.
+
+    Parameters
+    ----------
+    images : sequence of Path
+        Files or folders; those without strokes are only predicted.
+    strokes : sequence of Path
+        Label images, paired with the images by stem, or in order when there are as many.
+    output : Path
+        Folder, made if absent.
+    job : ClassifyJob
+    stop : callable
+
+    Returns
+    -------
+    list of Path
+        The files written.
+
+    Raises
+    ------
+    UserError
+        Before anything is written, if the input cannot be used.
+    """
+    paths = find_images(images)
+    check_unique_stems(paths)
+    pairs = pair_by_stem(paths, find_images(strokes))
+    spec = FeatureSpec.model_validate({"name": job.features})
+    enhancer = Enhancer.open(job.enhancer) if job.enhancer else None
+    painted = [open_image(image, channels=job.channels) for image, _ in pairs]
+    labels = [read_strokes(path) for _, path in pairs]
+    classifier = yield from train_classifier(
+        painted,
+        labels,
+        spec=spec,
+        channels=job.channels,
+        params=ForestParams(seed=job.seed),
+        stop=stop,
+    )
+    options = EnhancerOptions(class_index=job.enhanced_class)
+    if enhancer is not None and not job.enhanced_class < classifier.n_classes:
+        raise UserError(
+            f"--enhancer-class is {job.enhanced_class}, but the strokes hold only the foreground "
+            f"classes 1 to {classifier.n_classes - 1}."
+        )
+    pipeline = Pipeline(classifier, enhancer, options)
+    if job.save is not None:
+        _save(job.save, job, pipeline, painted, labels)
+    instances = InstanceParams() if job.instances else None
+    return (yield from write_all(pipeline, paths, output, job.file_format, instances, stop=stop))
+
+
+def predict_images(
+    model: str,
+    images: Sequence[Path],
+    output: Path,
+    *,
+    instances: bool = False,
+    channels: Channels | None = None,
+    file_format: FileFormat = "tif",
+    stop: Stop = never,
+) -> Task[list[Path]]:
+    """Run a saved project on images.
+
+    Parameters
+    ----------
+    model : str
+        A project, ``X.cellda``.
+    images, output, instances, file_format, stop
+        See `classify_images`.
+    channels : "grey", "all", or tuple of int, optional
+        None: those that the project was trained on.
+    """
+    paths = find_images(images)
+    check_unique_stems(paths)
+    pipeline, measured, params = open_pipeline(Path(model), channels)
+    if instances and params is None:
+        params = InstanceParams()
+    return (
+        yield from write_all(
+            pipeline, paths, output, file_format, params, measured=measured, stop=stop
+        )
+    )
+
+
+def write_all(
+    pipeline: Pipeline,
+    paths: Sequence[Path],
+    output: Path,
+    file_format: FileFormat,
+    instances: InstanceParams | None = None,
+    *,
+    measured: Mapping[str, Normalisation] | None = None,
+    stop: Stop = never,
+) -> Task[list[Path]]:
+    """Run a pipeline over files; one that fails is named and does not stop the others.
+
+    Parameters
+    ----------
+    measured : mapping of fingerprint to Normalisation, optional
+        Images measured before keep their scaling.
+
+    Raises
+    ------
+    UserError
+        After all the others are written, if any image failed.
+    """
+    written: list[Path] = []
+    failures: list[str] = []
+    for path in paths:
+        if stop():
+            break
+        try:
+            image = open_image(path, channels=pipeline.classifier.channels)
+            normalisation = (measured or {}).get(fingerprint(image))
+            written += yield from write_image(
+                pipeline, image, output, file_format, instances, normalisation, stop=stop
+            )
+        except UserError as error:
+            failures.append(str(error))
+            yield Note(f"Skipped {path.name}: {error}")
+    if failures:
+        raise UserError(
+            failures[0]
+            if len(paths) == 1
+            else f"{len(failures)} of {len(paths)} images failed; the first: {failures[0]}"
+        )
+    return written
+
+
+def write_image(
+    pipeline: Pipeline,
+    image: Image,
+    output: Path,
+    file_format: FileFormat = "tif",
+    instances: InstanceParams | None = None,
+    normalisation: Normalisation | None = None,
+    *,
+    stop: Stop = never,
+) -> Task[list[Path]]:
+    """Compute one image's maps and write all its files, or none if stopped."""
+    output.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        maps = yield from compute_maps(
+            pipeline, image, stack, output, normalisation=normalisation, stop=stop
+        )
+        if stop():
+            return []
+        return (yield from write_outputs(image, maps, output, file_format, instances, stop=stop))
+
+
+def open_pipeline(
+    path: Path, channels: Channels | None = None
+) -> tuple[Pipeline, dict[str, Normalisation], InstanceParams | None]:
+    """Open a saved project to run it.
+
+    Returns
+    -------
+    pipeline : Pipeline
+    measured : dict of fingerprint to Normalisation
+        Of the project's own images.
+    instances : InstanceParams or None
+
+    Raises
+    ------
+    UserError
+        If it is no project, has no forest, or its enhancer is not the one that was saved.
+    """
+    project, _, forest = load_project(path)
+    if forest is None:
+        raise UserError(f"'{path.name}' holds no trained forest; paint and save it again.")
+    classifier = PixelClassifier(
+        project.features,
+        project.normalisation,
+        project.channels if channels is None else channels,
+        tuple(style.name for style in project.classes),
+        forest,
+    )
+    enhancer, options = None, EnhancerOptions()
+    if project.enhancer is not None:
+        enhancer, options = open_saved_enhancer(project.enhancer), project.enhancer.options
+    measured = {image.fingerprint: image.normalisation for image in project.images}
+    return Pipeline(classifier, enhancer, options), measured, project.instances
+
+
+def open_saved_enhancer(reference: EnhancerReference) -> Enhancer:
+    """Open a project's enhancer; a UserError if its weights are not those that were saved."""
+    enhancer = Enhancer.open(reference.source, consent=reference.consent)
+    if enhancer.model.sha256 != reference.sha256:
+        raise UserError(
+            f"The enhancer '{reference.source}' has other weights than the project was saved with "
+            f"({enhancer.model.sha256[:12]} instead of {reference.sha256[:12]})."
+        )
+    return enhancer
+
+
+def read_strokes(path: Path) -> np.ndarray:
+    """Read a strokes file; a UserError if it holds more than 8 classes or negative values."""
+    strokes = read_labels(path)
+    low, high = int(strokes.min(initial=0)), int(strokes.max(initial=0))
+    if low < 0 or high > MAX_CLASSES:
+        raise UserError(
+            f"'{path}' holds the value {low if low < 0 else high}; strokes are 0 (not annotated), "
+            f"1 (background) and 2 to {MAX_CLASSES} (classes)."
+        )
+    return strokes.astype(np.uint8)
+
+
+def check_unique_stems(paths: Sequence[Path]) -> None:
+    """Raise a UserError if two images would write the same output files."""
+    seen: dict[str, Path] = {}
+    for path in paths:
+        name = stem(path)
+        if name in seen:
+            raise UserError(
+                f"'{seen[name]}' and '{path}' would both be written as '{name}'; "
+                "rename one, or run them into two folders."
+            )
+        seen[name] = path
+
+
+def _save(
+    path: Path,
+    job: ClassifyJob,
+    pipeline: Pipeline,
+    images: Sequence[Image],
+    strokes: Sequence[np.ndarray],
+) -> None:
+    classifier = pipeline.classifier
+    references = tuple(
+        ImageReference(
+            name=image.name,
+            path=relative_to_project(image.path, path) if image.path else None,
+            axes=image.axes,
+            fingerprint=fingerprint(image),
+            normalisation=measure_normalisation(image, classifier.normalisation),
+        )
+        for image in images
+    )
+    enhancer = None
+    if pipeline.enhancer is not None and job.enhancer is not None:
+        enhancer = EnhancerReference(
+            source=job.enhancer,
+            sha256=pipeline.enhancer.model.sha256,
+            options=pipeline.options,
+        )
+    project = Project(
+        images=references,
+        classes=tuple(ClassStyle(name=name) for name in classifier.class_names),
+        channels=job.channels,
+        features=classifier.spec,
+        normalisation=classifier.normalisation,
+        enhancer=enhancer,
+        instances=InstanceParams() if job.instances else None,
+    )
+    save_project(path, project, dict(enumerate(strokes)), classifier.forest)

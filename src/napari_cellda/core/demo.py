@@ -1,0 +1,71 @@
+"""The demonstration without a window: a real image with a bundled enhancer, and scores."""
+
+from __future__ import annotations
+
+import csv
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import imageio.v3 as iio
+
+from napari_cellda.core.atomic import write_atomically
+from napari_cellda.core.batch import ClassifyJob, classify_images
+from napari_cellda.core.classifier import train_classifier
+from napari_cellda.core.enhancer import Enhancer
+from napari_cellda.core.images import image_from_array
+from napari_cellda.core.metrics import pixel_scores
+from napari_cellda.core.pipeline import Pipeline, compute_maps
+from napari_cellda.core.samples import ihc_sample, nuclei_field
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_cellda.core.events import Task
+
+ENHANCER = "nuclei"
+
+
+def demo_without_window(output: Path) -> Task[list[dict[str, Any]]]:
+    """Run the main job twice and leave everything in a folder.
+
+    Parameters
+    ----------
+    output : Path
+        Receives the real stained section with its strokes, its maps, mask, instances and objects,
+        and ``scores.csv``.
+
+    Returns
+    -------
+    list of dict
+        One row per map of a generated field: its pixel figures against the truth.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    section = ihc_sample()
+    image, strokes = output / f"{section.name}.png", output / f"{section.name}_strokes.png"
+    iio.imwrite(image, section.image)
+    iio.imwrite(strokes, section.strokes)
+    job = ClassifyJob(enhancer=ENHANCER, instances=True, save=output / f"{section.name}.cellda")
+    yield from classify_images([image], [strokes], output, job)
+    rows = yield from score_generated_field(output)
+    with write_atomically(output / "scores.csv") as aside, aside.open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    return rows
+
+
+def score_generated_field(folder: Path) -> Task[list[dict[str, Any]]]:
+    """Score forest and enhancer on a generated field of stained nuclei, whose truth is known."""
+    sample = nuclei_field(domain="b")
+    image = image_from_array(sample.image, "yxc", name=sample.name, rgb=True).select("grey")
+    classifier = yield from train_classifier([image], [sample.strokes])
+    pipeline = Pipeline(classifier, Enhancer.open(ENHANCER))
+    with ExitStack() as stack:
+        maps = yield from compute_maps(pipeline, image, stack, folder)
+        found = {"forest": maps.forest[1] > 0.5, "enhanced": maps.probability[1] > 0.5}
+    assert sample.labels is not None
+    return [
+        {"field": sample.name, "map": name, **asdict(pixel_scores(mask, sample.labels > 0))}
+        for name, mask in found.items()
+    ]

@@ -1,0 +1,163 @@
+"""The command line as a user types it: files in, files out, exit codes, one-sentence errors."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import tifffile
+
+from napari_cellda.cli import main
+from napari_cellda.cli_support import expand_lists, parse_channels
+from napari_cellda.core.errors import UserError
+
+
+@pytest.fixture
+def field(tmp_path):
+    """Two images of bright disks, strokes for the first, and an empty output folder."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:96, :112]
+    for number, centre in enumerate([(40, 50), (60, 30)]):
+        disk = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < 20**2
+        pixels = np.clip(disk * 120 + rng.normal(60, 10, disk.shape), 0, 255).astype(np.uint8)
+        iio.imwrite(tmp_path / f"cell_{number}.png", pixels)
+    strokes = np.zeros((96, 112), np.uint8)
+    strokes[4:8, 5:60], strokes[38:42, 40:60] = 1, 2
+    tifffile.imwrite(tmp_path / "cell_0_strokes.tif", strokes)
+    return tmp_path
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def classify(field, *more):
+    images = (field / "cell_0.png", field / "cell_1.png")
+    strokes = field / "cell_0_strokes.tif"
+    return run(
+        "classify", *images, "--strokes", strokes, "--features", "compact", *more, "-o", field / "o"
+    )
+
+
+def test_classify_writes_every_map_under_the_stem(field):
+    assert classify(field, "--instances") == 0
+    for stem in ("cell_0", "cell_1"):
+        probability = tifffile.imread(field / "o" / f"{stem}_probability.tif")
+        mask = tifffile.imread(field / "o" / f"{stem}_mask.tif")
+        instances = tifffile.imread(field / "o" / f"{stem}_instances.tif")
+        assert probability.shape == (2, 96, 112)
+        assert probability.dtype == np.float32
+        np.testing.assert_allclose(probability.sum(axis=0), 1, atol=1e-5)
+        assert mask.dtype == np.uint8
+        np.testing.assert_array_equal(mask, probability.argmax(axis=0))
+        assert instances.dtype == np.uint32
+        assert instances.max() >= 1
+        rows = list(csv.DictReader((field / "o" / f"{stem}_objects.csv").open()))
+        assert {"label", "score", "area", "row", "col", "class"} <= set(rows[0])
+        assert sum(float(row["area"]) for row in rows) == (instances > 0).sum()
+
+
+def test_a_saved_project_predicts_the_same_maps(field):
+    assert classify(field, "--save", field / "p.cellda") == 0
+    assert run("predict", field / "p.cellda", field / "cell_1.png", "-o", field / "again") == 0
+    first = tifffile.imread(field / "o" / "cell_1_probability.tif")
+    second = tifffile.imread(field / "again" / "cell_1_probability.tif")
+    np.testing.assert_array_equal(first, second)
+
+
+def test_ome_zarr_holds_the_same_maps(field):
+    zarr = pytest.importorskip("zarr")
+    assert classify(field) == 0
+    assert classify(field, "--format", "ome-zarr") == 0
+    group = zarr.open_group(field / "o" / "cell_0_probability.zarr", mode="r")
+    assert group.attrs["ome"]["version"] == "0.5"
+    np.testing.assert_array_equal(
+        np.asarray(group["0"]), tifffile.imread(field / "o" / "cell_0_probability.tif")
+    )
+
+
+def test_an_enhancer_replaces_its_class_and_keeps_the_forest(field):
+    assert classify(field, "--enhancer", "nuclei") == 0
+    forest = tifffile.imread(field / "o" / "cell_0_forest.tif")
+    enhanced = tifffile.imread(field / "o" / "cell_0_probability.tif")
+    assert forest.shape == enhanced.shape
+    assert np.abs(forest - enhanced).max() > 0.05
+    np.testing.assert_allclose(enhanced.sum(axis=0), 1, atol=1e-5)
+
+
+def test_a_broken_image_is_named_and_the_others_are_written(field, capsys):
+    (field / "broken.tif").write_bytes(b"II*\0 nonsense")
+    images = (field / "cell_0.png", field / "broken.tif", field / "cell_1.png")
+    strokes = field / "cell_0_strokes.tif"
+    assert run("classify", *images, "--strokes", strokes, "-o", field / "o") == 2
+    assert "broken.tif" in capsys.readouterr().err
+    assert (field / "o" / "cell_1_mask.tif").exists()
+    assert not list((field / "o").glob("broken*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["classify"], "Missing"),
+        (["classify", "nowhere.png", "--strokes", "s.tif", "-o", "o"], "does not exist"),
+        (["predict", "nowhere.cellda", "x.png", "-o", "o"], "nowhere.cellda"),
+        (["methods", "nonsense"], "no method 'nonsense'"),
+        (["models", "show", "nonsense"], "nonsense"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_code_2(arguments, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    iio.imwrite(tmp_path / "x.png", np.zeros((20, 20), np.uint8))
+    assert run(*arguments) == 2
+    complaint = capsys.readouterr().err.strip()
+    assert sentence in complaint
+    assert len(complaint.splitlines()) == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_values_that_do_not_exist_are_refused(field, capsys):
+    assert classify(field, "--features", "nonsense") == 2
+    assert "ilastik" in capsys.readouterr().err
+    assert classify(field, "--format", "bmp") == 2
+    assert "ome-zarr" in capsys.readouterr().err
+    assert classify(field, "--channels", "3") == 2
+    assert "channel" in capsys.readouterr().err
+    assert classify(field, "--enhancer", "nuclei", "--enhancer-class", "5") == 2
+    assert "--enhancer-class is 5" in capsys.readouterr().err
+    assert not (field / "o").exists()
+
+
+def test_models_are_listed_and_shown(capsys):
+    assert run("models", "list") == 0
+    assert "nuclei" in capsys.readouterr().out
+    assert run("models", "show", "nuclei") == 0
+    assert json.loads(capsys.readouterr().out)["structure"] == "nuclei"
+    assert run("methods") == 0
+
+
+def test_the_installed_command_answers():
+    done = subprocess.run(
+        [sys.executable, "-m", "napari_cellda.cli", "--version"], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert done.stdout.startswith("napari-cellda ")
+
+
+def test_lists_are_spread_over_their_option():
+    typed = ["classify", "a.tif", "--strokes", "s.tif", "t.tif", "-o", "out"]
+    meant = ["classify", "a.tif", "--strokes", "s.tif", "--strokes", "t.tif", "-o", "out"]
+    assert expand_lists(typed) == meant
+    assert expand_lists(meant) == meant
+    typed = ["classify", "--strokes", "s.tif", "a.tif", "b.tif", "-o", "out"]
+    assert expand_lists(typed) == typed
+
+
+def test_channels_are_read():
+    assert parse_channels(None) is None
+    assert parse_channels("all") == "all"
+    assert parse_channels("0,2") == (0, 2)
+    with pytest.raises(UserError, match="'red'"):
+        parse_channels("red")
