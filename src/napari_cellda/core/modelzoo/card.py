@@ -54,7 +54,9 @@ class ModelCard:
     halo: tuple[int, ...] = (0, 0)
     """What the RDF asks for; the enhancer takes the receptive field when that is larger."""
     receptive_field: tuple[int, ...] | None = None
-    """Measured reach; None: not recorded."""
+    """Measured reach; None: not recorded, or without end."""
+    tiles_exactly: bool = True
+    """Whether tiles equal the whole image; known once the model is open."""
     preprocessing: tuple[dict[str, Any], ...] = ()
     sigmoid_outside: bool = False
     """True: the network returns logits and the RDF asks for a sigmoid after it."""

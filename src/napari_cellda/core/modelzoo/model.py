@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.modelzoo import weights
 from napari_cellda.core.modelzoo.bundled import bundled_folder
-from napari_cellda.core.modelzoo.network import Runner, TorchRunner
+from napari_cellda.core.modelzoo.network import OnnxRunner, Runner, TorchRunner, choose_runner
+from napari_cellda.core.modelzoo.places import file_sha256
+from napari_cellda.core.modelzoo.probe import probe_reach, settle_shape
 from napari_cellda.core.modelzoo.rdf import read_card
+from napari_cellda.core.modelzoo.source import find_package
+from napari_cellda.core.modelzoo.weights import is_known, load_network, weights_path
+from napari_cellda.core.nets.receptive_field import architecture_reach
 from napari_cellda.core.nets.unet import UNet
 
 if TYPE_CHECKING:
@@ -18,7 +23,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from napari_cellda.core.modelzoo.card import ModelCard
+    from napari_cellda.core.modelzoo.card import ModelCard, WeightsEntry
 
 Consent = Callable[[str], bool] | bool
 
@@ -29,22 +34,27 @@ class Model:
 
     card: ModelCard
     runner: Runner
-    """Probabilities (N, K, [Z], Y, X) of (N, C, [Z], Y, X)."""
+    """Probabilities (N, K, [Z], Y, X) of (N, C, [Z], Y, X); safe to call from any thread."""
     network: torch.nn.Module | None
     """The torch network, for training on; None when only ONNX or TorchScript could be loaded."""
     sha256: str
     """Of the weights in use."""
 
 
-def open_model(source: str | Path, *, consent: Consent = False) -> Model:
+def open_model(
+    source: str | Path, *, consent: Consent = False, trusted: Collection[str] = ()
+) -> Model:
     """Open a model package.
 
     Parameters
     ----------
     source : str or Path
-        A bundled id, a folder or zip file, an rdf.yaml.
+        A bundled or imported id, a folder, a zip file, an rdf.yaml, or a bioimage.io id, nickname,
+        DOI or address.
     consent : bool, or callable of (str) -> bool
-        Asked, with a plain sentence, before a TorchScript program from elsewhere is run.
+        Asked, with a plain question, before a TorchScript program from elsewhere is run.
+    trusted : collection of str
+        SHA-256 of TorchScript files that were agreed to before.
 
     Returns
     -------
@@ -53,22 +63,132 @@ def open_model(source: str | Path, *, consent: Consent = False) -> Model:
     Raises
     ------
     UserError
-        If the package cannot be read, trusted or run; one plain sentence.
-    """
-    from pathlib import Path
+        If the package cannot be found, read, trusted or run; one plain sentence.
 
-    folder = bundled_folder(str(source)) or Path(source)
-    card = read_card(folder if folder.is_dir() else folder.parent)
-    entry = next((e for e in card.weights if weights.is_known(e)), None)
-    if entry is None:
-        raise UserError(f"{card.name} has no weights that can be loaded.")
-    network = weights.load_network(card, entry)
+    Notes
+    -----
+    Weights are tried in the order of the trust they deserve: the state dict of an architecture
+    that is built in (data only), ONNX (a graph of known operations), TorchScript (a program). A
+    package's Python file is never run.
+    """
+    folder = find_package(source)
+    card = read_card(folder)
+    problems: list[str] = []
+    for open_entry, entries in _by_trust(card):
+        for entry in entries:
+            try:
+                return open_entry(card, entry, _Trust(consent, trusted, _is_bundled(folder)))
+            except UserError as error:
+                problems.append(str(error))
+    if problems:
+        raise UserError(problems[0])
+    formats = ", ".join(entry.format for entry in card.weights) or "none"
+    raise UserError(
+        f"{card.name} has no weights that can be used here (it has {formats}): a state dict of a "
+        "known architecture, ONNX or TorchScript is expected."
+    )
+
+
+@dataclass(frozen=True)
+class _Trust:
+    """What was said about running programs."""
+
+    consent: Consent
+    trusted: Collection[str]
+    bundled: bool
+
+    def allows(self, card: ModelCard, sha256: str) -> bool:
+        if self.bundled or sha256 in self.trusted:
+            return True
+        question = (
+            f"{card.name} comes as TorchScript, which is a program and could do harm. "
+            "Run it? Say yes only if you trust where it comes from."
+        )
+        return self.consent(question) if callable(self.consent) else self.consent
+
+
+_Opener = Callable[["ModelCard", "WeightsEntry", _Trust], Model]
+
+
+def _by_trust(card: ModelCard) -> list[tuple[_Opener, list[WeightsEntry]]]:
+    def of(name: str) -> list[WeightsEntry]:
+        return [entry for entry in card.weights if entry.format == name]
+
+    return [
+        (_open_state_dict, [entry for entry in card.weights if is_known(entry)]),
+        (_open_onnx, of("onnx")),
+        (_open_torchscript, of("torchscript")),
+        (_refuse_architecture, [e for e in of("pytorch_state_dict") if not is_known(e)]),
+    ]
+
+
+def _is_bundled(folder: Path) -> bool:
+    return bundled_folder(folder.name) == folder
+
+
+def _open_state_dict(card: ModelCard, entry: WeightsEntry, trust: _Trust) -> Model:
+    path = weights_path(card, entry)
+    network = load_network(card, entry, path)
+    card = replace(card, weight_format=entry.format)
     if isinstance(network, UNet):
         # The RDF's minimum leaves room for a halo; this network takes a single cell.
-        card = replace(card, min_shape=(network.multiple,) * card.ndim)
-    return Model(
-        replace(card, weight_format=entry.format),
-        TorchRunner(network, sigmoid=card.sigmoid_outside),
-        network,
-        weights.file_sha256(weights.weights_path(card, entry)),
+        card = replace(card, min_shape=network.multiples, step=network.multiples)
+    if card.receptive_field is None:
+        card = replace(card, receptive_field=architecture_reach(network))
+    card = replace(card, tiles_exactly=bool(network.tiles_exactly))
+    onnx = next((e for e in card.weights if e.format == "onnx"), None)
+    onnx_path = weights_path(card, onnx) if onnx else None
+    runner = choose_runner(network, card, onnx_path)
+    return Model(settle_shape(runner, card), runner, network, file_sha256(path))
+
+
+def _open_onnx(card: ModelCard, entry: WeightsEntry, trust: _Trust) -> Model:
+    path = weights_path(card, entry)
+    try:
+        runner = OnnxRunner(path, sigmoid=card.sigmoid_outside)
+    except Exception as error:  # onnxruntime raises its own kinds, which are not exported
+        raise UserError(
+            f"{entry.source} of {card.name} is no ONNX file that can be run."
+        ) from error
+    return _measured(replace(card, weight_format=entry.format), runner, path)
+
+
+def _open_torchscript(card: ModelCard, entry: WeightsEntry, trust: _Trust) -> Model:
+    path = weights_path(card, entry)
+    if not trust.allows(card, file_sha256(path)):
+        raise UserError(
+            f"{card.name} was not opened: it comes only as TorchScript, which is a program, and "
+            "nobody agreed to run it."
+        )
+    runner = TorchRunner(_load_torchscript(card, path), sigmoid=card.sigmoid_outside)
+    return _measured(replace(card, weight_format=entry.format), runner, path)
+
+
+def _load_torchscript(card: ModelCard, path: Path) -> torch.nn.Module:
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.load.* is deprecated")
+        try:
+            network: torch.nn.Module = torch.jit.load(  # type: ignore[no-untyped-call]
+                str(path), map_location="cpu"
+            )
+        except Exception as error:  # a damaged file raises many kinds
+            raise UserError(f"{path.name} of {card.name} is no TorchScript file.") from error
+    return network.eval()
+
+
+def _refuse_architecture(card: ModelCard, entry: WeightsEntry, trust: _Trust) -> Model:
+    named = entry.architecture or "an unnamed class"
+    raise UserError(
+        f"{card.name} has only a state dict of {named}, which is not built in; its own Python file "
+        "is never run. A package with ONNX or TorchScript weights can be used."
     )
+
+
+def _measured(card: ModelCard, runner: Runner, path: Path) -> Model:
+    """Find out by running what an unknown network takes and how far it looks."""
+    card = settle_shape(runner, card)
+    reach = card.receptive_field or probe_reach(runner, card)
+    card = replace(card, receptive_field=reach, tiles_exactly=reach is not None)
+    return Model(card, runner, None, file_sha256(path))

@@ -15,8 +15,8 @@ from pydantic import Field
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.modelzoo.network import TorchRunner
-from napari_cellda.core.modelzoo.weights import file_sha256
-from napari_cellda.core.nets.receptive_field import receptive_field_halo
+from napari_cellda.core.modelzoo.places import file_sha256
+from napari_cellda.core.nets.receptive_field import architecture_reach
 from napari_cellda.core.params import BaseParams
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def write_package(
 def _check_input(network: UNet, info: PackageInfo, test_input: np.ndarray) -> None:
     channels, ndim = network.config["in_channels"], network.config["ndim"]
     expected = f"({channels}, {'Z, Y, X' if ndim == 3 else 'Y, X'})"
-    if test_input.ndim != 1 + int(str(ndim)) or test_input.shape[0] != channels:
+    if test_input.ndim != 1 + int(ndim) or test_input.shape[0] != channels:
         raise UserError(f"The test input has shape {test_input.shape}; {expected} is expected.")
     if any(side % network.multiple for side in test_input.shape[1:]):
         raise UserError(
@@ -195,12 +195,7 @@ def _describe(parts: Path, network: UNet, info: PackageInfo) -> ModelDescr:
     from bioimageio.spec import ValidationContext
     from bioimageio.spec.model import v0_5 as spec
 
-    ndim = int(str(network.config["ndim"]))
-    reach = receptive_field_halo(
-        network,
-        in_channels=int(str(network.config["in_channels"])),
-        multiple=(network.multiple,) * ndim,
-    )
+    reach = architecture_reach(network)
     halo = _rdf_halo(parts, network.multiple, reach)
     with ValidationContext(perform_io_checks=False, root=parts):
         return spec.ModelDescr(
@@ -226,23 +221,22 @@ def _file(path: Path) -> Any:
     return FileDescr(source=path, sha256=Sha256(file_sha256(path)))
 
 
-def _rdf_halo(parts: Path, multiple: int, reach: tuple[int, ...] | None) -> tuple[int, ...]:
+def _rdf_halo(parts: Path, multiple: int, reach: tuple[int, ...]) -> tuple[int, ...]:
     """Return the halo for other programs: the receptive field, as far as the test input allows.
 
     The format asks for blocks larger than two halos, the test input included.
     """
     sides = np.load(parts / "test_input.npy", mmap_mode="r").shape[2:]
-    wanted = reach or (2 * multiple,) * len(sides)
     return tuple(
         min(-(-w // multiple), (side // multiple - 1) // 2) * multiple
-        for w, side in zip(wanted, sides, strict=True)
+        for w, side in zip(reach, sides, strict=True)
     )
 
 
 def _input(parts: Path, info: PackageInfo, network: UNet, halo: tuple[int, ...]) -> Any:
     from bioimageio.spec.model import v0_5 as spec
 
-    n_inputs = int(str(network.config["in_channels"]))
+    n_inputs = int(network.config["in_channels"])
     names = (
         [info.input_name] if n_inputs == 1 else [f"{info.input_name}_{i}" for i in range(n_inputs)]
     )
@@ -307,7 +301,7 @@ def _weights(parts: Path, network: UNet) -> Any:
     return spec.WeightsDescr(pytorch_state_dict=state, onnx=onnx)
 
 
-def _own_config(info: PackageInfo, reach: tuple[int, ...] | None) -> dict[str, Any]:
+def _own_config(info: PackageInfo, reach: tuple[int, ...]) -> dict[str, Any]:
     own = info.model_dump(
         mode="json",
         include={
@@ -319,7 +313,7 @@ def _own_config(info: PackageInfo, reach: tuple[int, ...] | None) -> dict[str, A
             "training",
         },
     )
-    return {**own, "receptive_field": None if reach is None else list(reach)}
+    return {**own, "receptive_field": list(reach)}
 
 
 def _save(description: ModelDescr, folder: Path) -> None:

@@ -18,10 +18,17 @@ from napari_cellda.core.modelzoo.card import ModelCard, WeightsEntry
 if TYPE_CHECKING:
     from pathlib import Path
 
-RDF_NAMES = ("rdf.yaml", "bioimageio.yaml")
 MAX_RDF_BYTES = 2_000_000
 _AXES = {"bcyx", "bczyx"}
 _LONG_AXES = {"batch": "b", "channel": "c"}
+
+
+def is_rdf_name(name: str) -> bool:
+    """Whether bioimage.io calls a file of this name a description."""
+    plain = name.lower()
+    return plain in ("rdf.yaml", "bioimageio.yaml", "model.yaml") or plain.endswith(
+        (".rdf.yaml", ".bioimageio.yaml", ".model.yaml")
+    )
 
 
 def find_rdf(folder: Path) -> Path:
@@ -32,12 +39,9 @@ def find_rdf(folder: Path) -> Path:
     UserError
         If there is none.
     """
-    for name in RDF_NAMES:
-        if (folder / name).is_file():
-            return folder / name
-    others = sorted([*folder.glob("*.bioimageio.yaml"), *folder.glob("*.rdf.yaml")])
-    if others:
-        return others[0]
+    found = [path for path in folder.iterdir() if is_rdf_name(path.name) and path.is_file()]
+    if found:
+        return min(found, key=lambda path: (path.name != "rdf.yaml", path.name))
     raise UserError(f"{folder.name} is no model package: it holds no rdf.yaml.")
 
 

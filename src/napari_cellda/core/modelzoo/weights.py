@@ -6,14 +6,14 @@ Python file is never imported.
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.nets.torch_em import AnisotropicUNet, UNet2d, UNet3d
+from napari_cellda.core.modelzoo.places import file_sha256
+from napari_cellda.core.nets.torch_em import AnisotropicUNet, TorchEmUNet, UNet2d, UNet3d
 from napari_cellda.core.nets.unet import UNet
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from napari_cellda.core.modelzoo.card import ModelCard, WeightsEntry
 
-ARCHITECTURES: dict[str, type[torch.nn.Module]] = {
+ARCHITECTURES: dict[str, type[UNet] | type[TorchEmUNet]] = {
     "UNet": UNet,
     "UNet2d": UNet2d,
     "UNet3d": UNet3d,
@@ -52,26 +52,26 @@ def weights_path(card: ModelCard, entry: WeightsEntry) -> Path:
     return path
 
 
-def file_sha256(path: Path) -> str:
-    """Return a file's SHA-256 as lower-case hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def is_known(entry: WeightsEntry) -> bool:
     """Whether a state dict belongs to an architecture that is built in."""
     return entry.format == "pytorch_state_dict" and entry.architecture in ARCHITECTURES
 
 
-def load_network(card: ModelCard, entry: WeightsEntry) -> torch.nn.Module:
+def load_network(card: ModelCard, entry: WeightsEntry, path: Path) -> UNet | TorchEmUNet:
     """Build the network of a state dict of a known architecture, in eval mode, on the CPU.
+
+    Parameters
+    ----------
+    card : ModelCard
+    entry : WeightsEntry
+    path : Path
+        Of the entry's file, checked.
 
     Raises
     ------
     UserError
         If the file is not a plain state dict, or does not fit the architecture.
     """
-    path = weights_path(card, entry)
     try:
         network = ARCHITECTURES[entry.architecture](**_plain(entry.kwargs))
     except TypeError as error:

@@ -9,13 +9,16 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_cellda.core.nets.torch_em import TorchEmUNet
+    from napari_cellda.core.nets.unet import UNet
+
 
 def receptive_field_halo(
     network: torch.nn.Module,
     *,
+    multiples: Sequence[int] | None = None,
     in_channels: int = 1,
-    multiple: Sequence[int] = (16, 16),
-    limit: int = 192,
+    limit: int = 256,
 ) -> tuple[int, ...] | None:
     """Measure how far from a pixel its output depends on the input, along every spatial axis.
 
@@ -23,10 +26,12 @@ def receptive_field_halo(
     ----------
     network : torch.nn.Module
         Takes and returns (N, C, [Z], Y, X); used in eval mode on its own device, left as it was.
+        A network of ours is best measured on its `slim` twin: it looks as far and costs nothing.
+    multiples : sequence of int, optional
+        What the sides of an input must be multiples of, one per spatial axis; also tells 2D or
+        3D. None takes `network.multiples`.
     in_channels : int
         Channels of the input.
-    multiple : sequence of int
-        What the sides of an input must be multiples of, one per spatial axis; also tells 2D or 3D.
     limit : int
         Largest halo looked for, in pixels.
 
@@ -38,16 +43,17 @@ def receptive_field_halo(
 
     Notes
     -----
-    One axis at a time. A NaN is put into a whole plane of a constant input, at every offset
-    within one pooling cell; convolutions, poolings, norms and interpolations all hand a NaN on,
-    so the plane's reach is the reach of the architecture, whatever the weights (a small finite
-    change would get lost at a ReLU or under a maximum).
+    One axis at a time. A NaN is put into a whole plane of a constant input, at both ends of a
+    pooling cell; convolutions, poolings, norms and interpolations all hand a NaN on, so the
+    plane's reach is the reach of the architecture, whatever the weights (a small finite change
+    would get lost at a ReLU or under a maximum).
     """
+    multiples = tuple(multiples if multiples is not None else network.multiples)  # type: ignore[arg-type]
     was_training = network.training
     network.eval()
     try:
         reaches = [
-            _reach(network, in_channels, axis, multiple, limit) for axis in range(len(multiple))
+            _reach(network, in_channels, axis, multiples, limit) for axis in range(len(multiples))
         ]
     finally:
         network.train(was_training)
@@ -55,31 +61,36 @@ def receptive_field_halo(
     return tuple(known) if len(known) == len(reaches) else None
 
 
+def architecture_reach(network: UNet | TorchEmUNet) -> tuple[int, ...]:
+    """Return the halo of one of our networks, measured without its norms.
+
+    With an instance or group norm it is what the convolutions need; the norm then still makes
+    every pixel depend on the whole tile.
+    """
+    halo = receptive_field_halo(network.slim(), in_channels=network.in_channels)
+    assert halo is not None, "a network without norms has a finite reach"
+    return halo
+
+
 def _reach(
-    network: torch.nn.Module, in_channels: int, axis: int, multiple: Sequence[int], limit: int
+    network: torch.nn.Module, in_channels: int, axis: int, multiples: Sequence[int], limit: int
 ) -> int | None:
-    cell = multiple[axis]
+    cell = multiples[axis]
     middle = -(-limit // cell) * cell
-    shape = [2 * m for m in multiple]
+    # Two cells across, so that no norm is left with a single value.
+    shape = [2 * multiple for multiple in multiples]
     shape[axis] = 2 * middle + cell
-    parameter = next(network.parameters(), torch.empty(0))
+    like = next(network.parameters(), torch.empty(0))
     reach = 0
     for offset in {0, cell - 1}:
-        x = torch.zeros(1, in_channels, *shape, device=parameter.device, dtype=parameter.dtype)
+        x = torch.zeros(1, in_channels, *shape, device=like.device, dtype=like.dtype)
         x.narrow(2 + axis, middle + offset, 1).fill_(float("nan"))
         with torch.inference_mode():
-            y = network(x)
-        others = tuple(a for a in range(y.ndim) if a != 2 + axis)
-        touched = torch.nonzero(_any(y.isnan(), others))
-        first, last = int(touched.min()), int(touched.max())
+            touched = network(x).isnan()
+        for other in reversed([a for a in range(touched.ndim) if a != 2 + axis]):
+            touched = touched.any(dim=other)
+        first, last = (int(i) for i in torch.nonzero(touched)[[0, -1], 0])
         if first == 0 or last == shape[axis] - 1:
             return None
         reach = max(reach, middle + offset - first, last - middle - offset)
     return reach
-
-
-def _any(mask: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
-    """Return `mask` reduced by "any" over several axes."""
-    for axis in sorted(axes, reverse=True):
-        mask = mask.any(dim=axis)
-    return mask

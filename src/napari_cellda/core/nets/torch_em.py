@@ -40,11 +40,13 @@ class TorchEmUNet(nn.Module):
     initial_features, gain : int
         Channels of the first level, and their growth from level to level.
     final_activation : {None, "Sigmoid"}
-    norm : {"InstanceNorm", "BatchNorm", "GroupNorm", None}
+    norm : {"InstanceNorm", "InstanceNormTrackStats", "BatchNorm", "GroupNorm", None}
         Norm **before** each convolution. InstanceNorm has no parameters here, so state dicts
         made with it and without norm differ only in their numbering.
     anisotropic_kernel : bool
-        Convolve with 1 instead of 3 along axes that a level does not pool.
+        Convolve with 1 instead of 3 along the axes that are not pooled.
+    return_side_outputs, postprocessing
+        Refused unless False and None: no published enhancer has them.
 
     Raises
     ------
@@ -74,30 +76,33 @@ class TorchEmUNet(nn.Module):
                 "A torch-em U-Net with side outputs or postprocessing is not known here."
             )
         factors = [tuple(factor) for factor in scale_factors]
-        self.multiple = tuple(prod(axis) for axis in zip(*factors, strict=True))
+        self.multiples = tuple(prod(axis) for axis in zip(*factors, strict=True))
+        self.tiles_exactly = norm not in ("InstanceNorm", "GroupNorm")
+        self.in_channels = in_channels
+        self._looks = (factors, anisotropic_kernel)
         widths = [initial_features * gain**level for level in range(len(factors) + 1)]
-        kernels = [_kernel(factor, anisotropic_kernel) for factor in factors]
-        pairs = list(pairwise([in_channels, *widths]))
+        down, up = list(pairwise([in_channels, *widths])), list(pairwise(reversed(widths)))
+        kernel = _kernel(factors, anisotropic_kernel)
         self.encoder = nn.Module()
-        self.encoder.blocks = nn.ModuleList(
-            _Block(*pair, kernel, norm) for pair, kernel in zip(pairs[:-1], kernels, strict=True)
-        )
-        self.base = _Block(*pairs[-1], (3,) * len(factors[0]), norm)
-        down = list(zip(pairwise(reversed(widths)), reversed(kernels), strict=True))
+        self.encoder.blocks = nn.ModuleList(_Block(*pair, kernel, norm) for pair in down[:-1])
+        self.base = _Block(*down[-1], (3,) * len(kernel), norm)
+        kernel = _kernel(factors[::-1], anisotropic_kernel)
         self.decoder = nn.Module()
-        self.decoder.blocks = nn.ModuleList(
-            _Block(below, level, kernel, norm) for (below, level), kernel in down
-        )
+        self.decoder.blocks = nn.ModuleList(_Block(*pair, kernel, norm) for pair in up)
         self.decoder.samplers = nn.ModuleList(
-            _Sampler(below, level, factor)
-            for ((below, level), _), factor in zip(down, reversed(factors), strict=True)
+            _Sampler(*pair, factor) for pair, factor in zip(up, factors[::-1], strict=True)
         )
         self.pools = nn.ModuleList(_pool(factor) for factor in factors)
         self.out_conv = _conv(len(factors[0]))(widths[0], out_channels, 1)
         self.final_activation = _ACTIVATIONS[final_activation]()
 
+    def slim(self) -> TorchEmUNet:
+        """Return a network that looks as far, one channel wide and without norms."""
+        factors, anisotropic = self._looks
+        return TorchEmUNet(self.in_channels, 1, factors, 1, 1, None, None, anisotropic)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the activated output of `x`, whose sides are multiples of `multiple`."""
+        """Return the activated output of `x`, whose sides are multiples of `multiples`."""
         skips = []
         for block, pool in zip(_children(self.encoder, "blocks"), self.pools, strict=True):
             skips.append(block(x))
@@ -190,8 +195,16 @@ def _pool(factor: Sequence[int]) -> nn.Module:
     return nn.MaxPool2d(kernel) if len(factor) == 2 else nn.MaxPool3d(kernel)
 
 
-def _kernel(factor: Sequence[int], anisotropic: bool) -> tuple[int, ...]:
-    return tuple(1 if anisotropic and f == 1 else 3 for f in factor)
+def _kernel(factors: Sequence[Sequence[int]], anisotropic: bool) -> tuple[int, ...]:
+    """Return the kernel of every level of an encoder or decoder.
+
+    torch-em means to choose it level by level, but its levels share one dictionary of arguments:
+    the first anisotropic factor decides for all, and published weights have those shapes.
+    """
+    uneven = [factor for factor in factors if len(set(factor)) > 1]
+    if not anisotropic or not uneven:
+        return (3,) * len(factors[0])
+    return tuple(1 if f == 1 else 3 for f in uneven[0])
 
 
 def _norm(norm: str | None, channels: int, ndim: int) -> list[nn.Module]:
@@ -200,6 +213,9 @@ def _norm(norm: str | None, channels: int, ndim: int) -> list[nn.Module]:
         return []
     if norm == "InstanceNorm":
         return [nn.InstanceNorm2d(channels) if flat else nn.InstanceNorm3d(channels)]
+    if norm == "InstanceNormTrackStats":
+        tracked = nn.InstanceNorm2d if flat else nn.InstanceNorm3d
+        return [tracked(channels, affine=True, track_running_stats=True, momentum=0.01)]
     if norm == "BatchNorm":
         return [nn.BatchNorm2d(channels) if flat else nn.BatchNorm3d(channels)]
     if norm == "GroupNorm":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -67,7 +67,7 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         _check(in_channels, out_channels, width, depth, norm, up, ndim, growth)
-        self.config: dict[str, object] = {
+        self.config: dict[str, Any] = {
             "in_channels": in_channels,
             "out_channels": out_channels,
             "width": width,
@@ -78,7 +78,10 @@ class UNet(nn.Module):
             "growth": growth,
         }
         widths = [width * min(2**level, growth or 2**level) for level in range(depth + 1)]
+        self.in_channels = in_channels
         self.multiple = 2**depth
+        self.multiples = (self.multiple,) * ndim
+        self.tiles_exactly = norm in ("batch", "none")
         self.pool = nn.MaxPool2d(2) if ndim == 2 else nn.MaxPool3d(2)
         self.down = nn.ModuleList(
             _block(before, after, norm, ndim) for before, after in pairwise([in_channels, *widths])
@@ -88,6 +91,11 @@ class UNet(nn.Module):
         )
         self.up = nn.ModuleList(_block(2 * level, level, norm, ndim) for level in widths[:-1])
         self.head = _conv(ndim)(widths[0], out_channels, 1)
+
+    def slim(self) -> UNet:
+        """Return a network that looks as far, one channel wide and without norms."""
+        changes: dict[str, Any] = {"width": 1, "norm": "none"}
+        return UNet(**{**self.config, **changes})
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the logits of `x`, at its own size."""
