@@ -179,7 +179,15 @@ class Forest:
             raise UserError(f"There is no forest {source}.") from None
         except UserError as error:
             raise UserError(f"The forest {name} cannot be used. {error}") from None
-        except (ValueError, TypeError, KeyError, AttributeError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            OSError,
+            EOFError,
+            zipfile.BadZipFile,
+        ) as error:
             raise UserError(f"{name} is not a forest saved by napari-cellda ({error}).") from None
 
 
@@ -226,9 +234,7 @@ def _check(forest: Forest) -> None:
         "a leaf whose probabilities do not add up to 1",
     )
     _require(len(forest.importances) in (0, forest.n_features), "not one importance per feature")
-    _require(
-        len(forest.feature_names) in (0, forest.n_features), "not one name per feature"
-    )
+    _require(len(forest.feature_names) in (0, forest.n_features), "not one name per feature")
     _check_children(forest.children, nodes, leaves)
 
 
