@@ -1,0 +1,179 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from napari_cellda.core import loop
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import Note, Score, Step, run_quietly
+from napari_cellda.core.loop import MemoryStore, cosine_rate, prepare, set_learning_rate, train
+
+
+class Tiny:
+    """A network, its optimiser and dropout: everything that a resume must bring back."""
+
+    def __init__(self, steps=20):
+        torch.manual_seed(0)
+        self.steps = steps
+        self.network = torch.nn.Sequential(
+            torch.nn.Linear(3, 8), torch.nn.BatchNorm1d(8), torch.nn.Dropout(0.3),
+            torch.nn.Linear(8, 1),
+        )  # fmt: skip
+        self.optimiser = torch.optim.Adam(self.network.parameters())
+        self.seen = []
+
+    @property
+    def parts(self):
+        return {"network": self.network, "optimiser": self.optimiser}
+
+    def batch(self, index):
+        rng = np.random.default_rng([7, index])
+        return torch.from_numpy(rng.normal(size=(6, 3)).astype(np.float32))
+
+    def step(self, index, batch):
+        self.seen.append(index)
+        set_learning_rate(self.optimiser, cosine_rate(index, self.steps, 0.05))
+        loss = (self.network(batch) - batch.sum(1, keepdim=True)).square().mean()
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        return {"loss": loss.item()}
+
+    def run(self, store=None, stop=lambda: False, **more):
+        return train(
+            self.step, self.batch, steps=self.steps, parts=self.parts,
+            store=store or MemoryStore(), stop=stop, **more,
+        )  # fmt: skip
+
+
+def losses(events):
+    return {e.index: e.losses["loss"] for e in events if isinstance(e, Step)}
+
+
+def test_every_step_is_done_once_and_reported():
+    tiny = Tiny()
+    events = list(tiny.run())
+    assert tiny.seen == list(range(20))
+    assert list(losses(events)) == list(range(1, 21))
+
+
+@pytest.mark.parametrize("cut", [1, 9, 19])
+def test_a_resumed_run_joins_the_uninterrupted_curve_exactly(cut):
+    whole = losses(Tiny().run())
+    store, count = MemoryStore(), iter(range(100))
+    first = Tiny()
+    begun = losses(first.run(store, stop=lambda: next(count) >= cut))
+    assert len(begun) == cut
+    torch.manual_seed(999)
+    events = list(Tiny().run(store))
+    assert isinstance(events[0], Note)
+    assert begun | losses(events) == whole
+
+
+def test_stop_returns_what_there_is():
+    progress = run_quietly(Tiny().run(stop=lambda: True))
+    assert progress.steps == 0
+    assert progress.stopped
+    assert not run_quietly(Tiny().run()).stopped
+
+
+def test_the_best_checkpoint_is_of_the_highest_score():
+    tiny, store = Tiny(), MemoryStore()
+    found = {5: 0.2, 10: 0.9, 15: 0.4, 20: 0.9}
+    weights = {}
+
+    def validate(index):
+        weights[index + 1] = tiny.network[0].weight.detach().clone()
+        yield Score("quality", found[index + 1], index + 1)
+        yield Score("another", 99.0, index + 1)
+
+    task = tiny.run(store, validate=validate, validate_every=5, select="quality")
+    progress = run_quietly(task)
+    assert (progress.best_score, progress.best_step) == (0.9, 10)
+    best = store.load("best")["parts"]["network"]["0.weight"]
+    assert torch.equal(best, weights[10])
+    assert not torch.equal(best, weights[20])
+
+
+def test_a_kill_before_the_next_checkpoint_finds_the_same_best(monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 1e9)
+    store = MemoryStore()
+
+    def run():
+        tiny = Tiny()
+
+        def validate(index):
+            yield Score("quality", tiny.network[0].weight.sum().item(), index + 1)
+
+        return tiny.run(store, validate=validate, validate_every=3, select="quality")
+
+    killed = run()
+    for _ in range(12):
+        next(killed)
+    killed.close()
+    assert store.states == {}
+    progress = run_quietly(run())
+    again = run_quietly(Tiny().run(MemoryStore()))
+    assert progress.steps == again.steps == 20
+    assert store.load("last")["best_score"] == progress.best_score
+
+
+def test_checkpoints_are_neither_too_frequent_nor_forgotten(monkeypatch):
+    saved = []
+
+    class Watch(MemoryStore):
+        def save(self, name, state):
+            saved.append((name, state["step"]))
+
+    run_quietly(Tiny().run(Watch()))
+    assert saved == [("last", 20)]
+    saved.clear()
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SHARE", 0.25)
+    run_quietly(Tiny().run(Watch()))
+    assert saved == [("last", 5), ("last", 10), ("last", 15), ("last", 20)]
+
+
+def test_a_loss_that_is_not_finite_ends_with_a_sentence():
+    tiny = Tiny()
+    task = train(
+        lambda index, batch: {"dice": 0.5, "bce": math.nan if index == 3 else 1.0},
+        tiny.batch, steps=9, parts=tiny.parts, store=MemoryStore(), stop=lambda: False,
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"step 4 \(dice = 0.5, bce = nan\)"):
+        list(task)
+
+
+def test_an_error_while_making_a_batch_is_not_lost():
+    tiny = Tiny()
+
+    def batch(index):
+        raise UserError("The folder is gone.")
+
+    task = train(
+        tiny.step, batch, steps=3, parts=tiny.parts, store=MemoryStore(), stop=lambda: False
+    )
+    with pytest.raises(UserError, match="gone"):
+        list(task)
+
+
+def test_cosine_rate_rises_then_falls():
+    rates = [cosine_rate(i, 1000, 1.0) for i in range(1000)]
+    assert rates[0] == pytest.approx(0.01)
+    assert max(rates) == rates[100] == pytest.approx(1.0)
+    assert rates[550] == pytest.approx(0.505, abs=0.01)
+    assert 0.01 <= rates[-1] < 0.011
+    assert cosine_rate(0, 1, 2.0) == 2.0
+
+
+def test_prepared_networks_learn_in_both_precisions():
+    for precision in ("32-true", "bf16-mixed"):
+        tiny = Tiny()
+        fabric, model, optimiser = prepare(tiny.network, tiny.optimiser, "cpu", precision)
+        x = fabric.to_device(tiny.batch(0))
+        before = tiny.network[0].weight.detach().clone()
+        loss = model(x).float().square().mean()
+        fabric.backward(loss)
+        optimiser.step()
+        assert not torch.equal(before, tiny.network[0].weight)
