@@ -1,0 +1,67 @@
+"""How much memory is free, without a package that tells it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+
+UNKNOWN = 4 * 2**30
+"""Assumed where nothing tells: what any machine that runs napari has."""
+
+
+def available_memory() -> int:
+    """Estimate how many bytes this process can still take, the limit of a container included."""
+    for measure in (_linux, _windows, _posix):
+        try:
+            found = measure()
+        except (OSError, ValueError, AttributeError):
+            continue
+        if found is not None and found > 0:
+            return found
+    return UNKNOWN
+
+
+def _linux() -> int | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    free = next((int(n.split()[1]) * 1024 for n in lines if n.startswith("MemAvailable:")), None)
+    room = _container_room(Path("/sys/fs/cgroup"))
+    return min(free, room) if free is not None and room is not None else free
+
+
+def _container_room(folder: Path) -> int | None:
+    """Bytes left under the memory limit of the control group that a container runs in."""
+    try:
+        limit = (folder / "memory.max").read_text().strip()
+        used = int((folder / "memory.current").read_text())
+    except (OSError, ValueError):
+        return None
+    return None if limit == "max" else max(1, int(limit) - used)
+
+
+def _windows() -> int | None:
+    if os.name != "nt":
+        return None
+
+    class Status(ctypes.Structure):
+        _fields_ = (
+            ("length", ctypes.c_ulong),
+            ("load", ctypes.c_ulong),
+            *(
+                (name, ctypes.c_ulonglong)
+                for name in ("total", "available", "a", "b", "c", "d", "e")
+            ),
+        )
+
+    status = Status(length=ctypes.sizeof(Status))
+    windll = getattr(ctypes, "windll")  # noqa: B009  it is known on Windows only
+    done = windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))
+    return int(status.available) if done else None
+
+
+def _posix() -> int | None:
+    """Half of what is built in: macOS does not say simply how much is free."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
