@@ -16,7 +16,9 @@ from napari_cellda import __version__
 from napari_cellda.cli_support import (
     expand_lists,
     follow,
+    one_of,
     parse_channels,
+    parse_settings,
     print_json,
     print_table,
 )
@@ -31,6 +33,8 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="Bundled and imported enhancers.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+enhancer_app = typer.Typer(help="Train an enhancer of your own.", no_args_is_help=True)
+app.add_typer(enhancer_app, name="enhancer")
 
 Images = Annotated[
     list[Path], typer.Argument(help="Images: TIFF, PNG, JPEG, OME-TIFF, OME-Zarr, or folders.")
@@ -40,11 +44,8 @@ Channels = Annotated[
     str | None, typer.Option(help="`grey`, `all`, or channel indices such as `0,2`.")
 ]
 Instances = Annotated[bool, typer.Option("--instances", help="Also separate objects.")]
+FORMATS = ("tif", "ome-zarr")
 Format = Annotated[str, typer.Option("--format", help="`tif` or `ome-zarr`.")]
-Scheduler = Annotated[
-    str | None,
-    typer.Option(help="Address of a dask.distributed scheduler; without it, this machine."),
-]
 
 
 def _show_version(wanted: bool) -> None:
@@ -112,7 +113,6 @@ def classify(
     channels: Channels = None,
     instances: Instances = False,
     file_format: Format = "tif",
-    scheduler: Scheduler = None,
     save: Annotated[Path | None, typer.Option(help="Also save a project, X.cellda.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the forest.")] = 0,
 ) -> None:
@@ -125,8 +125,7 @@ def classify(
         enhancer=enhancer,
         enhanced_class=enhancer_class,
         instances=instances,
-        file_format=file_format,
-        scheduler=scheduler,
+        file_format=one_of("--format", file_format, FORMATS),
         save=save,
         seed=seed,
     )
@@ -141,7 +140,6 @@ def predict(
     instances: Instances = False,
     channels: Channels = None,
     file_format: Format = "tif",
-    scheduler: Scheduler = None,
 ) -> None:
     """Run a saved project or a model package on images."""
     from napari_cellda.core.batch import predict_images
@@ -153,8 +151,7 @@ def predict(
             output,
             instances=instances,
             channels=parse_channels(channels),
-            file_format=file_format,
-            scheduler=scheduler,
+            file_format=one_of("--format", file_format, FORMATS),
         )
     )
 
@@ -170,6 +167,50 @@ def methods(
         print_table([{"method": m.name, "title": m.title, "paper": m.paper} for m in discover()])
     else:
         print_json(describe(name))
+
+
+@enhancer_app.command("train")
+def enhancer_train(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The run's folder.")],
+    images: Annotated[Path | None, typer.Option(help="Folder of annotated images.")] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder of their masks, paired by name.")
+    ] = None,
+    masks_are: Annotated[
+        str, typer.Option(help="`instances`, `foreground` or `boundary`.")
+    ] = "instances",
+    structure: Annotated[
+        str | None, typer.Option(help="What to learn: `foreground`, `boundary` or `both`.")
+    ] = None,
+    channels: Channels = None,
+    preset: Annotated[str, typer.Option(help="`cpu`, `gpu` or `published`.")] = "cpu",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE of a setting of the preset.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of forests, crops and network.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with this run.")] = False,
+) -> None:
+    """Train a Prediction Enhancer on annotated images; RUN/model is the package."""
+    from napari_cellda.core.enhancer_run import run_enhancer_training
+
+    package = follow(
+        run_enhancer_training(
+            output,
+            images,
+            masks,
+            masks_are=one_of("--masks-are", masks_are, ("instances", "foreground", "boundary")),
+            structure=None
+            if structure is None
+            else one_of("--structure", structure, ("foreground", "boundary", "both")),
+            channels=parse_channels(channels) or "grey",
+            preset=one_of("--preset", preset, ("cpu", "gpu", "published")),
+            overrides=parse_settings(settings or []),
+            seed=seed,
+            resume=resume,
+        )
+    )
+    if package is not None:
+        typer.echo(f"The enhancer is in {package}.")
 
 
 @models_app.command("list")

@@ -51,6 +51,27 @@ def parse_channels(text: str | None) -> str | tuple[int, ...] | None:
     return channels
 
 
+def one_of(option: str, value: str, known: tuple[str, ...]) -> Any:
+    """Return `value` if it is known; else a UserError that names the option and what it takes."""
+    if value not in known:
+        raise UserError(f"{option} is '{value}'; expected {', '.join(known[:-1])} or {known[-1]}.")
+    return value
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Read ``--set KEY=VALUE``; values are read as JSON where they are, else kept as text."""
+    parsed: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not (key and equals):
+            raise UserError(f"--set is '{setting}'; expected KEY=VALUE, such as steps=500.")
+        try:
+            parsed[key] = json.loads(value)
+        except json.JSONDecodeError:
+            parsed[key] = value
+    return parsed
+
+
 def follow(task: Task[T]) -> T:
     """Drive a task, showing its stages, steps and notes on the standard error."""
     from rich.console import Console

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from napari_cellda.core.images import Channels, Image
     from napari_cellda.core.normalisation import Normalisation
 
+FEATURE_SETS = ("ilastik", "compact", "s2d")
 MAX_CLASSES = 8
 """Stroke ids go from 1 (background) to this."""
 
@@ -96,7 +97,7 @@ def classify_images(
     paths = find_images(images)
     check_unique_stems(paths)
     pairs = pair_by_stem(paths, find_images(strokes))
-    spec = FeatureSpec.model_validate({"name": job.features})
+    spec = feature_spec(job.features)
     enhancer = Enhancer.open(job.enhancer) if job.enhancer else None
     painted = [open_image(image, channels=job.channels) for image, _ in pairs]
     labels = [read_strokes(path) for _, path in pairs]
@@ -256,13 +257,20 @@ def open_pipeline(
 
 def open_saved_enhancer(reference: EnhancerReference) -> Enhancer:
     """Open a project's enhancer; a UserError if its weights are not those that were saved."""
-    enhancer = Enhancer.open(reference.source, consent=reference.consent)
+    enhancer = Enhancer.open(reference.source)
     if enhancer.model.sha256 != reference.sha256:
         raise UserError(
             f"The enhancer '{reference.source}' has other weights than the project was saved with "
             f"({enhancer.model.sha256[:12]} instead of {reference.sha256[:12]})."
         )
     return enhancer
+
+
+def feature_spec(name: str) -> FeatureSpec:
+    """Return the 2D feature set of this name; a UserError if there is none."""
+    if name not in FEATURE_SETS:
+        raise UserError(f"--features is '{name}'; expected one of {', '.join(FEATURE_SETS)}.")
+    return FeatureSpec.model_validate({"name": name})
 
 
 def read_strokes(path: Path) -> np.ndarray:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import imageio.v3 as iio
+import numpy as np
 
 from napari_cellda.core.atomic import write_atomically
 from napari_cellda.core.batch import ClassifyJob, classify_images
@@ -61,11 +62,14 @@ def score_generated_field(folder: Path) -> Task[list[dict[str, Any]]]:
     image = image_from_array(sample.image, "yxc", name=sample.name, rgb=True).select("grey")
     classifier = yield from train_classifier([image], [sample.strokes])
     pipeline = Pipeline(classifier, Enhancer.open(ENHANCER))
+    assert sample.labels is not None
     with ExitStack() as stack:
         maps = yield from compute_maps(pipeline, image, stack, folder)
-        found = {"forest": maps.forest[1] > 0.5, "enhanced": maps.probability[1] > 0.5}
-    assert sample.labels is not None
-    return [
-        {"field": sample.name, "map": name, **asdict(pixel_scores(mask, sample.labels > 0))}
-        for name, mask in found.items()
-    ]
+        return [
+            {
+                "field": sample.name,
+                "map": name,
+                **asdict(pixel_scores(np.asarray(array)[1] > 0.5, sample.labels > 0)),
+            }
+            for name, array in (("forest", maps.forest), ("enhanced", maps.probability))
+        ]

@@ -74,15 +74,13 @@ def write_outputs(
     }
     with ExitStack() as stack:
         writers = {
-            name: stack.enter_context(_open(image, paths[name], array, file_format))
+            name: stack.enter_context(
+                _open(image, paths[name], array.dtype, file_format, _classes(image, array))
+            )
             for name, array in arrays.items()
         }
-        mask_writer = stack.enter_context(
-            _open(
-                image, paths["mask"], np.empty((0,) * len(image.label_axes), np.uint8), file_format
-            )
-        )
-        yield from _copy(image, arrays, writers, mask_writer)
+        mask = stack.enter_context(_open(image, paths["mask"], np.dtype(np.uint8), file_format))
+        yield from _copy(image, arrays, writers, mask)
     written = list(paths.values())
     if table is not None:
         written.append(output / f"{image.name}_objects.csv")

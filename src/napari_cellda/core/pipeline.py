@@ -141,7 +141,7 @@ def _enhance(pipeline: Pipeline, image: Image, maps: Maps, stop: Stop) -> Task[N
     pieces = _pieces(pipeline, image)
 
     def read_forest_map(region: Region) -> np.ndarray:
-        return read_region(image, maps.forest, region)[k]
+        return np.asarray(read_region(image, maps.forest, region)[k])
 
     value_range = None
     if pipeline.options.scale_range:

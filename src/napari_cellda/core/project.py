@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from napari_cellda.core.forest import Forest
     from napari_cellda.core.images import Image
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 MAX_MEMBER_BYTES = 4 << 30
 
 
@@ -70,8 +70,6 @@ class EnhancerReference(BaseParams):
     """A bundled or bioimage.io id, or a path."""
     sha256: str
     """Of the package's weights: another file under the same name is refused."""
-    consent: bool = False
-    """Whether the user allowed its TorchScript program to run."""
     options: EnhancerOptions = EnhancerOptions()
 
 
