@@ -1,0 +1,323 @@
+"""The panel Export: what, in which format, to which folder; with progress and cancel."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from qtpy.QtCore import QUrl
+from qtpy.QtGui import QDesktopServices
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QGroupBox,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QProgressBar,
+    QPushButton,
+    QSpinBox,
+)
+
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import Note, Stage, Step
+from napari_cellda.ui.exporting import export_images, session_pipeline, show_objects
+from napari_cellda.ui.panels.banner import Banner
+from napari_cellda.ui.panels.scrolling import Scrolling
+from napari_cellda.ui.state import Session
+from napari_cellda.ui.worker import TaskHandle, run_task
+
+if TYPE_CHECKING:
+    import napari
+
+    from napari_cellda.core.events import Event
+    from napari_cellda.core.image_export import ExportChoice, Exported
+    from napari_cellda.core.images import Channels, Image
+    from napari_cellda.ui.exporting import OpenSource
+    from napari_cellda.ui.state import PaintedImage
+
+T = TypeVar("T")
+
+FORMATS = (
+    ("imagej", "TIFF (ImageJ)", "Opens everywhere; the pixel size is kept"),
+    ("ome-tiff", "OME-TIFF", "TIFF with OME metadata"),
+    ("png", "PNG", "Single planes; masks and objects only, without pixel size"),
+    ("ome-zarr", "OME-Zarr", "A multiscale group per result, for large images"),
+    ("ome-zarr-image", "OME-Zarr with the image", "One group: the image and its labels"),
+)
+METHODS = (
+    ("auto", "automatic", "By boundary map if the enhancer gives one, by distance otherwise"),
+    ("watershed", "watershed", "Grow the insides until they meet on the boundary map"),
+    ("distance", "distance", "Split where the foreground has a waist"),
+    ("multicut", "multicut", "Partition along membranes"),
+)
+SCOPES = ("This image", "All images in the list", "Files on disk\u2026")
+
+
+class ExportPanel(Scrolling):
+    """Write masks, objects and probabilities of whole images to files.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        Its session is shared with the other panels.
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.session = Session.of(napari_viewer)
+        self.task: TaskHandle | None = None
+        self._files: list[Path] = []
+        self._exported_from: list[PaintedImage] = []
+        self._make_widgets()
+        self._lay_out()
+        self._connect()
+        self._refresh()
+
+    # -- construction ---------------------------------------------------------------------------
+
+    def _make_widgets(self) -> None:
+        self.scope = QComboBox()
+        self.scope.addItems(SCOPES)
+        self.scope.setToolTip("Every plane and time point is exported, not only what is visible")
+        self.files_label = QLabel()
+        self.files_label.setWordWrap(True)
+        self.source_label = QLabel()
+        self.source_label.setWordWrap(True)
+        self.mask = _box("Mask", "Class of every pixel, 0 = background", on=True)
+        self.instances = _box("Objects", "One number per object", on=True)
+        self.table = _box("Table of objects", "CSV: label, class, area, position, score", on=True)
+        self.probabilities = _box("Probabilities", "One channel per class", on=False)
+        self.method = _choices(METHODS)
+        self.min_size = QSpinBox()
+        self.min_size.setRange(0, 1_000_000)
+        self.min_size.setValue(25)
+        self.min_size.setSuffix(" px")
+        self.min_size.setToolTip("Smaller objects are dropped")
+        self.add_layer = _box("Show the objects as a layer", "With the table as features", on=True)
+        self.file_format = _choices(FORMATS)
+        self.folder = QLineEdit(str(Path.home() / "cellda"))
+        self.folder.setToolTip("Made if it is not there; files of the same name are replaced")
+        self.browse = QPushButton("Choose\u2026")
+        self.start = QPushButton("Export")
+        self.cancel = QPushButton("Cancel")
+        self.progress = QProgressBar()
+        self.status = QLabel()
+        self.status.setWordWrap(True)
+        self.message = Banner()
+        self.open_folder = QPushButton("Open the folder")
+        self.open_folder.hide()
+
+    def _lay_out(self) -> None:
+        what = QGroupBox("What")
+        form = _form(what)
+        form.addRow("Images", self.scope)
+        form.addRow(self.files_label)
+        form.addRow("From", self.source_label)
+        for box in (self.mask, self.probabilities, self.instances, self.table):
+            form.addRow(box)
+        form.addRow("Separate by", self.method)
+        form.addRow("At least", self.min_size)
+        form.addRow(self.add_layer)
+        where = QGroupBox("Where")
+        form = _form(where)
+        form.addRow("Format", self.file_format)
+        row = QHBoxLayout()
+        row.addWidget(self.folder, 1)
+        row.addWidget(self.browse)
+        form.addRow("Folder", row)
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.start, 1)
+        buttons.addWidget(self.cancel)
+        for item in (what, where):
+            self.body.addWidget(item)
+        self.body.addLayout(buttons)
+        for item in (self.progress, self.status, self.message, self.open_folder):
+            self.body.addWidget(item)
+        self.body.addStretch(1)
+
+    def _connect(self) -> None:
+        self.scope.activated.connect(self._on_scope)
+        self.instances.toggled.connect(self._refresh)
+        self.table.toggled.connect(self._refresh)
+        self.file_format.currentIndexChanged.connect(self._refresh)
+        self.browse.clicked.connect(self._choose_folder)
+        self.start.clicked.connect(self.export)
+        self.cancel.clicked.connect(self.stop)
+        self.open_folder.clicked.connect(self._open_folder)
+        for signal in ("image_changed", "classifier_changed", "enhancer_changed"):
+            getattr(self.session, signal).connect(self._refresh)
+
+    # -- what is chosen -------------------------------------------------------------------------
+
+    def choice(self) -> ExportChoice:
+        """Return what the widgets say."""
+        from napari_cellda.core.image_export import ExportChoice
+        from napari_cellda.core.instances import InstanceParams
+
+        text = self.folder.text().strip()
+        if not text:
+            raise UserError("No folder is given; choose where the files shall go.")
+        return ExportChoice(
+            folder=Path(text).expanduser(),
+            mask=self.mask.isChecked(),
+            instances=self.instances.isChecked(),
+            probabilities=self.probabilities.isChecked() and self.probabilities.isEnabled(),
+            table=self.table.isChecked(),
+            file_format=self.file_format.currentData(),
+            instance_params=InstanceParams(
+                method=self.method.currentData(), min_size=self.min_size.value()
+            ),
+        )
+
+    def _sources(self) -> list[OpenSource]:
+        """Return what opens the images to export, to be called in the background."""
+        self._exported_from = []
+        if self.scope.currentIndex() == 2:
+            channels = self.session.require_classifier().channels
+            return [partial(_open_file, path, channels) for path in self._files]
+        current = self.session.require_current()
+        self._exported_from = [current] if self.scope.currentIndex() == 0 else self.session.images
+        self._exported_from = list(self._exported_from)
+        return [partial(_same, (p.image, p.norm)) for p in self._exported_from]
+
+    # -- running --------------------------------------------------------------------------------
+
+    def export(self) -> None:
+        """Begin; the window stays usable."""
+        self.message.clear()
+        self.open_folder.hide()
+        try:
+            pipeline = session_pipeline(self.session)
+            sources, choice = self._sources(), self.choice()
+        except UserError as error:
+            self.message.tell(str(error), "error")
+            return
+        self.task = run_task(
+            lambda stop: export_images(pipeline, sources, choice, stop),
+            session=self.session,
+            title="export",
+            on_event=self._on_event,
+            on_result=self._on_result,
+            on_error=lambda error: self.message.tell(str(error) or repr(error), "error"),
+            on_finished=self._on_finished,
+        )
+        self._refresh()
+
+    def stop(self) -> None:
+        """Cancel; the image in work is not written."""
+        if self.task is not None:
+            self.task.stop()
+            self.status.setText("Stopping\u2026")
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, Stage):
+            self.status.setText(event.title)
+            self.progress.setRange(0, event.total or 0)
+            self.progress.setValue(0)
+        elif isinstance(event, Step):
+            self.progress.setValue(event.index)
+        elif isinstance(event, Note):
+            self.message.tell(event.text, "warning")
+
+    def _on_result(self, done: list[Exported]) -> None:
+        stopped = self.task is not None and self.task.stopping
+        paths = [path for exported in done for path in exported.paths]
+        if self.add_layer.isChecked():
+            for painted in self._exported_from:
+                for exported in done:
+                    if exported.image is painted.image and painted in self.session.images:
+                        show_objects(self.session, painted, exported)
+        told = "Cancelled. " if stopped else ""
+        told += _written(paths) if paths else "Nothing was written."
+        self.message.tell(told, "warning" if stopped or not paths else "success")
+        self.open_folder.setVisible(bool(paths))
+
+    def _on_finished(self) -> None:
+        self.task = None
+        self._refresh()
+
+    # -- widgets --------------------------------------------------------------------------------
+
+    def _refresh(self, *_: Any) -> None:
+        running = self.task is not None
+        enhancer = self.session.enhancer
+        name = enhancer.card.name if enhancer else None
+        self.source_label.setText(f"forest and {name}" if name else "the forest's map")
+        has_objects = self.instances.isChecked() or self.table.isChecked()
+        self.method.setEnabled(has_objects)
+        self.min_size.setEnabled(has_objects)
+        self.add_layer.setEnabled(has_objects)
+        self.probabilities.setEnabled(self.file_format.currentData() != "png")
+        self.files_label.setVisible(self.scope.currentIndex() == 2)
+        self.start.setEnabled(not running)
+        self.cancel.setEnabled(running)
+        self.progress.setVisible(running)
+        self.status.setVisible(running)
+
+    def _on_scope(self, index: int) -> None:
+        if index == 2:
+            title, kinds = "Images to export", "Images (*.tif *.tiff *.png *.jpg *.jpeg);;All (*)"
+            names, _ = QFileDialog.getOpenFileNames(self, title, "", kinds)
+            self.set_files([Path(name) for name in names])
+        self._refresh()
+
+    def set_files(self, files: list[Path]) -> None:
+        """Export files on disk instead of images in the viewer; none returns to this image."""
+        self._files = files
+        self.scope.setCurrentIndex(2 if files else 0)
+        self.files_label.setText(_names(files))
+        self._refresh()
+
+    def _choose_folder(self) -> None:
+        chosen = QFileDialog.getExistingDirectory(self, "Folder for the files", self.folder.text())
+        if chosen:
+            self.folder.setText(chosen)
+
+    def _open_folder(self) -> None:
+        QDesktopServices.openUrl(QUrl.fromLocalFile(str(Path(self.folder.text()).expanduser())))
+
+
+def _open_file(path: Path, channels: Channels) -> tuple[Image, None]:
+    from napari_cellda.core.images import open_image
+
+    return open_image(path, channels=channels), None
+
+
+def _same(value: T) -> T:
+    return value
+
+
+def _box(text: str, tip: str, *, on: bool) -> QCheckBox:
+    box = QCheckBox(text)
+    box.setToolTip(tip)
+    box.setChecked(on)
+    return box
+
+
+def _choices(entries: tuple[tuple[str, str, str], ...]) -> QComboBox:
+    from qtpy.QtCore import Qt
+
+    combo = QComboBox()
+    for index, (value, title, tip) in enumerate(entries):
+        combo.addItem(title, value)
+        combo.setItemData(index, tip, Qt.ItemDataRole.ToolTipRole)
+    return combo
+
+
+def _form(parent: QGroupBox) -> QFormLayout:
+    form = QFormLayout(parent)
+    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    return form
+
+
+def _names(paths: list[Path], most: int = 6) -> str:
+    names = ", ".join(path.name for path in paths[:most])
+    return f"{names} and {len(paths) - most} more" if len(paths) > most else names
+
+
+def _written(paths: list[Path]) -> str:
+    return f"Wrote {_names(paths)} to {paths[0].parent}."
