@@ -167,7 +167,14 @@ def load_project(path: Path) -> tuple[Project, dict[int, np.ndarray], Forest | N
                 forest = Forest.load(io.BytesIO(file.read("forest.npz")))
     except FileNotFoundError:
         raise UserError(f"There is no project '{path}'.") from None
-    except (zipfile.BadZipFile, OSError, KeyError, ValueError, ValidationError) as error:
+    except (
+        zipfile.BadZipFile,
+        OSError,
+        KeyError,
+        ValueError,
+        MemoryError,
+        ValidationError,
+    ) as error:
         raise UserError(
             f"'{path.name}' is not a napari-cellda project of format {FORMAT}, or it is damaged "
             f"({_first_line(error)})."
