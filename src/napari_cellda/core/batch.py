@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +15,12 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Task
 from napari_cellda.core.features import FeatureSpec
 from napari_cellda.core.forest import ForestParams
+from napari_cellda.core.image_export import ExportChoice, export_image
 from napari_cellda.core.images import open_image
 from napari_cellda.core.instances import InstanceParams
 from napari_cellda.core.normalisation import measure_normalisation
-from napari_cellda.core.outputs import write_outputs
 from napari_cellda.core.paths import find_images, pair_by_stem, stem
-from napari_cellda.core.pipeline import Pipeline, compute_maps
+from napari_cellda.core.pipeline import Pipeline
 from napari_cellda.core.project import (
     ClassStyle,
     EnhancerReference,
@@ -177,6 +176,14 @@ def write_all(
     UserError
         After all the others are written, if any image failed.
     """
+    choice = ExportChoice(
+        folder=output,
+        instances=instances is not None,
+        table=instances is not None,
+        probabilities=True,
+        file_format="ome-zarr" if file_format == "ome-zarr" else "imagej",
+        instance_params=instances or InstanceParams(),
+    )
     written: list[Path] = []
     failures: list[str] = []
     for path in paths:
@@ -185,9 +192,10 @@ def write_all(
         try:
             image = open_image(path, channels=pipeline.classifier.channels)
             normalisation = (measured or {}).get(fingerprint(image))
-            written += yield from write_image(
-                pipeline, image, output, file_format, instances, normalisation, stop=stop
+            done = yield from export_image(
+                pipeline, image, choice, normalisation=normalisation, stop=stop
             )
+            written += done.paths if done is not None else ()
         except UserError as error:
             failures.append(str(error))
             yield Note(f"Skipped {path.name}: {error}")
@@ -198,27 +206,6 @@ def write_all(
             else f"{len(failures)} of {len(paths)} images failed; the first: {failures[0]}"
         )
     return written
-
-
-def write_image(
-    pipeline: Pipeline,
-    image: Image,
-    output: Path,
-    file_format: FileFormat = "tif",
-    instances: InstanceParams | None = None,
-    normalisation: Normalisation | None = None,
-    *,
-    stop: Stop = never,
-) -> Task[list[Path]]:
-    """Compute one image's maps and write all its files, or none if stopped."""
-    output.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        maps = yield from compute_maps(
-            pipeline, image, stack, output, normalisation=normalisation, stop=stop
-        )
-        if stop():
-            return []
-        return (yield from write_outputs(image, maps, output, file_format, instances, stop=stop))
 
 
 def open_pipeline(

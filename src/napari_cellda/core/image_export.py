@@ -18,9 +18,9 @@ from napari_cellda.core.export import (
     write_ome_zarr,
     write_png,
 )
+from napari_cellda.core.image_objects import find_instances
 from napari_cellda.core.instances import InstanceParams
 from napari_cellda.core.label_arrays import read_region, region_index, to_own_axes, write_region
-from napari_cellda.core.outputs import find_instances
 from napari_cellda.core.pipeline import PIECE_2D, compute_maps
 from napari_cellda.core.tiles import grid
 
