@@ -1,0 +1,300 @@
+import gc
+from dataclasses import replace
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import torch
+
+from napari_cellda.core.enhancer_forests import ForestMix, Look, make_maps
+from napari_cellda.core.enhancer_run import run_enhancer_training
+from napari_cellda.core.enhancer_training import PRESETS, EnhancerParams, enhancer_params
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import Note, Score, Stage, Step, run_quietly
+from napari_cellda.core.jobs import Run
+from napari_cellda.core.modelzoo import package
+from napari_cellda.core.modelzoo.model import open_model
+from napari_cellda.core.samples import nuclei_field, organelles_field
+from napari_cellda.core.source_planes import make_truth, object_diameter, open_source
+
+# bioimageio.spec leaves the files of a package to the garbage collector.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+QUICK = {
+    "forests": 3, "validation_forests": 1, "maps_per_forest": 2, "map_size": 64, "trees": 5,
+    "width": 4, "depth": 2, "patch": 32, "batch": 2, "steps": 4, "validate_every": 2,
+    "id": "tiny", "shows": "nuclei",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _collect():
+    yield
+    gc.collect()  # those files, while the warning is ignored
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_onnx():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(package, "_can_export_onnx", lambda: False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """Folders of four annotated images."""
+    root = tmp_path_factory.mktemp("source")
+    for index in range(4):
+        sample = nuclei_field((96, 128), index)
+        write(root, f"field{index}.png", sample.image, sample.labels.astype(np.uint16))
+    return root
+
+
+def write(root, name, image, mask):
+    for folder, array in (("images", image), ("masks", mask)):
+        (root / folder).mkdir(exist_ok=True, parents=True)
+        imageio.imwrite(root / folder / name, array)
+
+
+def task(source, run, **more):
+    options = {"overrides": QUICK, "device": "cpu", "threads": 1} | more
+    return run_enhancer_training(run, source / "images", source / "masks", **options)
+
+
+@pytest.fixture(scope="module")
+def finished(source, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "run"
+    events = list(task(source, run))
+    return run, events
+
+
+def losses(events):
+    return {e.index: e.losses["loss"] for e in events if isinstance(e, Step) and e.losses}
+
+
+def test_a_run_gives_a_package_that_opens(finished):
+    run, _ = finished
+    card = open_model(run / "model").card
+    assert card.id == "tiny"
+    assert card.structure == "nuclei"
+    assert card.output_names == ("foreground", "boundary")
+    assert set(card.feature_sets) == {"ilastik", "compact", "s2d"}
+    assert 12 < card.object_diameter < 26
+    assert card.training["command"].startswith("napari-cellda enhancer train --images")
+    assert "--set forests=3" in card.training["command"]
+    assert sum(card.training["map_histogram"]) == pytest.approx(1, abs=0.01)
+    assert set(card.training["scores"]) == {"forest", "enhanced foreground", "enhanced boundary"}
+    assert card.cover is not None
+    assert Run(run).state == "done"
+
+
+def test_it_says_what_it_does(finished):
+    _, events = finished
+    titles = [e.title for e in events if isinstance(e, Stage)]
+    assert titles == [
+        "Open the annotated images", "Train forests and predict with them",
+        "Train the enhancer", "Write the model",
+    ]  # fmt: skip
+    assert list(losses(events)) == [1, 2, 3, 4]
+    assert np.isfinite(list(losses(events).values())).all()
+    assert {e.index for e in events if isinstance(e, Score)} == {2, 4}
+    assert Run(finished[0]).previews() == {"forest, enhanced": [2, 4]}
+
+
+def test_a_stopped_run_resumes_to_the_same_network(source, finished, tmp_path):
+    run = tmp_path / "run"
+    asked = []
+
+    def stop():
+        asked.append(1)
+        return len(asked) > 4 + 2  # four forests, two steps
+
+    first = list(task(source, run, stop=stop))
+    assert list(losses(first)) == [1, 2]
+    rest = list(run_enhancer_training(run, resume=True, device="cpu", threads=1))
+    assert any(isinstance(e, Note) and "step 2 of 4" in e.text for e in rest)
+    assert losses(first) | losses(rest) == losses(finished[1])
+    networks = [open_model(folder / "model").network.state_dict() for folder in (run, finished[0])]
+    assert all(torch.equal(networks[0][key], networks[1][key]) for key in networks[0])
+
+
+def test_stopping_before_the_first_forest_is_a_sentence(source, tmp_path):
+    with pytest.raises(UserError, match="before the first forest"):
+        run_quietly(task(source, tmp_path / "run", stop=lambda: True))
+
+
+def test_a_resume_refuses_what_is_no_such_run(tmp_path, source, finished):
+    with pytest.raises(UserError, match=r"no run\.yaml"):
+        run_quietly(run_enhancer_training(tmp_path, resume=True))
+    with pytest.raises(UserError, match="not empty"):
+        run_quietly(task(source, finished[0]))
+    with pytest.raises(UserError, match="folder of images"):
+        run_quietly(run_enhancer_training(tmp_path / "x"))
+
+
+def test_no_forest_predicts_its_own_plane(source, monkeypatch):
+    planes = open_source(source / "images", source / "masks")
+    from napari_cellda.core import enhancer_forests
+
+    used = {"read": [], "predicted": []}
+    original = enhancer_forests._predict
+
+    def read(cls, plane, *rest):
+        used["read"].append(plane.name)
+        return original_read(plane, *rest)
+
+    def predict(forest, plane, *rest):
+        used["predicted"].append(plane.name)
+        return original(forest, plane, *rest)
+
+    original_read = enhancer_forests._Field.read
+    monkeypatch.setattr(enhancer_forests._Field, "read", classmethod(read))
+    monkeypatch.setattr(enhancer_forests, "_predict", predict)
+    mix = enhancer_params(overrides=QUICK).mix
+    for seed, style in enumerate(("strokes", "patch", "worst tiles") * 2):
+        used["read"].clear()
+        used["predicted"].clear()
+        rng = np.random.default_rng(seed)
+        maps = make_maps(planes, planes, mix, rng, style=style, threads=1)
+        assert maps.shape == (2, 2, 64, 64)
+        assert set(np.unique(maps[:, 1])) <= {0, 1, 2, 3}
+        assert used["predicted"]
+        assert not set(used["read"]) & set(used["predicted"])
+
+
+def test_maps_are_a_function_of_the_generator(source):
+    planes = open_source(source / "images", source / "masks")
+    mix = enhancer_params(overrides=QUICK).mix
+    one, two, other = (
+        make_maps(planes, planes, mix, np.random.default_rng(s), threads=1) for s in (1, 1, 2)
+    )
+    assert np.array_equal(one, two)
+    assert not np.array_equal(one, other)
+
+
+def test_a_look_rescales_image_and_truth_together():
+    image = np.zeros((1, 60, 80), np.float32)
+    image[:, 20:40, 20:40] = 1
+    seen, truth = Look(scale=1.5).apply(image, image > 0, np.random.default_rng(0))
+    assert seen.shape == truth.shape == (1, 90, 120)
+    assert ((seen > 0.5) == truth).mean() > 0.98
+    noisy, same = Look(noise=0.2).apply(image, image > 0, np.random.default_rng(0))
+    assert np.array_equal(same, image > 0)
+    assert (noisy - image).std() == pytest.approx(0.2, rel=0.1)
+    drawn = [Look.draw(ForestMix(), np.random.default_rng(i)) for i in range(50)]
+    assert any(look.scale == 1 for look in drawn)
+    assert all(1 / 1.61 < look.scale < 1.61 for look in drawn)
+
+
+def test_truth_of_each_kind_of_mask():
+    labels = np.zeros((7, 9), np.int32)
+    labels[1:6, 1:4] = 1
+    labels[1:6, 4:8] = 2
+    foreground, boundary = make_truth(labels, "instances", ("foreground", "boundary"))
+    assert np.array_equal(foreground, labels > 0)
+    assert boundary[3].tolist() == [True, True, False, True, True, False, False, True, True]
+    merged = make_truth(labels, "foreground", ("boundary",))[0]
+    assert not merged[3, 3:5].any()
+    walls = make_truth(boundary.astype(np.uint8), "boundary", ("boundary", "foreground"))
+    assert np.array_equal(walls[0], boundary)
+    assert np.array_equal(walls[1], ~boundary)
+
+
+def test_windows_see_the_boundary_beyond_their_edge(source):
+    plane = open_source(source / "images", source / "masks")[0]
+    whole = plane.truth((slice(0, 96), slice(0, 128)))
+    part = plane.read((slice(10, 50), slice(17, 90)))[1]
+    assert np.array_equal(part, whole[:, 10:50, 17:90])
+
+
+def test_the_diameter_is_that_of_a_disc_of_the_same_area(tmp_path):
+    disc = (np.hypot(*np.mgrid[-20:21, -20:21]) <= 10).astype(np.uint8)
+    for name in ("a.png", "b.png"):
+        write(tmp_path, name, disc * 100, disc)
+    planes = open_source(tmp_path / "images", tmp_path / "masks")
+    assert object_diameter(planes) == pytest.approx(20, abs=0.5)
+    assert object_diameter([replace(p, masks_are="boundary") for p in planes]) is None
+
+
+def test_membranes_train_with_one_output(tmp_path):
+    for index in range(2):
+        sample = organelles_field((96, 96), index)
+        mask = sample.boundary_mask.astype(np.uint8) * 255
+        write(tmp_path, f"{index}.png", sample.image, mask)
+    overrides = {**QUICK, "shows": "membranes", "steps": 2}
+    events = list(task(tmp_path, tmp_path / "run", masks_are="boundary", overrides=overrides))
+    assert any(isinstance(e, Note) and "2 annotated planes" in e.text for e in events)
+    assert open_model(tmp_path / "run" / "model").card.output_names == ("boundary",)
+
+
+def grey(value=None, shape=(64, 64)):
+    rng = np.random.default_rng(0)
+    return (
+        rng.integers(0, 255, shape).astype(np.uint8)
+        if value is None
+        else np.full(shape, value, np.uint8)
+    )
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        ({"a": grey(0), "b": grey(0)}, "are empty: no foreground"),
+        ({"a": grey(1), "b": grey(1)}, "no background"),
+        ({"a": grey()}, "1 annotated plane"),
+        ({"a": grey(), "c": grey()}, r"c\.png' has no image"),
+        ({"a": grey(), "b": grey(shape=(64, 63))}, r"b\.png' has shape \(64, 63\)"),
+    ],
+)
+def test_bad_sources_are_refused_in_one_sentence(tmp_path, masks, message):
+    for name in "ab":
+        write(tmp_path, f"{name}.png", grey(), grey())
+    for path in (tmp_path / "masks").iterdir():
+        path.unlink()
+    for name, mask in masks.items():
+        imageio.imwrite(tmp_path / "masks" / f"{name}.png", mask)
+    with pytest.raises(UserError, match=message) as caught:
+        open_source(tmp_path / "images", tmp_path / "masks")
+    assert "\n" not in str(caught.value)
+
+
+def test_images_of_different_channels_are_refused(tmp_path):
+    write(tmp_path, "a.png", grey(), grey())
+    write(tmp_path, "b.png", grey(shape=(64, 64, 3)), grey())
+    with pytest.raises(UserError, match=r"number of channels \(\[1, 3\]\)"):
+        open_source(tmp_path / "images", tmp_path / "masks", channels="all")
+    assert len(open_source(tmp_path / "images", tmp_path / "masks")) == 2
+
+
+def test_patches_of_one_class_are_refused(tmp_path):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[0, 0] = 1
+    for name in ("a.png", "b.png"):
+        write(tmp_path, name, grey(), mask)
+    planes = open_source(tmp_path / "images", tmp_path / "masks", "foreground")
+    mix = ForestMix(map_size=32, rescaled_share=1, largest_scale=1.0001, spoiled_share=0)
+    maps = make_maps(planes, planes, mix, np.random.default_rng(0), style="patch", threads=1)
+    assert maps.shape[2:] == (32, 32)
+    mix = ForestMix(map_size=32, rescaled_share=1, largest_scale=4)
+    with pytest.raises(UserError, match="one class only"):
+        for seed in range(40):
+            make_maps(planes, planes, mix, np.random.default_rng(seed), style="patch", threads=1)
+
+
+def test_every_preset_is_valid_and_bad_settings_are_named():
+    for name in PRESETS:
+        assert isinstance(enhancer_params(name), EnhancerParams)
+    assert enhancer_params("gpu").width == 32
+    assert enhancer_params("published").bce == 1
+    with pytest.raises(UserError, match="no preset 'fast'"):
+        enhancer_params("fast")
+    with pytest.raises(UserError, match=r"'steps' = 0"):
+        enhancer_params(overrides={"steps": 0})
+    with pytest.raises(UserError, match="'stepz'"):
+        enhancer_params(overrides={"stepz": 5})
+
+
+def test_every_setting_has_its_help():
+    assert all(field.description for field in EnhancerParams.model_fields.values())
