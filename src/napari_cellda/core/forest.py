@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,6 +13,7 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.params import BaseParams
 from napari_cellda.core.sampling import balance
 from napari_cellda.core.threads import thread_count
+from napari_cellda.core.tree_export import HiddenLeaves, export_forest
 from napari_cellda.core.trees import MAX_CLASSES, Forest
 
 if TYPE_CHECKING:
@@ -30,9 +33,10 @@ class ForestParams(BaseParams):
     trees: int = Field(100, ge=1, le=1000)
     """Number of trees. More make the map smoother and take longer."""
     min_samples_leaf: int = Field(1, ge=1)
-    """Smallest number of painted pixels in a leaf. More make the map softer."""
+    """Smallest number of painted pixels in a leaf. More make the map softer. With three classes or
+    more, a value above 1 is trained by plain scikit-learn even where the fast one is installed."""
     max_depth: int | None = Field(None, ge=1)
-    """Longest way from root to leaf; empty for no limit."""
+    """Longest way from root to leaf; empty for no limit. Trained as min_samples_leaf above 1 is."""
     max_features: Literal["sqrt", "log2", "all"] = "sqrt"
     """How many features a branching chooses from."""
     max_per_class: int | None = Field(None, ge=1)
@@ -42,7 +46,8 @@ class ForestParams(BaseParams):
     jobs: int | None = Field(None, ge=1)
     """Threads to train with; empty for all cores that this process may use."""
     out_of_bag: bool = False
-    """Measure the accuracy on samples that a tree did not see; makes training slower."""
+    """Measure the accuracy on samples that a tree did not see; makes training slower. Neighbouring
+    pixels are alike, so it flatters: good for comparing settings, not for reporting."""
 
 
 def fit_forest(
@@ -101,9 +106,30 @@ def grow_forest(
     """
     _check_samples(features, labels, n_classes)
     features, labels = _balanced(features, labels, params)
-    if params.trees > FIRST_TREES:
-        yield _fit(features, labels, n_classes, params, FIRST_TREES, feature_names)
-    yield _fit(features, labels, n_classes, params, params.trees, feature_names)
+    if params.trees > FIRST_TREES and len(_classifiers(params, len(np.unique(labels)))) == 1:
+        yield from _grow(features, labels, n_classes, params, feature_names)
+        return
+    # The fast classifier cannot go on from a small forest, but is quick enough to start again.
+    for n_trees in sorted({min(FIRST_TREES, params.trees), params.trees}):
+        yield _fit(features, labels, n_classes, params, n_trees, feature_names)
+
+
+def _grow(
+    features: NDArray[np.float32],
+    labels: NDArray[np.integer],
+    n_classes: int,
+    params: ForestParams,
+    names: Sequence[str],
+) -> Iterator[Forest]:
+    """Add trees to the first ones, with scikit-learn; draws what a forest fitted at once draws."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    model = RandomForestClassifier(warm_start=True, **_settings(params))
+    for n_trees in (FIRST_TREES, params.trees):
+        scored = params.out_of_bag and n_trees == params.trees
+        model.set_params(n_estimators=n_trees, oob_score=scored)
+        _fit_model(model, features, labels)
+        yield export_forest(model, features, labels, n_classes, tuple(names))
 
 
 def _check_samples(
@@ -141,65 +167,52 @@ def _fit(
     n_classes: int,
     params: ForestParams,
     n_trees: int,
-    feature_names: Sequence[str],
+    names: Sequence[str],
 ) -> Forest:
-    model = _classifier()(
-        n_trees,
-        min_samples_leaf=params.min_samples_leaf,
-        max_depth=params.max_depth,
-        max_features=None if params.max_features == "all" else params.max_features,
-        oob_score=params.out_of_bag,
-        random_state=params.seed,
-        n_jobs=thread_count(params.jobs),
-    )
-    model.fit(features, labels)
-    return _export(model, n_classes, features.shape[1], tuple(feature_names))
+    for classifier in _classifiers(params, len(np.unique(labels))):
+        model = classifier(n_trees, oob_score=params.out_of_bag, **_settings(params))
+        _fit_model(model, features, labels)
+        with suppress(HiddenLeaves):
+            return export_forest(model, features, labels, n_classes, tuple(names))
+    raise AssertionError("scikit-learn hides no leaf")
 
 
-def _classifier() -> Any:
-    """Return scikit-learn-intelex's classifier when it is installed, else scikit-learn's."""
+def _fit_model(model: Any, features: NDArray[np.float32], labels: NDArray[np.integer]) -> None:
+    if not model.oob_score:
+        model.fit(features, labels)
+        return
+    with warnings.catch_warnings():
+        # With few trees some samples are in all of them; the score is of the others then.
+        warnings.filterwarnings("ignore", "Some inputs do not have OOB scores", UserWarning)
+        model.fit(features, labels)
+
+
+def _settings(params: ForestParams) -> dict[str, Any]:
+    return {
+        "min_samples_leaf": params.min_samples_leaf,
+        "max_depth": params.max_depth,
+        "max_features": None if params.max_features == "all" else params.max_features,
+        "random_state": params.seed,
+        "n_jobs": thread_count(params.jobs),
+    }
+
+
+def _classifiers(params: ForestParams, n_found: int) -> list[Any]:
+    """List the classes to train with, in the order to try: the fast one first, if installed."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    # Its leaves of three classes or more cannot be exported: do not try where there will be some.
+    grown_out = params.min_samples_leaf == 1 and params.max_depth is None
+    fast = _fast_classifier() if grown_out or n_found == 2 else None
+    return [RandomForestClassifier] if fast is None else [fast, RandomForestClassifier]
+
+
+def _fast_classifier() -> Any | None:
     try:
         from sklearnex.ensemble import RandomForestClassifier
     except ImportError:
-        from sklearn.ensemble import RandomForestClassifier
+        return None
     return RandomForestClassifier
-
-
-def _export(model: Any, n_classes: int, n_features: int, feature_names: tuple[str, ...]) -> Forest:
-    """Copy a fitted classifier's trees into flat arrays."""
-    trees = [estimator.tree_ for estimator in model.estimators_]
-    sizes = np.array([tree.node_count for tree in trees])
-    first = np.repeat(np.cumsum(sizes) - sizes, sizes)
-    left = np.concatenate([tree.children_left for tree in trees])
-    right = np.concatenate([tree.children_right for tree in trees])
-    inner = left >= 0
-    # Branchings and leaves are numbered apart; both keep their order.
-    code = np.where(inner, np.cumsum(inner) - 1, ~(np.cumsum(~inner) - 1))
-    children = np.stack([code[(first + side)[inner]] for side in (left, right)], axis=1)
-    values = np.concatenate([tree.value[:, 0] for tree in trees])[~inner]
-    leaves = np.zeros((len(values), n_classes), np.float32)
-    leaves[:, model.classes_.astype(int)] = values / values.sum(1, keepdims=True)
-    thresholds = np.concatenate([tree.threshold for tree in trees])[inner]
-    ends = np.cumsum(sizes)
-    n_inner = np.concatenate([[0], np.cumsum(inner)])[np.concatenate([[0], ends])]
-    return Forest(
-        feature=np.concatenate([tree.feature for tree in trees])[inner].astype(np.int32),
-        threshold=_round_down(thresholds),
-        children=children.astype(np.int32),
-        leaves=leaves,
-        node_starts=n_inner.astype(np.int32),
-        leaf_starts=(np.concatenate([[0], ends]) - n_inner).astype(np.int32),
-        n_features=n_features,
-        feature_names=feature_names,
-        oob_score=float(model.oob_score_) if hasattr(model, "oob_score_") else None,
-        importances=np.asarray(model.feature_importances_, dtype=np.float32),
-    )
-
-
-def _round_down(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Round to the largest float32 not above: then x <= threshold is the same for float32 x."""
-    rounded = thresholds.astype(np.float32)
-    return np.where(rounded > thresholds, np.nextafter(rounded, np.float32(-np.inf)), rounded)
 
 
 def warm_up() -> None:

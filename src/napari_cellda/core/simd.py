@@ -27,7 +27,7 @@ def scratch(vectorised: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint64]] | 
     return flags, flags.view(np.uint64)
 
 
-def above(values, first, threshold, scratch):  # type: ignore[no-untyped-def]
+def above(values: Any, first: Any, threshold: Any, scratch: Any) -> Any:
     """Tell which of ``values[first:first + 64]`` are above the threshold, as bits of a uint64.
 
     For use in compiled code; `values` is float32, C-contiguous, and long enough.
@@ -58,11 +58,11 @@ def _above_plain(values, first, threshold, scratch):  # type: ignore[no-untyped-
 
 
 @intrinsic
-def _compare(typing_context: Any, values: Any, first: Any, threshold: Any) -> Any:
+def _compare(typing_context, values, first, threshold):  # type: ignore[no-untyped-def]
     """Compile to one comparison of a vector of 64 floats."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        from llvmlite import ir
+        from llvmlite import ir  # type: ignore[import-untyped]
 
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
         number, bit = ir.FloatType(), ir.IntType(32)
