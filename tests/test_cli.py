@@ -55,7 +55,8 @@ def test_classify_writes_every_map_under_the_stem(field):
         np.testing.assert_array_equal(mask, probability.argmax(axis=0))
         assert instances.dtype == np.uint32
         assert instances.max() >= 1
-        rows = list(csv.DictReader((field / "o" / f"{stem}_objects.csv").open()))
+        table = (field / "o" / f"{stem}_objects.csv").read_text()
+        rows = list(csv.DictReader(table.splitlines()))
         assert {"label", "score", "area", "row", "col", "class"} <= set(rows[0])
         assert sum(float(row["area"]) for row in rows) == (instances > 0).sum()
 

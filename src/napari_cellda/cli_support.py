@@ -84,7 +84,8 @@ def follow(task: Task[T]) -> T:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=not sys.stderr.isatty()) as progress:
+    quiet = not sys.stderr.isatty()  # a log file wants notes and scores, not bars
+    with Progress(*columns, console=console, disable=quiet) as progress:
         row = None
         while True:
             try:

@@ -47,12 +47,12 @@ def read_tiff(path: Path) -> Found:
     damage = (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError, TypeError)
     try:
         tif = tifffile.TiffFile(path)
-        if not tif.pages:
-            raise ValueError("it holds no picture")
     except damage as error:
         raise UserError(f"'{path}' is damaged or not a TIFF image ({error}).") from error
     keeper = Keeper(tif.close)
     try:
+        if not tif.pages:
+            raise ValueError("it holds no picture")
         return describe(tif, path, keeper)
     except damage as error:
         raise UserError(f"'{path}' is a damaged TIFF image ({error}).") from error
