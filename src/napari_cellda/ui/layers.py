@@ -117,7 +117,9 @@ def mask_colormap(session: Session) -> Any:
 def _label_colormap(colors: dict[int, str]) -> Any:
     from napari.utils.colormaps import DirectLabelColormap
 
-    return DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", **colors})
+    table: dict[int | None, str] = {None: "transparent", 0: "transparent"}
+    table.update(colors.items())
+    return DirectLabelColormap(color_dict=table)
 
 
 def fade_in(color: str) -> Any:

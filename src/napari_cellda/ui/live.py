@@ -113,7 +113,7 @@ class LivePainter(QObject):
         """Whether the thread is working (or loading)."""
         return self._thread.busy
 
-    # -- what happened ----------------------------------------------------------------------------
+    # -- what happened -------------------------------------------------------------------------
 
     def _on_strokes(self) -> None:
         if self._session.live:
@@ -141,7 +141,9 @@ class LivePainter(QObject):
                 self._watch(painted)
         alive = {p.key for p in self._session.images if p.strokes is not None}
         for key in self._watchers.keys() - alive:
-            self._watchers.pop(key).deleteLater()
+            watcher = self._watchers.pop(key)
+            watcher.disconnect_layer()
+            watcher.deleteLater()
         self._on_strokes()
 
     def _watch(self, painted: PaintedImage) -> None:
@@ -156,7 +158,7 @@ class LivePainter(QObject):
     def _on_view(self, event: Any = None) -> None:
         self._view_timer.start()
 
-    # -- what is asked ------------------------------------------------------------------------------
+    # -- what is asked -------------------------------------------------------------------------
 
     def start_strokes(self, painted: PaintedImage) -> Any:
         """Return the strokes layer of an image, made if it has none, and select it."""
@@ -233,7 +235,7 @@ class LivePainter(QObject):
             self._session.enhancer, options.class_index, options.scale_range, options.rescale
         )
 
-    # -- in the background thread -------------------------------------------------------------------
+    # -- in the background thread --------------------------------------------------------------
 
     def _work(
         self, question: Question, superseded: Callable[[], bool], stop: Callable[[], bool]
@@ -257,7 +259,7 @@ class LivePainter(QObject):
             else:
                 yield answer
 
-    # -- what came back -----------------------------------------------------------------------------
+    # -- what came back ------------------------------------------------------------------------
 
     def _on_answer(
         self, question: Question, answer: Answer | Loaded | OutOfBag | list[str]

@@ -47,6 +47,8 @@ class PaintedImage:
     """Which layer, which axes and channels."""
     image: Image
     """The image as core sees it, channels already selected."""
+    data: Any = None
+    """The layer's data when the image was read; the layer may show other data by now."""
     strokes: Any = None
     """The napari Labels layer that is painted on; None before it is made, or once deleted."""
     strokes_array: Any = None
@@ -89,6 +91,8 @@ class Session:
     -------
     image_changed
         The current image, its axes or channels, or its layers changed (or it went away).
+    leaving(PaintedImage)
+        Its image or strokes layer was deleted; its strokes are at hand now for the last time.
     strokes_changed
         Painted pixels of any image changed.
     classes_changed
@@ -144,6 +148,7 @@ class Session:
     """
 
     image_changed = Signal()
+    leaving = Signal(object)
     strokes_changed = Signal()
     classes_changed = Signal()
     settings_changed = Signal()
@@ -234,6 +239,8 @@ class Session:
         painted = self.find(layer)
         if painted is None:
             return
+        if layer is painted.layer or layer is painted.strokes:
+            self.leaving.emit(painted)
         if layer is painted.layer:
             self.images.remove(painted)
             if self.current is painted:

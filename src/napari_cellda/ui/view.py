@@ -89,8 +89,8 @@ def look_at(viewer: Any, painted: PaintedImage, spot: dict[str, int]) -> None:
             here[axes.index(axis)] = value
     world = np.asarray(layer.data_to_world(here))
     first = len(viewer.dims.order) - len(axes)
-    for axis, value in enumerate(world, first):
-        viewer.dims.set_point(axis, value)
+    for number, value in enumerate(world, first):
+        viewer.dims.set_point(number, value)
     shown = [world[d - first] for d in viewer.dims.displayed if d >= first]
     centre = np.array(viewer.camera.center, float)
     centre[-len(shown) :] = shown

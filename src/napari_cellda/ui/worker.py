@@ -119,7 +119,7 @@ _by_session: weakref.WeakKeyDictionary[Session, set[TaskHandle]] = weakref.WeakK
 
 
 def run_task(
-    make_task: Callable[[Callable[[], bool]], Task[T]],
+    make_task: Callable[[Callable[[], bool]], Task[T] | T],
     *,
     session: Session | None = None,
     title: str = "",

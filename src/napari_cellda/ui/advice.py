@@ -1,0 +1,65 @@
+"""The one line that tells a user what to do next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari_cellda.ui.state import Session
+
+OPEN_AN_IMAGE = "Open an image: drag a file into the window, or use File ▸ Open Sample ▸ CellDA."
+
+
+def next_step(session: Session, *, loaded: bool, busy: bool) -> str:
+    """Say what to do next.
+
+    Parameters
+    ----------
+    session : Session
+    loaded : bool
+        Whether the libraries are loaded.
+    busy : bool
+        Whether the background thread is working.
+
+    Returns
+    -------
+    str
+        One line, plain words.
+    """
+    painted = session.current
+    if painted is None:
+        return OPEN_AN_IMAGE
+    if painted.strokes is None:
+        return "Press 'Start painting' to begin with strokes for this image."
+    counts = painted_counts(session)
+    missing = [k for k, count in enumerate(counts) if count == 0]
+    if len(missing) > len(counts) - 2:
+        return _paint(session, missing, first=len(missing) == len(counts))
+    if not loaded:
+        return "Loading the libraries; keep painting."
+    if session.flat_images:
+        return f"'{session.flat_images[0]}' is constant, so its map is flat."
+    if session.classifier is None and not session.live:
+        return "Press 'Train now' to see the forest's answer."
+    if busy:
+        return "Computing the map..."
+    if missing:
+        return _paint(session, missing, first=False)
+    return "Paint where the map is wrong. U shows where the forest is least sure."
+
+
+def _paint(session: Session, missing: list[int], *, first: bool) -> str:
+    item = session.classes[missing[0]]
+    begin = "Paint some" if first else "Now paint some"
+    return f"{begin} {item.name}: press {item.key}, then draw on the image."
+
+
+def painted_counts(session: Session) -> list[int]:
+    """Count the painted pixels of every class, over all images."""
+    n_classes = len(session.classes)
+    total = [0] * n_classes
+    for painted in session.images:
+        if painted.index is not None:
+            for k, count in enumerate(painted.index.counts(n_classes)):
+                total[k] += int(count)
+    return total

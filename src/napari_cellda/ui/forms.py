@@ -1,0 +1,209 @@
+"""A form for any settings model: one row per field, help from the model itself."""
+
+from __future__ import annotations
+
+import types
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import ValidationError
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QFormLayout,
+    QLineEdit,
+    QSpinBox,
+    QWidget,
+)
+
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.params import BaseParams
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from pydantic.fields import FieldInfo
+
+P = TypeVar("P", bound=BaseParams)
+
+MANY = 2**31 - 1
+
+
+class Form(QWidget, Generic[P]):
+    """Edits a frozen settings model.
+
+    Parameters
+    ----------
+    value : BaseParams
+        Shown at first; its class tells the fields.
+    skip : collection of str
+        Fields that are not shown and keep their value.
+
+    Signals
+    -------
+    changed(object)
+        The new settings, after every edit that is allowed.
+    refused(object)
+        The `UserError` of an edit that is not.
+    """
+
+    changed = Signal(object)
+    refused = Signal(object)
+
+    def __init__(self, value: P, *, skip: Collection[str] = ()) -> None:
+        super().__init__()
+        self._value = value
+        self._editors: dict[str, _Editor] = {}
+        layout = QFormLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for name, field in type(value).model_fields.items():
+            if name in skip:
+                continue
+            editor = _editor_for(field)
+            editor.set(getattr(value, name))
+            editor.widget.setToolTip(field.description or "")
+            editor.on_change(self._on_change)
+            self._editors[name] = editor
+            layout.addRow(_title(name), editor.widget)
+            layout.labelForField(editor.widget).setToolTip(field.description or "")
+
+    @property
+    def value(self) -> P:
+        """The settings as they are shown."""
+        return self._value
+
+    def set_value(self, value: P) -> None:
+        """Show other settings, without a signal."""
+        self._value = value
+        for name, editor in self._editors.items():
+            editor.set(getattr(value, name))
+
+    def _on_change(self) -> None:
+        entered = {name: editor.get() for name, editor in self._editors.items()}
+        try:
+            value = type(self._value)(**{**self._value.model_dump(), **entered})
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = _title(str(first["loc"][0])) if first["loc"] else "settings"
+            self.refused.emit(UserError(f"{where}: {first['msg']}."))
+        except UserError as error:
+            self.refused.emit(error)
+        else:
+            if value != self._value:
+                self._value = value
+                self.changed.emit(value)
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+class _Editor:
+    """One widget for one kind of value; `get` and `set` speak Python."""
+
+    def __init__(self, widget: Any, get: Any, set_: Any, changed: Any) -> None:
+        self.widget = widget
+        self.get = get
+        self._set = set_
+        self._changed = changed
+
+    def set(self, value: Any) -> None:
+        """Show a value without telling anybody."""
+        self.widget.blockSignals(True)
+        self._set(value)
+        self.widget.blockSignals(False)
+
+    def on_change(self, callback: Any) -> None:
+        """Call back when the user has entered another value."""
+        self._changed.connect(lambda *_: callback())
+
+
+def _editor_for(field: FieldInfo) -> _Editor:
+    kind, optional = _unwrap(field.annotation)
+    if kind is bool:
+        box = QCheckBox()
+        return _Editor(box, box.isChecked, box.setChecked, box.toggled)
+    if get_origin(kind) is Literal:
+        return _choice(get_args(kind))
+    if kind is int or kind is float:
+        return _number(kind, _limits(field), optional=optional)
+    return _text(kind)
+
+
+def _unwrap(annotation: Any) -> tuple[Any, bool]:
+    """Split ``X | None`` into X and whether None is allowed."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        kinds = [a for a in get_args(annotation) if a is not type(None)]
+        if len(kinds) == 1:
+            return kinds[0], True
+    return annotation, False
+
+
+def _limits(field: FieldInfo) -> tuple[float, float]:
+    low, high = -float(MANY), float(MANY)
+    for rule in field.metadata:
+        low = max(low, getattr(rule, "ge", None) or getattr(rule, "gt", None) or low)
+        if getattr(rule, "ge", None) == 0 or getattr(rule, "gt", None) == 0:
+            low = max(low, 0.0)
+        high = min(high, *(v for v in (getattr(rule, n, None) for n in ("le", "lt")) if v), high)
+    return low, high
+
+
+def _choice(options: tuple[Any, ...]) -> _Editor:
+    box = QComboBox()
+    for option in options:
+        box.addItem(str(option), option)
+    return _Editor(
+        box, box.currentData, lambda v: box.setCurrentIndex(box.findData(v)), box.activated
+    )
+
+
+def _number(kind: type, limits: tuple[float, float], *, optional: bool) -> _Editor:
+    """Make a spin box; where None is allowed, its lowest value shows "auto" and means None."""
+    low, high = limits
+    box: Any
+    step: float
+    if kind is int:
+        box = QSpinBox()
+        low, high = int(low), int(high)
+        step = 1
+    else:
+        box = QDoubleSpinBox()
+        box.setDecimals(4)
+        step = 10**-4
+    if optional:
+        box.setSpecialValueText("auto")
+        low -= step
+    box.setRange(low, high)
+    box.setKeyboardTracking(False)
+
+    def get() -> Any:
+        return None if optional and box.value() == box.minimum() else box.value()
+
+    def set_(value: Any) -> None:
+        box.setValue(box.minimum() if value is None else value)
+
+    return _Editor(box, get, set_, box.valueChanged)
+
+
+def _text(kind: Any) -> _Editor:
+    """Make a line for tuples (comma-separated) and text; empty means None."""
+    line = QLineEdit()
+    inner = next((a for a in get_args(kind) if a is not Ellipsis), str)
+
+    def get() -> Any:
+        text = line.text().strip()
+        if get_origin(kind) is not tuple:
+            return text or None
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        try:
+            return tuple(inner(part) for part in parts) or None
+        except ValueError:
+            return text  # pydantic says what is wrong with it
+
+    def set_(value: Any) -> None:
+        shown = ", ".join(str(v) for v in value) if isinstance(value, tuple) else value
+        line.setText("" if shown is None else str(shown))
+
+    return _Editor(line, get, set_, line.editingFinished)

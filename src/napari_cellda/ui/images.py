@@ -1,0 +1,183 @@
+"""Choose an image of the viewer to work on; find its strokes; take masks over as strokes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cellda.core.classifier import TILE_2D
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.label_arrays import read_region, write_region
+from napari_cellda.core.tiles import grid
+from napari_cellda.ui.arrays import SpreadArray
+from napari_cellda.ui.axes import ImageChoice, axes_choices, default_channels, read_layer
+from napari_cellda.ui.classes import MAX_CLASSES, class_list
+from napari_cellda.ui.layers import TAG, spread_for_viewer, stroke_colormap
+from napari_cellda.ui.live import LivePainter
+from napari_cellda.ui.state import PaintedImage
+
+if TYPE_CHECKING:
+    from napari_cellda.ui.state import Session
+
+
+def image_layers(viewer: Any) -> list[Any]:
+    """Return the viewer's Image layers that are not results of ours, top first."""
+    from napari.layers import Image
+
+    return [
+        layer
+        for layer in reversed(viewer.layers)
+        if isinstance(layer, Image) and TAG not in layer.metadata
+    ]
+
+
+def mask_layers(session: Session) -> list[Any]:
+    """Return the viewer's Labels layers that could be taken over as strokes, top first."""
+    from napari.layers import Labels
+
+    painted = session.current
+    return [
+        layer
+        for layer in reversed(session.viewer.layers)
+        if isinstance(layer, Labels)
+        and TAG not in layer.metadata
+        and (painted is None or layer is not painted.strokes)
+    ]
+
+
+def default_choice(layer: Any) -> ImageChoice:
+    """Return the likeliest axes and channels of a layer."""
+    axes = axes_choices(layer)[0]
+    return ImageChoice(layer, axes, default_channels(layer, axes))
+
+
+def choose_image(session: Session, choice: ImageChoice | None) -> PaintedImage | None:
+    """Make an image the current one, with its strokes layer if one is found in the viewer.
+
+    Parameters
+    ----------
+    session : Session
+    choice : ImageChoice or None
+        None: no image. For an image that takes part already, other axes or channels replace the
+        old ones; strokes stay as long as their shape does.
+
+    Raises
+    ------
+    UserError
+        If the layer cannot be used with these axes and channels.
+    """
+    if choice is None:
+        session.use_image(None)
+        return None
+    old = next((p for p in session.images if p.layer is choice.layer), None)
+    if old is not None and old.choice == choice and old.data is choice.layer.data:
+        session.use_image(old)
+        return old
+    painted = PaintedImage(choice, read_layer(choice), data=choice.layer.data)
+    if old is None:
+        session.use_image(painted)
+    else:
+        _move_over(old, painted)
+        session.replace_image(old, painted)
+        session.use_image(painted)
+    if painted.strokes is None:
+        adopt_strokes(session, painted)
+    return painted
+
+
+def _move_over(old: PaintedImage, new: PaintedImage) -> None:
+    """Keep the strokes and result layers of an image that is read in another way now."""
+    if old.strokes_array is not None and old.image.label_shape == new.image.label_shape:
+        new.strokes, new.strokes_array = old.strokes, old.strokes_array
+        new.results, new.arrays = old.results, old.arrays
+
+
+def adopt_strokes(session: Session, painted: PaintedImage) -> Any:
+    """Take a Labels layer of the viewer as the strokes of an image, if it says that it is.
+
+    That is a layer called "Strokes · <image>" of the right shape, e.g. of a sample or a project.
+    """
+    from napari.layers import Labels
+
+    taken = [p.strokes for p in session.images]
+    shape = painted.image.label_shape
+    for layer in session.viewer.layers:
+        named = layer.name == f"Strokes · {painted.name}"
+        if not (named and isinstance(layer, Labels)) or any(layer is other for other in taken):
+            continue
+        if tuple(layer.data.shape) != spread_for_viewer(painted, _stand_in(shape)).shape:
+            continue
+        _take_layer(session, painted, layer)
+        return layer
+    return None
+
+
+def _stand_in(shape: tuple[int, ...]) -> np.ndarray:
+    """Return an array of that shape without memory behind it."""
+    return np.broadcast_to(np.zeros((), np.uint8), shape)
+
+
+def _take_layer(session: Session, painted: PaintedImage, layer: Any) -> None:
+    names = layer.metadata.get("classes")
+    if names and len(names) <= MAX_CLASSES and not _has_strokes(session):
+        session.set_classes(class_list(tuple(names)))
+    array = layer.data.base if isinstance(layer.data, SpreadArray) else layer.data
+    painted.strokes, painted.strokes_array = layer, array
+    layer.metadata = {**layer.metadata, TAG: {"role": "strokes"}}
+    layer.colormap = stroke_colormap(session)
+    session.image_changed.emit()
+
+
+def _has_strokes(session: Session) -> bool:
+    return any(p.index is not None and p.index.counts(1).sum() for p in session.images)
+
+
+def take_over(session: Session, mask: Any, *, foreground_only: bool = False) -> int:
+    """Take an existing mask or strokes layer over as strokes of the current image.
+
+    Parameters
+    ----------
+    session : Session
+    mask : napari Labels layer
+        Of the image's `label_shape`. With no more values than there are classes, 0 becomes
+        background and value k class k; otherwise (instances) everything but 0 is the first
+        foreground class.
+    foreground_only : bool
+        Leave 0 unpainted.
+
+    Returns
+    -------
+    int
+        Number of pixels painted by it. Strokes that are there already are kept.
+
+    Raises
+    ------
+    UserError
+        If the shape does not fit.
+    """
+    painted = session.require_current()
+    data = mask.data[0] if mask.multiscale else mask.data
+    if tuple(data.shape) != painted.image.label_shape:
+        raise UserError(
+            f"The mask '{mask.name}' has shape {tuple(data.shape)}, but '{painted.name}' needs "
+            f"{painted.image.label_shape} ({painted.image.label_axes})."
+        )
+    LivePainter.of(session).start_strokes(painted)
+    image, strokes = painted.image, painted.strokes_array
+    n_classes = len(session.classes)
+    tiles = [tile for t in range(image.n_times) for tile in grid(image.limits, TILE_2D, t)]
+    largest = max(int(read_region(image, data, tile).max()) for tile in tiles)
+    total = 0
+    for tile in tiles:
+        values = read_region(image, data, tile).astype(np.int64)
+        ids = values + 1 if largest < n_classes else (values > 0) + 1
+        if foreground_only:
+            ids = np.where(values == 0, 0, ids)
+        present = read_region(image, strokes, tile)
+        free = (present == 0) & (ids > 0)
+        total += int(free.sum())
+        if free.any():
+            write_region(image, strokes, tile, np.where(free, ids, present).astype(strokes.dtype))
+    painted.strokes.data = painted.strokes.data
+    return total

@@ -1,0 +1,328 @@
+"""The panel Paint: choose an image, paint strokes, see what the forest makes of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QHBoxLayout,
+    QLabel,
+    QMenu,
+    QProgressBar,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_cellda.core.errors import UserError
+from napari_cellda.ui.advice import next_step, painted_counts
+from napari_cellda.ui.class_edits import ClassEditor
+from napari_cellda.ui.images import choose_image, image_layers, mask_layers, take_over
+from napari_cellda.ui.keys import bind_keys, select_class
+from napari_cellda.ui.live import LivePainter
+from napari_cellda.ui.panels.banner import Banner
+from napari_cellda.ui.panels.class_rows import ClassRows
+from napari_cellda.ui.panels.feature_settings import FeatureSettings
+from napari_cellda.ui.panels.image_picker import ImagePicker
+from napari_cellda.ui.panels.quality import Quality
+from napari_cellda.ui.panels.restore_bar import RestoreBar
+from napari_cellda.ui.panels.scrolling import Scrolling
+from napari_cellda.ui.panels.section import Section
+from napari_cellda.ui.panels.show_buttons import ShowButtons
+from napari_cellda.ui.state import Session
+from napari_cellda.ui.uncertain import hide_ring, jump_in_stack, jump_in_view
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import napari
+
+ADVICE_MS = 60
+"""The advice, the counts and the buttons follow at most this often."""
+
+
+class PaintPanel(QWidget):
+    """Everything about strokes and the forest, for one viewer."""
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.session = Session.of(viewer)
+        self.painter = LivePainter.of(self.session)
+        self._editor = ClassEditor.of(self.session)
+        self._make_widgets()
+        self._lay_out()
+        self._connect_widgets()
+        self._connect_session()
+        bind_keys(self.session)
+        self._show_classes()
+        self._refresh_soon()
+        self._choose_soon()
+
+    # -- widgets -------------------------------------------------------------------------------
+
+    def _make_widgets(self) -> None:
+        session = self.session
+        self.picker = ImagePicker(session)
+        self.restore_bar = RestoreBar(session)
+        self.start = QPushButton("Start painting")
+        self.rows = ClassRows()
+        self.add_class = QPushButton("Add class")
+        self.undo = QPushButton("Undo")
+        self.undo.setToolTip("Take back the latest change of classes; Ctrl-Z takes back strokes")
+        self.take_over = QPushButton("Use mask")
+        self.take_over.setToolTip("Take an existing mask or strokes layer over as strokes")
+        self.take_over.setMenu(QMenu(self.take_over))
+        self.live = QCheckBox("Follow strokes")
+        self.live.setToolTip("Train the forest anew after every stroke")
+        self.live.setChecked(session.live)
+        self.train = QPushButton("Train now")
+        self.show_buttons = ShowButtons(session)
+        self.uncertain = QPushButton("Unsure spot  U")
+        self.uncertain.setToolTip("Ring the most uncertain unpainted spot in view (key U)")
+        self.uncertain_stack = QPushButton("...in stack  \u21e7U")
+        self.uncertain_stack.setToolTip("Look for it in all planes and go there (key Shift-U)")
+        self.features = FeatureSettings(session)
+        self.quality = Quality(session)
+        self.banner = Banner()
+        self.advice = QLabel()
+        self.advice.setWordWrap(True)
+        self.advice.setMinimumHeight(2 * self.advice.fontMetrics().lineSpacing() + 4)
+        self.loading = QProgressBar()
+        self.loading.setRange(0, 0)
+        self.loading.setFixedHeight(4)
+        self.loading.setTextVisible(False)
+
+    def _lay_out(self) -> None:
+        scrolling = Scrolling()
+        body = scrolling.body
+        body.addWidget(self.picker)
+        body.addWidget(self.restore_bar)
+        body.addWidget(self.start)
+        classes = Section("Classes")
+        classes.body.addWidget(self.rows)
+        classes.body.addLayout(_row(self.add_class, self.take_over, self.undo))
+        body.addWidget(classes)
+        forest = Section("Forest")
+        forest.body.addLayout(_row(self.live, self.train))
+        forest.body.addWidget(self.show_buttons)
+        forest.body.addLayout(_row(self.uncertain, self.uncertain_stack))
+        body.addWidget(forest)
+        self.quality_section = Section("Quality", folded=True)
+        self.quality_section.body.addWidget(self.quality)
+        body.addWidget(self.quality_section)
+        features = Section("Features and training", folded=True)
+        features.body.addWidget(self.features)
+        body.addWidget(features)
+        body.addStretch(1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addWidget(scrolling, 1)
+        foot = QVBoxLayout()
+        foot.setContentsMargins(10, 4, 10, 6)
+        foot.addWidget(self.banner)
+        foot.addWidget(self.advice)
+        foot.addWidget(self.loading)
+        layout.addLayout(foot)
+
+    def _connect_widgets(self) -> None:
+        self.picker.chosen.connect(self._on_chosen)
+        self.start.clicked.connect(self._trying(self._start))
+        self.rows.picked.connect(lambda k: select_class(self.session, k))
+        self.rows.renamed.connect(self._trying(self._editor.rename))
+        self.rows.recolored.connect(self._trying(self._editor.recolor))
+        self.rows.removed.connect(self._trying(self._editor.remove))
+        self.add_class.clicked.connect(self._trying(self._add_class))
+        self.undo.clicked.connect(self._trying(self._editor.undo))
+        self.take_over.menu().aboutToShow.connect(self._fill_masks)
+        self.live.toggled.connect(self.session.set_live)
+        self.train.clicked.connect(self.painter.train)
+        self.uncertain.clicked.connect(self._trying(lambda: jump_in_view(self.session)))
+        self.uncertain_stack.clicked.connect(self._trying(lambda: jump_in_stack(self.session)))
+        self.quality_section.opened.connect(self.quality.show_plot)
+
+    def _connect_session(self) -> None:
+        session = self.session
+        self._timer = QTimer(self, singleShot=True, interval=ADVICE_MS)
+        self._timer.timeout.connect(self._refresh)
+        self._choose_timer = QTimer(self, singleShot=True, interval=0)
+        self._choose_timer.timeout.connect(self._choose_default)
+        for signal in (session.loaded, session.rested, session.results_changed):
+            signal.connect(self._refresh_soon)
+        for signal in (session.classifier_changed, session.score_changed):
+            signal.connect(self._refresh_soon)
+        session.live_changed.connect(self._on_live)
+        session.strokes_changed.connect(self._on_strokes)
+        session.settings_changed.connect(self.features.refresh)
+        session.classes_changed.connect(self._show_classes)
+        session.image_changed.connect(self._on_image)
+        session.failed.connect(self._on_error)
+        session.status_changed.connect(self._on_status)
+        layers = session.viewer.layers.events
+        for event in (layers.inserted, layers.removed, layers.renamed):
+            event.connect(self._on_layers)
+
+    def _trying(self, action: Callable[..., Any]) -> Callable[..., None]:
+        """Wrap an action so that its error is shown in the panel."""
+
+        def run(*args: Any) -> None:
+            self.banner.clear()
+            try:
+                action(*args[: _n_arguments(action)])
+            except Exception as error:
+                self.session.report(error)
+
+        return run
+
+    # -- what the user does --------------------------------------------------------------------
+
+    def _on_chosen(self, choice: Any) -> None:
+        self.banner.clear()
+        try:
+            painted = choose_image(self.session, choice)
+            if painted is not None and painted.strokes is None:
+                self._start()
+        except UserError as error:
+            self.session.report(error)
+        self.picker.refresh()
+
+    def _start(self) -> None:
+        self.painter.start_strokes(self.session.require_current())
+        select_class(self.session, 0)
+        self.restore_bar.look()
+
+    def _add_class(self) -> None:
+        index = self._editor.add()
+        select_class(self.session, index)
+        self.rows.rows[index].start_rename()
+
+    def _fill_masks(self) -> None:
+        menu = self.take_over.menu()
+        menu.clear()
+        for layer in mask_layers(self.session):
+            menu.addAction(layer.name, self._trying(lambda one=layer: take_over(self.session, one)))
+        if menu.isEmpty():
+            menu.addAction("There is no other Labels layer").setEnabled(False)
+
+    # -- what happened -------------------------------------------------------------------------
+
+    def _on_layers(self, event: Any = None) -> None:
+        self._choose_soon()
+
+    def _choose_soon(self) -> None:
+        # Later, since other layers of the same file or sample are still being added.
+        self._choose_timer.start()
+
+    def _choose_default(self) -> None:
+        """Take the top image if none is chosen, so that painting can begin at once."""
+        if self.session.is_closed or self.session.viewer is None:
+            return
+        layers = image_layers(self.session.viewer)
+        if self.session.current is None and layers:
+            try:
+                self.picker.offer(layers[0])
+            except UserError as error:
+                self.session.report(error)
+        self.picker.refresh()
+
+    def _on_image(self) -> None:
+        self._follow_label()
+        self.picker.refresh()
+        self.features.refresh()
+        self._refresh_soon()
+
+    def _follow_label(self) -> None:
+        """Light the row of the class that the brush paints, whoever chose it."""
+        painted = self.session.current
+        if painted is not None and painted.strokes is not None:
+            painted.strokes.events.selected_label.connect(self._show_selected)
+            self._show_selected()
+
+    def _show_selected(self, event: Any = None) -> None:
+        painted = self.session.current
+        if painted is not None and painted.strokes is not None:
+            self.rows.select(int(painted.strokes.selected_label) - 1)
+
+    def _show_classes(self) -> None:
+        self.rows.show_classes(self.session.classes)
+        self._show_selected()
+        self._refresh_soon()
+
+    def _on_strokes(self) -> None:
+        self.banner.clear()
+        hide_ring(self.session)
+        self.restore_bar.hide()
+        self._said = ""
+        self._refresh_soon()
+
+    def _on_live(self, live: bool) -> None:
+        self.live.setChecked(live)
+        self._refresh_soon()
+
+    def _on_status(self, text: str) -> None:
+        self._said = text
+        self._refresh_soon()
+
+    def _on_error(self, error: Exception) -> None:
+        text = str(error) if isinstance(error, UserError) else _describe(error)
+        if not isinstance(error, UserError) and text != self.banner.text:
+            _notify(error)
+        self.banner.tell(text, "error")
+        self._refresh_soon()
+
+    _said = ""
+
+    def _refresh_soon(self, *_: Any) -> None:
+        if not self._timer.isActive():
+            self._timer.start()
+
+    def _refresh(self) -> None:
+        session, painter = self.session, self.painter
+        if session.is_closed:
+            return
+        painted = session.current
+        has_strokes = painted is not None and painted.strokes is not None
+        self.start.setVisible(painted is not None and not has_strokes)
+        for widget in (self.rows, self.add_class, self.take_over, self.train):
+            widget.setEnabled(has_strokes)
+        is_stack = painted is not None and painted.image.limits[0] * painted.image.n_times > 1
+        self.uncertain_stack.setVisible(is_stack)
+        for widget in (self.uncertain, self.uncertain_stack):
+            widget.setEnabled(session.classifier is not None)
+        title = self._editor.undo_title
+        self.undo.setEnabled(title is not None)
+        self.undo.setToolTip(f"Undo: {title}" if title else "No change of classes to undo")
+        self.rows.show_counts(painted_counts(session))
+        self.show_buttons.refresh()
+        self.quality.refresh()
+        self.loading.setVisible(not painter.loaded)
+        busy = painter.busy and painter.loaded
+        self.advice.setText(self._said or next_step(session, loaded=painter.loaded, busy=busy))
+
+
+def _row(*widgets: QWidget) -> QHBoxLayout:
+    row = QHBoxLayout()
+    row.setSpacing(6)
+    for widget in widgets:
+        row.addWidget(widget)
+    return row
+
+
+def _n_arguments(action: Callable[..., Any]) -> int:
+    """Count what an action takes: Qt's clicked brings a flag that most do not want."""
+    import inspect
+
+    return len(inspect.signature(action).parameters)
+
+
+def _describe(error: Exception) -> str:
+    return f"Something went wrong: {type(error).__name__}: {error}"
+
+
+def _notify(error: Exception) -> None:
+    """Let napari show the error too, with its traceback."""
+    from napari.utils.notifications import notification_manager
+
+    notification_manager.receive_error(type(error), error, error.__traceback__)
