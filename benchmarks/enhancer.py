@@ -226,7 +226,7 @@ def vi(boundary_map: np.ndarray, field: Field) -> float:
     """Variation of information after multicut; membrane pixels of the truth are ignored."""
     from napari_cellda.core.instances import instances_from_maps
 
-    labels = instances_from_maps(1 - boundary_map, boundary_map, method="multicut")
+    labels = instances_from_maps(None, boundary_map, method="multicut")
     truth, _ = ndimage.label(~field.truth_mask)
     return float(sum(variation_of_information(labels, truth)))
 

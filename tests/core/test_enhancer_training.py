@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from napari_cellda.core.enhancer_forests import ForestMix, Look, make_maps
+from napari_cellda.core.enhancer_params import PRESETS, EnhancerParams, enhancer_params
 from napari_cellda.core.enhancer_run import run_enhancer_training
-from napari_cellda.core.enhancer_training import PRESETS, EnhancerParams, enhancer_params
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Score, Stage, Step, run_quietly
 from napari_cellda.core.jobs import Run

@@ -6,8 +6,9 @@ import torch
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Preview, Score, Stage, Step, run_quietly
-from napari_cellda.core.jobs import Run, event_from_line, hash_input, write_safely
+from napari_cellda.core.jobs import Run, event_from_line
 from napari_cellda.core.params import BaseParams
+from napari_cellda.core.run_record import hash_input
 
 
 class Params(BaseParams):
@@ -181,18 +182,17 @@ def test_a_checkpoint_with_a_program_in_it_is_refused(run):
         run.load("last")
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_safely(path, b"old")
+def test_a_failed_checkpoint_leaves_the_old_one(run, monkeypatch):
+    run.save("last", {"step": 1, "parts": {}})
 
     def full(fd):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(UserError, match="No space left"):
-        write_safely(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(UserError, match="disk is full"):
+        run.save("last", {"step": 2, "parts": {}})
+    assert run.load("last")["step"] == 1
+    assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["last.pt"]
 
 
 def test_events_are_plain_json(run):

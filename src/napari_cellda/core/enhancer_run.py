@@ -7,13 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cellda.core.enhancer_training import (
-    EnhancerParams,
-    Preset,
-    TrainedEnhancer,
-    enhancer_params,
-    train_enhancer,
-)
+from napari_cellda.core.enhancer_params import EnhancerParams, Preset, enhancer_params
+from napari_cellda.core.enhancer_training import TrainedEnhancer, train_enhancer
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Task
 from napari_cellda.core.jobs import Run

@@ -8,11 +8,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from napari_cellda.core.augment import (
     Deformation,
@@ -21,10 +20,8 @@ from napari_cellda.core.augment import (
     disturb_maps,
     flip_and_turn,
 )
-from napari_cellda.core.enhancer_forests import ForestMix, make_maps
-from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Event, Note, Preview, Score, Stage, Step, Task
-from napari_cellda.core.jobs import write_safely
+from napari_cellda.core.enhancer_maps import MapCache, fill_cache
+from napari_cellda.core.events import Event, Note, Preview, Score, Stage, Task
 from napari_cellda.core.loop import (
     Progress,
     Stop,
@@ -44,118 +41,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_cellda.core.enhancer_params import EnhancerParams
     from napari_cellda.core.source_planes import SourcePlane
-
-Preset = Literal["cpu", "gpu", "published"]
-
-
-class EnhancerParams(ForestMix):
-    """How an enhancer is trained."""
-
-    width: int = Field(16, ge=4, le=64)
-    """Channels of the network's first level."""
-    depth: int = Field(4, ge=2, le=5)
-    """Levels of the network: how far around a pixel it looks."""
-    patch: int = Field(192, ge=32, le=1024)
-    """Side of the crops it is trained on, in pixels."""
-    batch: int = Field(8, ge=1, le=256)
-    """Crops per step."""
-    steps: int = Field(3000, ge=1, le=1_000_000)
-    """Optimisation steps."""
-    learning_rate: float = Field(2e-3, gt=0, le=1)
-    """Peak learning rate of AdamW; it falls along a cosine."""
-    weight_decay: float = Field(1e-4, ge=0, le=1)
-    """Pull of the weights towards 0."""
-    bce: float = Field(0.3, ge=0, le=10)
-    """Share of the binary cross entropy in the loss."""
-    dice: float = Field(1.0, ge=0, le=10)
-    """Share of the Dice loss, which keeps rare structures from being called background."""
-    noise: float = Field(0.2, ge=0, le=1)
-    """Largest standard deviation of the noise added to maps in training."""
-    contrast: float = Field(0.6, ge=0, le=3)
-    """How much maps are made surer or vaguer in training."""
-    rotation: float = Field(20.0, ge=0, le=180)
-    """Largest rotation of a crop in degrees, besides quarter turns and flips."""
-    zoom: float = Field(1.3, ge=1, le=4)
-    """Largest magnification of a crop in training, and reduction by as much."""
-    validate_every: int = Field(250, ge=1)
-    """Steps between two validations."""
-    validation_share: float = Field(0.2, gt=0, lt=1)
-    """Share of the planes (the last by name) kept for choosing the checkpoint."""
-
-    id: str = Field("enhancer", pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    """Name of the package, in small letters without spaces."""
-    shows: str = "structure"
-    """What the source shows, e.g. nuclei; enhancers warn when they are used on something else."""
-    licence: str = "CC-BY-4.0"
-    """Licence of the package, as an SPDX name; the source's licence decides what is allowed."""
-    attribution: str = ""
-    """Who made the source, and under which terms; shown on the model's card."""
-    doi: str = ""
-    """DOI of the source, e.g. 10.1038/s41592-019-0612-7."""
-
-    @property
-    def mix(self) -> ForestMix:
-        """The part that decides which forests there are."""
-        return ForestMix(**self.model_dump(include=set(ForestMix.model_fields)))
-
-
-PRESETS: dict[Preset, dict[str, Any]] = {
-    "cpu": {},
-    "gpu": {
-        "forests": 256,
-        "maps_per_forest": 8,
-        "map_size": 512,
-        "width": 32,
-        "patch": 256,
-        "batch": 16,
-        "steps": 12_000,
-        "learning_rate": 1e-3,
-        "validate_every": 500,
-    },
-    # As in the paper, with BatchNorm for its GroupNorm (tiles would show) and batches to feed it.
-    "published": {
-        "forests": 500,
-        "maps_per_forest": 10,
-        "map_size": 768,
-        "stroke_share": 0.0,
-        "worst_tile_share": 0.0,
-        "ilastik_share": 0.0,
-        "spoiled_share": 0.0,
-        "rescaled_share": 0.0,
-        "width": 64,
-        "patch": 512,
-        "batch": 4,
-        "steps": 100_000,
-        "learning_rate": 2e-4,
-        "weight_decay": 1e-5,
-        "bce": 1.0,
-        "dice": 0.0,
-        "validate_every": 1000,
-    },
-}
-
-
-def enhancer_params(
-    preset: Preset = "cpu", overrides: dict[str, Any] | None = None
-) -> EnhancerParams:
-    """Return a preset's settings with some of them replaced.
-
-    Raises
-    ------
-    UserError
-        If there is no such preset or setting, or a value is out of its range.
-    """
-    from pydantic import ValidationError
-
-    if preset not in PRESETS:
-        raise UserError(f"There is no preset '{preset}'; expected one of {', '.join(PRESETS)}.")
-    try:
-        return EnhancerParams.model_validate({**PRESETS[preset], **(overrides or {})})
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"Setting '{name}' = {first['input']!r}: {first['msg'].lower()}.") from None
 
 
 @dataclass(frozen=True)
@@ -219,9 +106,9 @@ def train_enhancer(
             f"There are only {len(planes)} annotated planes, so the checkpoint is chosen on planes "
             "that training saw too: scores will look better than they are."
         )
-    yield from _fill_cache(training, validation, params, maps_folder, seed, stop, threads)
-    maps = _MapCache.open(maps_folder, "train")
-    held_out = _MapCache.open(maps_folder, "validation")
+    yield from fill_cache(training, validation, params.mix, maps_folder, seed, stop, threads)
+    maps = MapCache.open(maps_folder, "train")
+    held_out = MapCache.open(maps_folder, "validation")
     n_outputs = len(planes[0].outputs)
     trainer = _Trainer(maps, held_out, n_outputs, planes[0].outputs, params, seed, device)
     yield Stage("Train the enhancer", params.steps)
@@ -248,84 +135,13 @@ SELECT = "validation dice"
 """Name of the score that chooses the checkpoint."""
 
 
-def _fill_cache(
-    training: list[SourcePlane],
-    validation: list[SourcePlane],
-    params: EnhancerParams,
-    folder: Path,
-    seed: int,
-    stop: Stop,
-    threads: int | None,
-) -> Task[None]:
-    """Make the maps that are not there yet; each forest is a function of the seed and its index."""
-    folder.mkdir(parents=True, exist_ok=True)
-    jobs = [("validation", i) for i in range(params.validation_forests)]
-    jobs += [("train", i) for i in range(params.forests)]
-    yield Stage("Train forests and predict with them", len(jobs))
-    for done, (kind, index) in enumerate(jobs, 1):
-        path = folder / f"{kind}_{index:05d}.npy"
-        if not path.exists():
-            if stop():
-                return
-            rng = np.random.default_rng([seed, kind == "validation", index])
-            if kind == "train":
-                made = make_maps(training, training, params.mix, rng, threads=threads)
-            else:
-                made = make_maps(
-                    training, validation, params.mix, rng, style="strokes", threads=threads
-                )
-            write_safely(path, _as_npy(made))
-        yield Step(done)
-
-
-def _as_npy(array: NDArray[np.uint8]) -> bytes:
-    from io import BytesIO
-
-    file = BytesIO()
-    np.save(file, array, allow_pickle=False)
-    return file.getvalue()
-
-
-@dataclass(frozen=True)
-class _MapCache:
-    """The maps of many forests, memory-mapped; each (N, 2, S, S) uint8."""
-
-    forests: tuple[NDArray[np.uint8], ...]
-
-    @classmethod
-    def open(cls, folder: Path, kind: str) -> _MapCache:
-        paths = sorted(folder.glob(f"{kind}_*.npy"))
-        if not paths:
-            raise UserError("The run was stopped before the first forest was ready.")
-        return cls(tuple(np.load(path, mmap_mode="r", allow_pickle=False) for path in paths))
-
-    def crop(self, side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-        """Cut (2, side, side) out of a random map, half of the time around foreground."""
-        forest = self.forests[rng.integers(len(self.forests))]
-        pair = forest[rng.integers(len(forest))]
-        size, side = pair.shape[-1], min(side, pair.shape[-1])
-        corner = rng.integers(size - side + 1, size=2)
-        if rng.random() < 0.5:
-            spots = np.flatnonzero(pair[1])
-            if len(spots):
-                spot = np.unravel_index(spots[rng.integers(len(spots))], pair[1].shape)
-                corner = np.clip(np.array(spot) - side // 2, 0, size - side)
-        return np.asarray(pair[:, corner[0] : corner[0] + side, corner[1] : corner[1] + side])
-
-    def histogram(self) -> tuple[float, ...]:
-        """Shares of ten equal bins of the map values, from every forest."""
-        counts = sum(np.bincount(f[:, 0].ravel(), minlength=256) for f in self.forests)
-        bins = np.add.reduceat(counts, np.round(np.arange(10) * 25.6).astype(int))
-        return tuple(float(round(share, 4)) for share in bins / bins.sum())
-
-
 class _Trainer:
     """The network, its optimiser, and one step."""
 
     def __init__(
         self,
-        maps: _MapCache,
-        held_out: _MapCache,
+        maps: MapCache,
+        held_out: MapCache,
         n_outputs: int,
         outputs: tuple[str, ...],
         params: EnhancerParams,
@@ -373,7 +189,8 @@ class _Trainer:
         scores = self.scores()
         value = float(np.mean([scores[f"enhanced {name}"] for name in self.outputs]))
         yield Score(SELECT, value, index + 1)
-        yield Score("validation dice of the forests", scores["forest"], index + 1)
+        for name, score in scores.items():
+            yield Score(f"dice, {name}", score, index + 1)
         pair = self.held_out.forests[0][0]
         enhanced = self._enhance(pair[None, 0])[0]
         yield Preview(

@@ -9,57 +9,35 @@ folder (and the inputs) has the whole run.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import os
 import time
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
+from napari_cellda.core.atomic import write_atomically
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Note, Preview, Score, Stage, Step, Task
-from napari_cellda.core.params import BaseParams
+from napari_cellda.core.run_record import (
+    FORMAT,
+    RunInput,
+    RunRecord,
+    hash_input,
+    installed_versions,
+    portable_path,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Mapping
+
+    from napari_cellda.core.params import BaseParams
 
 T = TypeVar("T")
 State = Literal["running", "done", "stopped", "failed"]
-
-FORMAT = 1
-
-
-class RunInput(BaseParams):
-    """One file or folder that a run reads."""
-
-    role: str
-    """What it is for, e.g. "images"."""
-    path: str
-    """Relative to the run's folder when inside it, else absolute."""
-    hash: str
-    """Of the content and the names of the files below it."""
-
-
-class RunRecord(BaseParams):
-    """What ``run.yaml`` says."""
-
-    format: int = FORMAT
-    method: str
-    """Its name on the command line, e.g. "enhancer train"."""
-    params: dict[str, Any]
-    """The method's settings, complete."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Choices of this run beside the method's settings, e.g. which channels."""
-    inputs: tuple[RunInput, ...]
-    seed: int
-    versions: dict[str, str]
-    """Of this package and the libraries that decide the result."""
-    command: str = ""
-    """The command that does it all again."""
 
 
 class Run:
@@ -132,16 +110,17 @@ class Run:
             params=params.model_dump(mode="json"),
             options=dict(options or {}),
             inputs=tuple(
-                RunInput(role=role, path=_portable(path, folder), hash=hash_input(path))
+                RunInput(role=role, path=portable_path(path, folder), hash=hash_input(path))
                 for role, path in inputs.items()
             ),
             seed=seed,
-            versions=_versions(),
+            versions=installed_versions(),
             command=command,
         )
         folder.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(record.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        write_safely(folder / "run.yaml", text.encode())
+        with write_atomically(folder / "run.yaml") as aside:
+            aside.write_text(text, encoding="utf-8")
         return cls(folder)
 
     @property
@@ -190,10 +169,11 @@ class Run:
         """
         import torch
 
-        folder = self.folder / "checkpoints"
-        folder.mkdir(exist_ok=True)
-        state = {**state, "log_bytes": self._log_bytes()}
-        _replace(folder / f"{name}.pt", lambda aside: torch.save(state, aside))
+        # By way of memory, so that a full disk is an OSError instead of torch's RuntimeError.
+        content = BytesIO()
+        torch.save({**state, "log_bytes": self._log_bytes()}, content)
+        with write_atomically(self.folder / "checkpoints" / f"{name}.pt") as aside:
+            aside.write_bytes(content.getbuffer())
 
     def load(self, name: str) -> dict[str, Any] | None:
         """Read a checkpoint; None when there is none.
@@ -319,71 +299,6 @@ def event_from_line(line: Mapping[str, Any]) -> Event | None:
         return None
     names = {f.name for f in dataclasses.fields(kind)}
     return kind(**{key: value for key, value in line.items() if key in names})
-
-
-def hash_input(path: Path) -> str:
-    """Hash a file, or a folder's files with their names below it.
-
-    Raises
-    ------
-    UserError
-        If there is nothing at `path`.
-    """
-    path = Path(path)
-    if path.is_file():
-        return _digest([(path.name, path)])
-    if not path.is_dir():
-        raise UserError(f"There is no file or folder '{path}'.")
-    below = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-    return _digest((p.relative_to(path).as_posix(), p) for p in below)
-
-
-def _digest(files: Iterable[tuple[str, Path]]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for name, path in files:
-        digest.update(name.encode() + b"\0")
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        digest.update(b"\0")
-    return digest.hexdigest()
-
-
-def write_safely(path: Path, content: bytes) -> None:
-    """Write a file aside, sync it, and put it in place: never half a file."""
-    _replace(path, lambda aside: aside.write_bytes(content))
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(aside)
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except OSError as error:
-        raise UserError(f"Cannot write '{path}': {error.strerror or error}.") from error
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _portable(path: Path, folder: Path) -> str:
-    """Return a path relative to the run when it lies inside, else absolute."""
-    path, folder = Path(path).resolve(), folder.resolve()
-    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
-
-
-def _versions() -> dict[str, str]:
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {"python": platform.python_version()}
-    for name in ("napari-cellda", "numpy", "torch", "scikit-learn", "bioimage-cpp"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
 
 
 def _short(error: BaseException) -> str:
