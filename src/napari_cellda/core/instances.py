@@ -27,7 +27,7 @@ class InstanceParams(BaseParams):
     """Foreground begins above this probability."""
     boundary_threshold: float = Field(0.4, gt=0, lt=1)
     """multicut: boundaries begin above this probability."""
-    waist: float = Field(1.0, ge=0)
+    waist: float = Field(0.75, ge=0)
     """distance: how much narrower, in pixels of radius, a waist must be than what it joins, to be
     cut. Larger values split less."""
     smoothing: float = Field(2.0, ge=0)

@@ -55,8 +55,10 @@ class Normalisation(BaseParams):
             )
         shape = (-1,) + (1,) * (block.ndim - 1)
         with np.errstate(invalid="ignore", over="ignore"):
-            offset = np.reshape(self.offset, shape).astype(np.float32)
+            exact = np.reshape(self.offset, shape)
+            offset = exact.astype(np.float32)
             scaled: np.ndarray = np.subtract(block, offset).astype(np.float32, copy=False)
+            scaled -= (exact - offset).astype(np.float32)  # matters for a narrow range far from 0
             scaled *= np.reshape(self.factor, shape).astype(np.float32)
         scaled[~np.isfinite(scaled)] = 0
         return scaled

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
+import struct
 import weakref
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.readers import Found
-from napari_cellda.core.units import METRES, standard_unit
+from napari_cellda.core.tiff_scale import pixel_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +45,15 @@ def read_tiff(path: Path) -> Found:
     """
     import tifffile
 
-    damage = (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError, TypeError)
+    damage = (
+        tifffile.TiffFileError,
+        OSError,
+        ValueError,
+        IndexError,
+        KeyError,
+        TypeError,
+        struct.error,
+    )
     try:
         tif = tifffile.TiffFile(path)
     except damage as error:
@@ -67,35 +76,53 @@ class Keeper:
 
 def describe(tif: TiffFile, path: Path, keeper: Keeper) -> Found:
     """Find the array, axes and pixel size of an open file."""
+    check_chain(tif, path)
     stack = equal_series(tif)
-    first = stack[0]
     for series in stack:
         check_complete(series, path)
-    letters = first.get_axes(True)
+    first, letters = stack[0], stack[0].get_axes(True)
     if len(stack) > 1:
         arrays, letters = [stack_series(tif, stack, keeper)], "I" + letters
     else:
         arrays = open_series(tif, first, keeper)
-    axes = name_axes(letters, path)
+    colour = Colour.of(first)
+    if colour is Colour.GUESSED:
+        letters = letters.replace("S", "I")
     size, unit = pixel_size(tif)
-    photometric, samples = int(first.keyframe.photometric), samples_in(first)
-    extras = [int(extra) for extra in first.keyframe.extrasamples]
     return Found(
         arrays[0],
-        axes,
+        name_axes(letters, path),
         size,
         unit,
         tuple(arrays[1:]),
-        rgb=photometric in COLOUR and samples in (3, 4),
-        alpha=photometric not in COLOUR and samples == 2 and extras[-1:] in ([1], [2]),
-        planar="S" in letters and letters.index("S") < letters.index("Y"),
+        rgb=colour in (Colour.RGB, Colour.PLANAR),
+        alpha=colour is Colour.GREY_ALPHA,
+        planar=colour is Colour.PLANAR,
     )
 
 
-def samples_in(series: TiffPageSeries) -> int:
-    """Return how many samples (colours and alpha) each pixel has."""
-    sizes = dict(zip(series.get_axes(True), series.get_shape(True), strict=True))
-    return int(sizes.get("S", 1))
+class Colour(Enum):
+    """What the samples of a pixel are."""
+
+    NONE = 0
+    RGB = 1
+    PLANAR = 2
+    """RGB, plane after plane: possibly a guess of the writer."""
+    GREY_ALPHA = 3
+    GUESSED = 4
+    """Plane after plane of a type that colours do not have: a stack taken for RGB."""
+
+    @classmethod
+    def of(cls, series: TiffPageSeries) -> Colour:
+        """Tell from a series' metadata."""
+        letters, page = series.get_axes(True), series.keyframe
+        samples = dict(zip(letters, series.get_shape(True), strict=True)).get("S", 1)
+        if int(page.photometric) in COLOUR and samples in (3, 4):
+            if letters.index("S") > letters.index("Y"):
+                return cls.RGB
+            return cls.PLANAR if series.dtype.name in ("uint8", "uint16") else cls.GUESSED
+        extras = [int(extra) for extra in page.extrasamples]
+        return cls.GREY_ALPHA if samples == 2 and extras and extras[-1] in ALPHA else cls.NONE
 
 
 def equal_series(tif: TiffFile) -> list[TiffPageSeries]:
@@ -104,6 +131,23 @@ def equal_series(tif: TiffFile) -> list[TiffPageSeries]:
     plain = first.kind in ("shaped", "generic", "uniform") and first.get_axes(True) == "YX"
     same = all(s.shape == first.shape and s.dtype == first.dtype for s in others)
     return [first, *others] if plain and same else [first]
+
+
+def check_chain(tif: TiffFile, path: Path) -> None:
+    """Raise a UserError if the directory of a further page lies beyond the end of the file.
+
+    tifffile would leave out that page and all after it.
+    """
+    form, file = tif.tiff, tif.filehandle
+    last = tif.pages[len(tif.pages) - 1].offset
+    file.seek(last)
+    (n_tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+    file.seek(last + form.tagnosize + n_tags * form.tagsize)
+    (following,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+    if following >= file.size:
+        raise UserError(
+            f"'{path}' is truncated: it has {file.size} bytes, but goes on at {following}."
+        )
 
 
 def check_complete(series: TiffPageSeries, path: Path) -> None:
@@ -162,55 +206,3 @@ def name_axes(letters: str, path: Path) -> str:
             f"'{path}' has the axes '{letters.lower()}'; expected time, channel, z, y, x at most."
         )
     return axes
-
-
-def pixel_size(tif: TiffFile) -> tuple[tuple[float, float, float], str]:
-    """Return the (z, y, x) pixel size and its unit; ones and "pixel" when the file tells none.
-
-    The resolution tag alone is not believed: most writers leave the printer's 72 dots per inch.
-    """
-    if tif.is_ome and tif.ome_metadata:
-        return ome_pixel_size(tif.ome_metadata)
-    if tif.is_imagej and tif.imagej_metadata:
-        return imagej_pixel_size(tif)
-    return (1.0, 1.0, 1.0), "pixel"
-
-
-def ome_pixel_size(xml: str) -> tuple[tuple[float, float, float], str]:
-    """Read the physical sizes of the first image; y and z are converted to the unit of x."""
-    import tifffile
-
-    images = tifffile.xml2dict(xml).get("OME", {}).get("Image", {})
-    pixels = (images[0] if isinstance(images, list) else images).get("Pixels", {})
-    unit = standard_unit(pixels.get("PhysicalSizeXUnit", "µm"))
-    if "PhysicalSizeX" not in pixels or unit == "pixel":
-        return (1.0, 1.0, 1.0), "pixel"
-
-    def size(axis: str) -> float:
-        value = pixels.get(f"PhysicalSize{axis}", pixels["PhysicalSizeX"] if axis == "Y" else 1.0)
-        own = standard_unit(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-        return sound(float(value) * METRES.get(own, METRES[unit]) / METRES[unit])
-
-    return (size("Z"), size("Y"), size("X")), unit
-
-
-def imagej_pixel_size(tif: TiffFile) -> tuple[tuple[float, float, float], str]:
-    """Read ImageJ's unit, slice spacing and resolution (pixels per unit)."""
-    metadata = tif.imagej_metadata or {}
-    unit = standard_unit(str(metadata.get("unit", "")))
-    if unit == "pixel":
-        return (1.0, 1.0, 1.0), "pixel"
-
-    tags = tif.pages.first.tags
-
-    def size(axis: str) -> float:
-        tag = tags.get(f"{axis}Resolution")
-        count, length = tag.value if tag is not None else (1, 1)
-        return sound(length / count if count else 1.0)
-
-    return (sound(float(metadata.get("spacing", 1.0))), size("Y"), size("X")), unit
-
-
-def sound(size: float) -> float:
-    """Return a pixel size, or 1 where a file gives nonsense."""
-    return abs(size) if math.isfinite(size) and size else 1.0
