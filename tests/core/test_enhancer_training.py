@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from napari_cellda.core.enhancer_forests import ForestMix, Look, make_maps
+from napari_cellda.core.enhancer_maps import MapCache, map_contrast
 from napari_cellda.core.enhancer_params import PRESETS, EnhancerParams, enhancer_params
 from napari_cellda.core.enhancer_run import run_enhancer_training
 from napari_cellda.core.errors import UserError
@@ -172,6 +173,33 @@ def test_maps_are_a_function_of_the_generator(source):
     )
     assert np.array_equal(one, two)
     assert not np.array_equal(one, other)
+
+
+def test_forests_that_learned_nothing_are_left_out(tmp_path):
+    truth = np.zeros((2, 1, 8, 8), np.uint8)
+    truth[..., 4:] = 1
+    good, blind = truth * 200, np.full_like(truth, 120)
+    for index, maps in enumerate((good, blind, good)):
+        np.save(tmp_path / f"train_{index:05d}.npy", np.concatenate([maps, truth], axis=1))
+    assert map_contrast(np.concatenate([good, truth], axis=1)) == pytest.approx(200 / 255)
+    cache = MapCache.open(tmp_path, "train")
+    assert len(cache.forests) == 2
+    assert sum(cache.histogram()) == pytest.approx(1)
+    assert cache.histogram()[0] == cache.histogram()[7] == 0.5
+    for path in sorted(tmp_path.glob("train_*"))[::2]:
+        path.unlink()
+    assert len(MapCache.open(tmp_path, "train").forests) == 1
+
+
+def test_crops_hold_what_was_cached(tmp_path):
+    rng = np.random.default_rng(0)
+    forest = rng.integers(0, 256, (3, 2, 20, 20)).astype(np.uint8)
+    np.save(tmp_path / "validation_00000.npy", forest)
+    cache = MapCache.open(tmp_path, "validation")
+    crop = cache.crop(6, np.random.default_rng(5))
+    windows = np.lib.stride_tricks.sliding_window_view(forest, (6, 6), axis=(2, 3))
+    assert (windows.transpose(0, 2, 3, 1, 4, 5) == crop).all(axis=(3, 4, 5)).any()
+    assert cache.crop(500, rng).shape == (2, 20, 20)
 
 
 def test_a_look_rescales_image_and_truth_together():

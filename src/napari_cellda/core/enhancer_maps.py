@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from napari_cellda.core.source_planes import SourcePlane
 
 
+LEAST_CONTRAST = 0.1
+"""A forest is of use when its map is at least this much higher on the structure than beside it."""
+
+
 def fill_cache(
     training: list[SourcePlane],
     validation: list[SourcePlane],
@@ -68,6 +72,14 @@ def fill_cache(
         yield Step(done)
 
 
+def map_contrast(forest: NDArray[np.uint8]) -> float:
+    """Return how much higher a forest's maps (N, 2, S, S) are on the structure than beside it."""
+    on, values = (forest[:, 1] & 1).astype(bool), forest[:, 0]
+    if on.all() or not on.any():
+        return 0.0
+    return float(values[on].mean() - values[~on].mean()) / 255
+
+
 @dataclass(frozen=True)
 class MapCache:
     """The maps of many forests, memory-mapped; each (N, 2, S, S) uint8."""
@@ -76,11 +88,17 @@ class MapCache:
 
     @classmethod
     def open(cls, folder: Path, kind: str) -> MapCache:
-        """Open the maps of one kind, "train" or "validation"."""
+        """Open the maps of one kind, "train" or "validation".
+
+        Forests that cannot tell the structure from its surroundings are left out: nobody would go
+        on with such a map, and all it teaches is to answer "background".
+        """
         paths = sorted(folder.glob(f"{kind}_*.npy"))
         if not paths:
             raise UserError("The run was stopped before the first forest was ready.")
-        return cls(tuple(np.load(path, mmap_mode="r", allow_pickle=False) for path in paths))
+        forests = [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths]
+        useful = [forest for forest in forests if map_contrast(forest) >= LEAST_CONTRAST]
+        return cls(tuple(useful or forests))
 
     def crop(self, side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
         """Cut (2, side, side) out of a random map, half of the time around foreground."""
