@@ -81,6 +81,10 @@ class FeatureSpec(BaseParams):
     `ilastik` are ilastik's 37 filters, 49 channels in 2D [1]_; `compact` are torch-em's 28 channels
     and `s2d` the 44 channels of the shallow-to-deep paper [2]_. Scales are in pixels.
 
+    The structure tensor takes its derivatives at the inner scale s and averages their products at
+    the outer scale. ilastik asks for 0.5 s outside; builds of its library fastfilters have been
+    seen to swap the two. Here they are as asked for.
+
     References
     ----------
     .. [1] Berg et al., "ilastik: interactive machine learning for (bio)image analysis", Nature

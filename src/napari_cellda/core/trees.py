@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
-import zipfile
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -16,14 +11,16 @@ import numpy as np
 from napari_cellda.core.errors import UserError
 
 if TYPE_CHECKING:
+    import os
+
     from numpy.typing import NDArray
 
     from napari_cellda.core.traversal import Layout
 
 MAX_CLASSES = 8
+MAX_FEATURES = 2**20
 MAX_TREES = 2000
 """More would make the fixed point sums of prediction coarser than one in a million."""
-FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,31 +118,10 @@ class Forest:
         )
 
     def save(self, target: str | os.PathLike[str] | BinaryIO) -> None:
-        """Write the forest as npz, without pickle; a file is complete or not there."""
-        if not isinstance(target, (str, os.PathLike)):
-            self._write(target)
-            return
-        path = Path(target)
-        handle, temporary = tempfile.mkstemp(prefix=path.name, suffix=".tmp", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                self._write(file)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        """Write the forest as npz, without pickle; a path is written whole or not at all."""
+        from napari_cellda.core.forest_file import save_forest
 
-    def _write(self, file: BinaryIO) -> None:
-        about = {
-            "format": "napari-cellda forest",
-            "version": FORMAT_VERSION,
-            "n_features": self.n_features,
-            "feature_names": self.feature_names,
-            "oob_score": self.oob_score,
-        }
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
-        text = np.frombuffer(json.dumps(about).encode(), np.uint8)
-        np.savez_compressed(file, allow_pickle=False, about=text, **arrays)
+        save_forest(self, target)
 
     @classmethod
     def load(cls, source: str | os.PathLike[str] | BinaryIO) -> Forest:
@@ -156,42 +132,12 @@ class Forest:
         UserError
             If it is no such file, was cut short, is of a newer version or is not a sound forest.
         """
-        named = isinstance(source, (str, os.PathLike))
-        name = Path(source).name if named else "forest.npz"  # type: ignore[arg-type]
-        try:
-            with np.load(source, allow_pickle=False) as file:
-                about = json.loads(bytes(file["about"]))
-                arrays = {key: file[key] for key in _ARRAYS}
-            if about["format"] != "napari-cellda forest":
-                raise ValueError(about["format"])
-            if about["version"] > FORMAT_VERSION:
-                raise UserError(
-                    f"The forest {name} has format version {about['version']}; this napari-cellda "
-                    f"reads up to {FORMAT_VERSION}: please update it."
-                )
-            return cls(
-                **arrays,
-                n_features=int(about["n_features"]),
-                feature_names=tuple(str(n) for n in about["feature_names"]),
-                oob_score=None if about["oob_score"] is None else float(about["oob_score"]),
-            )
-        except FileNotFoundError:
-            raise UserError(f"There is no forest {source}.") from None
-        except UserError as error:
-            raise UserError(f"The forest {name} cannot be used. {error}") from None
-        except (
-            ValueError,
-            TypeError,
-            KeyError,
-            AttributeError,
-            OSError,
-            EOFError,
-            zipfile.BadZipFile,
-        ) as error:
-            raise UserError(f"{name} is not a forest saved by napari-cellda ({error}).") from None
+        from napari_cellda.core.forest_file import load_forest
+
+        return load_forest(source)
 
 
-_ARRAYS = {
+ARRAYS = {
     "feature": ("int32", 1),
     "threshold": ("float32", 1),
     "children": ("int32", 2),
@@ -210,11 +156,13 @@ def _require(sound: bool | np.bool_, what: str) -> None:
 
 def _check(forest: Forest) -> None:
     """Refuse arrays that prediction could not walk safely and to an end."""
-    for name, (dtype, ndim) in _ARRAYS.items():
+    for name, (dtype, ndim) in ARRAYS.items():
         array = getattr(forest, name)
         _require(array.dtype == dtype and array.ndim == ndim, f"{name} is not {dtype} {ndim}D")
     n_nodes, n_leaves = len(forest.feature), len(forest.leaves)
-    nodes, leaves = forest.node_starts, forest.leaf_starts
+    # In int64, where neither differences nor complements overflow.
+    nodes, leaves = (a.astype(np.int64) for a in (forest.node_starts, forest.leaf_starts))
+    _require(0 < forest.n_features <= MAX_FEATURES, f"not between 1 and {MAX_FEATURES} features")
     _require(len(forest.threshold) == n_nodes, "not one threshold per branching")
     _require(forest.children.shape == (n_nodes, 2), "not two children per branching")
     _require(1 < len(nodes) <= MAX_TREES + 1, f"not between 1 and {MAX_TREES} trees")
@@ -239,7 +187,7 @@ def _check(forest: Forest) -> None:
 
 
 def _check_children(
-    children: NDArray[np.int32], nodes: NDArray[np.int32], leaves: NDArray[np.int32]
+    children: NDArray[np.int32], nodes: NDArray[np.int64], leaves: NDArray[np.int64]
 ) -> None:
     """Every branching but the roots, and every leaf, hangs on one earlier branching of its tree."""
     tree = np.repeat(np.arange(len(nodes) - 1), np.diff(nodes))[:, None]
@@ -247,7 +195,6 @@ def _check_children(
     inner = children >= 0
     _require(np.where(inner, children > own, True).all(), "a branching leads back")
     _require(np.where(inner, children < nodes[tree + 1], True).all(), "a branching leaves its tree")
-    # In int64, for ~ of the smallest int32 does not fit an index.
     leaf = ~children.astype(np.int64)
     within = (leaf >= leaves[tree]) & (leaf < leaves[tree + 1])
     _require(np.where(inner, True, within).all(), "a leaf of another tree")
