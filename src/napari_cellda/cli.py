@@ -41,7 +41,7 @@ Images = Annotated[
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
 Channels = Annotated[
-    str | None, typer.Option(help="`grey`, `all`, or channel indices such as `0,2`.")
+    str | None, typer.Option(help="`grey`, `all`, or channel indices such as `0,2`. A forest takes all unless told.")
 ]
 Instances = Annotated[bool, typer.Option("--instances", help="Also separate objects.")]
 FORMATS = ("tif", "ome-zarr")
@@ -121,7 +121,7 @@ def classify(
 
     job = ClassifyJob(
         features=features,
-        channels=parse_channels(channels) or "grey",
+        channels=parse_channels(channels) or "all",
         enhancer=enhancer,
         enhanced_class=enhancer_class,
         instances=instances,

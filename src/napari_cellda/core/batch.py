@@ -51,7 +51,7 @@ class ClassifyJob:
     """What to do with the images, the same for each."""
 
     features: str = "ilastik"
-    channels: Channels = "grey"
+    channels: Channels = "all"
     enhancer: str | None = None
     """Bundled or bioimage.io id, or a path; None leaves the forest's map as it is."""
     enhanced_class: int = 1
