@@ -7,22 +7,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_cellda.core.enhancer_tiles import tile_axes
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.modelzoo.model import Model, open_model
-from napari_cellda.core.network_tiles import Span, TileAxis, cut_axis
-from napari_cellda.core.tiles import Region, reflect_pad, whole
+from napari_cellda.core.modelzoo.probe import made_up_map
+from napari_cellda.core.network_tiles import Span, cut_axis
+from napari_cellda.core.tiles import Region, Spot, reflect_pad, whole
+from napari_cellda.core.zoom import Zoom
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from napari_cellda.core.modelzoo.card import ModelCard
     from napari_cellda.core.modelzoo.model import Consent
+    from napari_cellda.core.zoom import ReadMap
 
-    ReadMap = Callable[[Region], np.ndarray]
-
-MAX_TILE_2D = 1024
-MAX_TILE_3D = (64, 256, 256)
+FLAT_RANGE = 0.3
+"""A forest's map with a smaller range is never stretched: noise would become objects."""
 
 
 def _never() -> bool:
@@ -37,6 +39,15 @@ class Enhancer:
     model : Model
         One input channel.
 
+    Raises
+    ------
+    UserError
+        If the model takes another number of channels.
+
+    Notes
+    -----
+    All methods may be called from any thread.
+
     References
     ----------
     .. [1] Matskevych, Wolny, Pape, Kreshuk, "From shallow to deep: exploiting feature-based
@@ -45,17 +56,20 @@ class Enhancer:
     """
 
     def __init__(self, model: Model) -> None:
-        self.model = model
-        if self.card.n_inputs != 1:
+        if model.card.n_inputs != 1:
             raise UserError(
-                f"{self.card.name} takes {self.card.n_inputs} channels; an enhancer takes one, the "
-                "forest's map of a class."
+                f"{model.card.name} takes {model.card.n_inputs} channels; an enhancer takes one, "
+                "the forest's map of a class."
             )
+        self.model = model
+        self._axes = tile_axes(model)
 
     @classmethod
-    def open(cls, source: str | Path, *, consent: Consent = False) -> Enhancer:
+    def open(
+        cls, source: str | Path, *, consent: Consent = False, trusted: Collection[str] = ()
+    ) -> Enhancer:
         """Open an enhancer from wherever `open_model` can open it."""
-        return cls(open_model(source, consent=consent))
+        return cls(open_model(source, consent=consent, trusted=trusted))
 
     @property
     def card(self) -> ModelCard:
@@ -65,7 +79,7 @@ class Enhancer:
     @property
     def halo(self) -> int:
         """Pixels around a region that its enhanced map depends on, the largest over the axes."""
-        return max(max(self.card.halo), max(self.card.receptive_field or (0,)))
+        return max(axis.reach for axis in self._axes)
 
     def enhance(self, map_block: np.ndarray) -> np.ndarray:
         """Enhance a map that is in memory, as an image of its own.
@@ -89,7 +103,7 @@ class Enhancer:
         self,
         read_forest_map: ReadMap,
         region: Region,
-        limits: tuple[int, int, int],
+        limits: Spot,
         *,
         scale_range: tuple[float, float] | None = None,
         rescale: float = 1.0,
@@ -100,66 +114,121 @@ class Enhancer:
         Parameters
         ----------
         read_forest_map : callable
-            Gives the (Z, Y, X) float32 map of a region inside the image.
+            Gives the (Z, Y, X) float32 map, in [0, 1], of a region inside the image. Asked for the
+            region and a halo, a tile at a time.
         region : Region
             What is wanted.
         limits : tuple of int
             Size of the image, (Z, Y, X).
         scale_range : (float, float), optional
-            The map's least and largest value over the whole image; it is stretched to [0, 1].
+            The map's least and largest value over the **whole image**; the map is stretched from
+            it to [0, 1], unless they are closer than 0.3. None, the default, leaves the map as it
+            is: enhancers are trained on maps that were not stretched, whatever their RDF says.
         rescale : float
-            Zoom applied to the map before the network and undone after it.
+            Zoom applied to the map before the network and undone after it, so that objects have
+            the size of the training's; along y and x, for a 3D enhancer along z too.
         stop : callable
             Asked before every tile.
 
         Returns
         -------
-        (K, Z, Y, X) ndarray of float32, or None
+        (K, Z, Y, X) ndarray of float32, in [0, 1], or None
             None: `stop` said so.
+
+        Raises
+        ------
+        UserError
+            If there is not enough memory for a tile.
+
+        Notes
+        -----
+        A 2D enhancer takes a stack slice by slice. At the image's border the map is reflected by
+        one step of the network. Tiles equal the whole image, up to rounding, for every network
+        without instance or group norm; for those, see `seam`.
         """
+        read = _stretched(read_forest_map, scale_range)
+        if rescale == 1.0:
+            return self._enhance_tiles(read, region, limits, stop)
+        zoom = Zoom((rescale if self.card.ndim == 3 else 1.0, rescale, rescale), limits)
+        zoomed = self._enhance_tiles(
+            lambda part: zoom.read(read, part), zoom.needed(region), zoom.zoomed_limits, stop
+        )
+        return None if zoomed is None else zoom.undo(zoomed, region)
+
+    def seam(self) -> float:
+        """Measure how much tiles may differ along their seams.
+
+        Returns
+        -------
+        float
+            0 for a network whose tiles equal the whole. Otherwise the largest difference of a
+            made-up map enhanced whole and enhanced in tiles of half its size.
+        """
+        if self.card.tiles_exactly:
+            return 0.0
+        axes = [axis for axis in self._axes if axis.core > 1]
+        whole_map = made_up_map([2 * max(axis.least, 2 * axis.step) for axis in axes])
+        halves = tuple(slice(0, n // 2) for n in whole_map.shape)
+        run = self.model.runner
+        difference = (
+            run(whole_map[None, None])[0][(..., *halves)] - run(whole_map[halves][None, None])[0]
+        )
+        inner = tuple(slice(0, -axis.reach or None) for axis in axes)
+        return float(np.abs(difference[(slice(None), *inner)]).max())
+
+    def _enhance_tiles(
+        self, read: ReadMap, region: Region, limits: Spot, stop: Callable[[], bool]
+    ) -> np.ndarray | None:
         enhanced = np.empty((self.card.n_outputs, *region.shape), np.float32)
-        axes = [
+        cuts = [
             cut_axis(part.start, part.stop, limit, axis)
-            for part, limit, axis in zip(region.slices, limits, self._axes(), strict=True)
+            for part, limit, axis in zip(region.slices, limits, self._axes, strict=True)
         ]
-        for spans in product(*axes):
+        for spans in product(*cuts):
             if stop():
                 return None
-            block = _read_block(read_forest_map, region.t, spans, limits)
+            answer = self._run(_read_block(read, region.t, spans, limits))
             core = Region(region.t, *(slice(s.core_start, s.core_stop) for s in spans))
-            inner = tuple(slice(s.core_start - s.start, s.core_stop - s.start) for s in spans)
-            enhanced[(slice(None), *core.inside(region))] = self._run(block)[(slice(None), *inner)]
+            inner = (slice(s.core_start - s.start, s.core_stop - s.start) for s in spans)
+            enhanced[(slice(None), *core.inside(region))] = answer[(slice(None), *inner)]
+        # Some published networks end without an activation, and rounding may overshoot.
+        np.clip(enhanced, 0, 1, out=enhanced)
         return enhanced
 
-    def _axes(self) -> list[TileAxis]:
-        card = self.card
-        field = card.receptive_field or (0,) * card.ndim
-        most = MAX_TILE_3D if card.ndim == 3 else (MAX_TILE_2D,) * 2
-        axes = [
-            TileAxis(step or least, least, max(halo, reach), size, step == 0, step or 0)
-            for step, least, halo, reach, size in zip(
-                card.step, card.min_shape, card.halo, field, most, strict=True
-            )
-        ]
-        return axes if card.ndim == 3 else [TileAxis(1, 1, 0, 1), *axes]
-
     def _run(self, block: np.ndarray) -> np.ndarray:
-        """Return the (K, Z, Y, X) output for one (Z, Y, X) block."""
-        if self.card.ndim == 3:
-            (volume,) = self.model.runner(block[np.newaxis, np.newaxis])
-            return np.asarray(volume)
-        planes = [self.model.runner(plane[np.newaxis, np.newaxis])[0] for plane in block]
-        return np.stack(planes, axis=1)
+        """Return the (K, Z, Y, X) answer to one (Z, Y, X) block."""
+        # 2D networks get one plane: their z axis has cores of one pixel and no halo.
+        batch = block[np.newaxis, np.newaxis] if self.card.ndim == 3 else block[np.newaxis]
+        try:
+            answer: np.ndarray = self.model.runner(batch)[0]
+        except (RuntimeError, MemoryError) as error:
+            if "alloc" not in str(error) and "memory" not in str(error):
+                raise
+            raise UserError(
+                f"There is not enough memory to run {self.card.name} on {block.shape} pixels."
+            ) from error
+        return answer if self.card.ndim == 3 else answer[:, np.newaxis]
 
 
-def _read_block(
-    read: ReadMap, t: int, spans: tuple[Span, ...], limits: tuple[int, int, int]
-) -> np.ndarray:
-    """Read one block; what lies outside the image is reflected."""
-    clipped = [slice(max(s.start, 0), min(s.stop, n)) for s, n in zip(spans, limits, strict=True)]
-    block = np.asarray(read(Region(t, *clipped)), np.float32)
-    before = [part.start - s.start for part, s in zip(clipped, spans, strict=True)]
-    after = [s.stop - part.stop for part, s in zip(clipped, spans, strict=True)]
+def _stretched(read: ReadMap, scale_range: tuple[float, float] | None) -> ReadMap:
+    """Return a reader of the map stretched from `scale_range` to [0, 1]."""
+    if scale_range is None or scale_range[1] - scale_range[0] < FLAT_RANGE:
+        return read
+    low, high = scale_range
+
+    def stretched(region: Region) -> np.ndarray:
+        stretched_map: np.ndarray = np.clip((read(region) - low) / (high - low), 0, 1)
+        return stretched_map
+
+    return stretched
+
+
+def _read_block(read: ReadMap, t: int, spans: tuple[Span, ...], limits: Spot) -> np.ndarray:
+    """Read one (Z, Y, X) block; what lies outside the image is reflected."""
+    inside = [slice(max(s.start, 0), min(s.stop, n)) for s, n in zip(spans, limits, strict=True)]
+    block = np.asarray(read(Region(t, *inside)), np.float32)
+    before = [part.start - s.start for part, s in zip(inside, spans, strict=True)]
+    after = [s.stop - part.stop for part, s in zip(inside, spans, strict=True)]
     return reflect_pad(block, before, after)
 
 
@@ -173,18 +242,23 @@ def merge_enhanced(forest_map: np.ndarray, foreground_map: np.ndarray, k: int) -
     foreground_map : (...) ndarray of float32, in [0, 1]
         Replaces class `k`.
     k : int
-        Class index, 1 is the first foreground class.
+        Class index; 1 is the first foreground class.
 
     Returns
     -------
     (K, ...) ndarray of float32
         Sum 1: the other classes share what is left in their old proportions, evenly where they
         had nothing.
+
+    Raises
+    ------
+    UserError
+        If there is no class `k`.
     """
     n_classes = len(forest_map)
     if not 0 <= k < n_classes:
         raise UserError(
-            f"Class {k} cannot be enhanced; the forest has classes 0 to {n_classes - 1}."
+            f"Class {k} cannot be enhanced; the forest has the classes 0 to {n_classes - 1}."
         )
     merged = np.array(forest_map, np.float32)
     merged[k] = 0

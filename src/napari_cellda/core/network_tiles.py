@@ -1,8 +1,9 @@
 """Cutting a region into the blocks that a network can take; integer arithmetic along one axis.
 
-A block is what the network sees; its core is what is kept. Block origins are multiples of the
-network's step, so that its poolings fall on the same pixels in every tile, and blocks end where
-the frame ends: one frame around the whole image, so that every tile sees the same border.
+A block is what the network sees; its core is what is kept of the answer. Block origins are
+multiples of the network's step, so that its poolings fall on the same pixels in every tile. Blocks
+end where the frame ends: the image and a border of reflected pixels, the same for every tile, so
+that tiles and the whole image see the same border.
 """
 
 from __future__ import annotations
@@ -15,31 +16,43 @@ class TileAxis:
     """What a network asks for along one spatial axis, in pixels."""
 
     step: int
-    """Block sizes and origins are multiples of it (0.4 and 0.5 RDFs: ``step``)."""
+    """Block sizes and origins are multiples of it."""
     least: int
-    """Smallest block (RDF: ``min``)."""
+    """Smallest block that the network takes."""
     halo: int
-    """What a block needs around its core."""
-    most: int
-    """Largest block wished for; at least one step is always kept of it."""
+    """What a core needs around itself."""
+    core: int
+    """Largest core wished for."""
+    border: int = 0
+    """Reflected pixels around the image."""
     fixed: bool = False
     """Whether only blocks of exactly `least` are taken."""
-    border: int = 0
-    """Reflected pixels around the image; fixed for the image, so that tiles equal the whole."""
+    anchored: bool = False
+    """Whether cores lie on multiples of their size and blocks are of one size: for networks whose
+    answer depends on the tile, so that the same pixel lies in the same tile whatever is asked."""
 
     @property
     def reach(self) -> int:
-        """The halo in whole steps, less where the block would not leave room for a core."""
+        """The halo in whole steps; less where a fixed block leaves no room for a core."""
         wanted = ceil_to(self.halo, self.step)
-        room = (self.largest - self.step) // 2 // self.step * self.step
-        return max(0, min(wanted, room))
+        return (
+            min(wanted, floor_to((self.least - self.step) // 2, self.step))
+            if self.fixed
+            else wanted
+        )
 
     @property
-    def largest(self) -> int:
-        """The largest block, a multiple of the step unless fixed."""
-        if self.fixed:
-            return self.least
-        return max(self.most // self.step * self.step, ceil_to(self.least, self.step))
+    def largest_core(self) -> int:
+        """The largest core in whole steps."""
+        core = self.least - 2 * self.reach if self.fixed else self.core
+        return max(self.step, floor_to(core, self.step))
+
+    @property
+    def size(self) -> int:
+        """The size that a block is lengthened to, inside its frame."""
+        if self.fixed or not self.anchored:
+            return ceil_to(self.least, self.step)
+        return max(ceil_to(self.least, self.step), self.largest_core + 2 * self.reach)
 
 
 @dataclass(frozen=True)
@@ -66,34 +79,37 @@ def cut_axis(start: int, stop: int, limit: int, axis: TileAxis) -> list[Span]:
     Returns
     -------
     list of Span
-        Blocks may stick out of the image (by reflection). Cores are as even as the step allows.
+        In order. Blocks may stick out of the image, where it is to be reflected.
     """
-    border = ceil_to(axis.border, axis.step)
-    low = -border
-    high = max(ceil_to(limit, axis.step) + border, low + ceil_to(axis.least, axis.step))
-    first, last = start // axis.step * axis.step, ceil_to(stop, axis.step)
-    core = max(axis.step, axis.largest - 2 * axis.reach)
-    if last - first + 2 * border >= high - low and high - low <= axis.largest:
-        core = last - first  # the whole frame fits one block: no halo to spare
-    n_tiles = -(-(last - first) // core)
-    size = ceil_to(-(-(last - first) // n_tiles), axis.step)
+    low = -ceil_to(axis.border, axis.step)
+    high = max(ceil_to(limit, axis.step) - low, low + ceil_to(axis.least, axis.step))
     spans = []
-    for origin in range(first, last, size):
-        end = min(origin + size, last)
-        a, b = max(origin - axis.reach, low), min(end + axis.reach, high)
-        a, b = _lengthen(a, b, low, high, axis)
-        spans.append(Span(a, b, max(origin, start), min(end, stop)))
+    for first, last in _cores(start, stop, high - low, axis):
+        a, b = max(first - axis.reach, low), min(last + axis.reach, high)
+        missing = max(0, min(axis.size, high - low) - (b - a))
+        b, a = min(b + missing, high), a - max(0, b + missing - high)
+        spans.append(Span(a, b, max(first, start), min(last, stop)))
     return spans
 
 
-def _lengthen(a: int, b: int, low: int, high: int, axis: TileAxis) -> tuple[int, int]:
-    """Lengthen a block to the least size, first towards the frame's end."""
-    missing = max(0, axis.least - (b - a))
-    missing = ceil_to(missing, axis.step)
-    after = min(missing, high - b)
-    return max(low, a - (missing - after)), b + after
+def _cores(start: int, stop: int, frame: int, axis: TileAxis) -> list[tuple[int, int]]:
+    """Return the cores, in whole steps: even ones, or those of a grid when they are anchored."""
+    first, last = floor_to(start, axis.step), ceil_to(stop, axis.step)
+    size = axis.largest_core
+    if axis.fixed and frame <= axis.least:
+        size = frame  # one block holds the image and its border
+    if axis.anchored or axis.fixed:
+        return [(low, low + size) for low in range(floor_to(first, size), last, size)]
+    n_cores = -(-(last - first) // size)
+    size = ceil_to(-(-(last - first) // n_cores), axis.step)
+    return [(low, min(low + size, last)) for low in range(first, last, size)]
 
 
 def ceil_to(value: int, step: int) -> int:
     """Round up to a multiple of `step`."""
     return -(-value // step) * step
+
+
+def floor_to(value: int, step: int) -> int:
+    """Round down to a multiple of `step`."""
+    return value // step * step

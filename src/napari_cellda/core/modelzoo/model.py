@@ -11,7 +11,7 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.modelzoo.bundled import bundled_folder
 from napari_cellda.core.modelzoo.network import OnnxRunner, Runner, TorchRunner, choose_runner
 from napari_cellda.core.modelzoo.places import file_sha256
-from napari_cellda.core.modelzoo.probe import probe_reach, settle_shape
+from napari_cellda.core.modelzoo.probe import check_shape, probe_reach, probe_shape, settle_shape
 from napari_cellda.core.modelzoo.rdf import read_card
 from napari_cellda.core.modelzoo.source import find_package
 from napari_cellda.core.modelzoo.weights import is_known, load_network, weights_path
@@ -132,14 +132,17 @@ def _open_state_dict(card: ModelCard, entry: WeightsEntry, trust: _Trust) -> Mod
     card = replace(card, weight_format=entry.format)
     if isinstance(network, UNet):
         # The RDF's minimum leaves room for a halo; this network takes a single cell.
-        card = replace(card, min_shape=network.multiples, step=network.multiples)
+        cells = 1 if network.tiles_exactly else 2  # a norm needs more than one value
+        least = tuple(cells * multiple for multiple in network.multiples)
+        card = replace(card, min_shape=least, step=network.multiples)
     if card.receptive_field is None:
         card = replace(card, receptive_field=architecture_reach(network))
     card = replace(card, tiles_exactly=bool(network.tiles_exactly))
     onnx = next((e for e in card.weights if e.format == "onnx"), None)
     onnx_path = weights_path(card, onnx) if onnx else None
     runner = choose_runner(network, card, onnx_path)
-    return Model(settle_shape(runner, card), runner, network, file_sha256(path))
+    check_shape(runner, card, probe_shape(card))
+    return Model(card, runner, network, file_sha256(path))
 
 
 def _open_onnx(card: ModelCard, entry: WeightsEntry, trust: _Trust) -> Model:

@@ -39,7 +39,7 @@ class TorchRunner:
     Parameters
     ----------
     network : torch.nn.Module
-        Copied unless it is a TorchScript; the caller's stays as it is.
+        In eval mode; stays as it is. Copied to be made fast, unless it is a TorchScript.
     sigmoid : bool
         Apply the sigmoid to what comes out.
     dtype : torch.dtype
@@ -47,7 +47,8 @@ class TorchRunner:
     device : torch.device or str
     fast : bool
         Fold batch norms into the convolutions before them and lay channels last. False is torch's
-        plain eager mode: the reference that the fast way is held against.
+        plain eager mode, on the network's own device and dtype: the reference that the fast way
+        is held against.
     """
 
     def __init__(
@@ -68,9 +69,11 @@ class TorchRunner:
         self.name = f"torch {str(dtype).removeprefix('torch.')} on {self.device.type}"
         if isinstance(network, torch.jit.ScriptModule):
             self.network: nn.Module = network.to(self.device)
+        elif fast:
+            self.network = fold_batch_norms(deepcopy(network).eval().requires_grad_(False))
+            self.network = self.network.to(self.device, dtype)
         else:
-            copy = deepcopy(network).eval().requires_grad_(False)
-            self.network = (fold_batch_norms(copy) if fast else copy).to(self.device, dtype)
+            self.network = network
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return the probabilities of `x`."""
@@ -169,9 +172,9 @@ def _faster_ways(
         yield partial(TorchRunner, network, sigmoid=sigmoid, dtype=torch.bfloat16, device="cuda")
     if device != "cpu":
         yield partial(TorchRunner, network, sigmoid=sigmoid, device=device)
-    elif has_bfloat16():
+    if device == "cpu" and has_bfloat16():
         yield partial(TorchRunner, network, sigmoid=sigmoid, dtype=torch.bfloat16)
-    elif onnx_path is not None:
+    if device == "cpu" and onnx_path is not None:
         yield partial(OnnxRunner, onnx_path, sigmoid=sigmoid)
 
 

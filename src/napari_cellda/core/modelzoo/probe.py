@@ -68,14 +68,26 @@ def settle_shape(runner: Runner, card: ModelCard) -> ModelCard:
     UserError
         If it runs on no size, or its output has another shape than the RDF says.
     """
-    larger = tuple(n + 2 * step for n, step in zip(card.min_shape, card.step, strict=True))
+    larger = tuple(n + step for n, step in zip(card.min_shape, card.step, strict=True))
     if any(card.step) and _runs(runner, card, card.min_shape) and _runs(runner, card, larger):
         return card
     sizes = SIZES_3D if card.ndim == 3 else SIZES_2D
     for size in (card.min_shape, *sizes):
         if _runs(runner, card, size):
             return replace(card, min_shape=size, step=(0,) * card.ndim)
-    raise UserError(f"{card.name} could not be run: {_complaint(runner, card, card.min_shape)}")
+    check_shape(runner, card, card.min_shape)
+    raise AssertionError("it ran, after all")
+
+
+def check_shape(runner: Runner, card: ModelCard, size: Sequence[int]) -> None:
+    """Refuse a network that does not run on a size, or gives another shape than its RDF says.
+
+    Raises
+    ------
+    UserError
+    """
+    if complaint := _complaint(runner, card, size):
+        raise UserError(f"{card.name} could not be run: {complaint}")
 
 
 def largest_difference(runner: Runner, reference: Runner, shape: Sequence[int]) -> float:

@@ -14,13 +14,13 @@ import yaml
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.modelzoo.card import ModelCard, WeightsEntry
+from napari_cellda.core.modelzoo.rdf_tensors import read_tensors
+from napari_cellda.core.structures import known_structure
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_RDF_BYTES = 2_000_000
-_AXES = {"bcyx", "bczyx"}
-_LONG_AXES = {"batch": "b", "channel": "c"}
 
 
 def is_rdf_name(name: str) -> bool:
@@ -93,19 +93,18 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _card(rdf: dict[str, Any], folder: Path, version: str) -> ModelCard:
-    read_tensors = _tensors_04 if version.startswith("0.4") else _tensors_05
-    tensors = read_tensors(*_one_input_one_output(rdf))
+    tensors = read_tensors(rdf, version)
     config = rdf.get("config") or {}
     own = config.get("cellda") or {}
-    names = tuple(own.get("output_names") or tensors.pop("channel_names") or ())
+    structure = str(own.get("structure") or known_structure(f"{rdf['name']} {_description(rdf)}"))
+    named = own.get("output_names") or tensors.pop("channel_names", None) or ()
     tensors.pop("channel_names", None)
-    if len(names) != tensors["n_outputs"]:
-        names = _default_names(tensors["n_outputs"])
+    names = _output_names([str(name) for name in named], tensors["n_outputs"], structure)
     field = own.get("receptive_field")
     return ModelCard(
         id=_id(rdf, folder),
         name=str(rdf["name"]),
-        description=str(rdf.get("description") or ""),
+        description=_description(rdf),
         authors=tuple(_name(author) for author in rdf.get("authors") or ()),
         licence=str(rdf.get("license") or ""),
         attribution="\n".join(filter(None, map(_citation, rdf.get("cite") or ()))),
@@ -115,94 +114,17 @@ def _card(rdf: dict[str, Any], folder: Path, version: str) -> ModelCard:
         format_version=version,
         kind=str(own.get("kind", "enhancer")),
         output_names=names,
+        warnings=_warnings(rdf, own, tensors),
         receptive_field=tuple(int(n) for n in field) if field else None,
         weights=tuple(
             _entry(name, entry) for name, entry in (rdf["weights"] or {}).items() if entry
         ),
-        structure=str(own.get("structure") or ""),
+        structure=structure,
         object_diameter=float(own["object_diameter"]) if own.get("object_diameter") else None,
         feature_sets=tuple(str(name) for name in own.get("feature_sets") or ()),
         training=dict(own.get("training") or {}),
         **tensors,
     )
-
-
-def _one_input_one_output(rdf: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    for side in ("inputs", "outputs"):
-        if len(rdf[side]) != 1:
-            raise UserError(
-                f"{rdf['name']} has {len(rdf[side])} {side}; one input and one output are expected."
-            )
-    return rdf["inputs"][0], rdf["outputs"][0]
-
-
-def _tensors_04(given: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
-    axes = "".join(given["axes"])
-    _check_axes(axes, "".join(result["axes"]))
-    shape = given["shape"]
-    least = list(shape["min"] if isinstance(shape, dict) else shape)
-    step = list(shape["step"]) if isinstance(shape, dict) else [0] * len(axes)
-    return {
-        "input_axes": axes,
-        "n_inputs": int(least[1]),
-        "n_outputs": _n_outputs_04(result["shape"], int(least[1])),
-        "channel_names": None,
-        "min_shape": tuple(int(n) for n in least[2:]),
-        "step": tuple(int(n) for n in step[2:]),
-        "halo": tuple(int(n) for n in (result.get("halo") or [0] * len(axes))[2:]),
-        "preprocessing": _processing(given.get("preprocessing"), "name"),
-        "sigmoid_outside": _has_sigmoid(_processing(result.get("postprocessing"), "name")),
-    }
-
-
-def _n_outputs_04(shape: Any, n_inputs: int) -> int:
-    """Return the output's channels: written out, or as input * scale + 2 * offset."""
-    if not isinstance(shape, dict):
-        return int(shape[1])
-    scale = shape["scale"][1]
-    scaled = 0.0 if scale is None else n_inputs * float(scale)
-    return round(scaled + 2 * float(shape["offset"][1]))
-
-
-def _tensors_05(given: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
-    axes = _short_axes(given["axes"])
-    _check_axes(axes, _short_axes(result["axes"]))
-    spatial = [axis["size"] for axis in given["axes"][2:]]
-    parametrised = [isinstance(size, dict) for size in spatial]
-    pairs = list(zip(spatial, parametrised, strict=True))
-    return {
-        "input_axes": axes,
-        "n_inputs": len(given["axes"][1]["channel_names"]),
-        "n_outputs": len(result["axes"][1]["channel_names"]),
-        "channel_names": tuple(str(n) for n in result["axes"][1]["channel_names"]),
-        "min_shape": tuple(int(size["min"] if is_range else size) for size, is_range in pairs),
-        "step": tuple(int(size["step"]) if is_range else 0 for size, is_range in pairs),
-        "halo": tuple(int(axis.get("halo") or 0) for axis in result["axes"][2:]),
-        "preprocessing": _processing(given.get("preprocessing"), "id"),
-        "sigmoid_outside": _has_sigmoid(_processing(result.get("postprocessing"), "id")),
-    }
-
-
-def _short_axes(axes: list[dict[str, Any]]) -> str:
-    return "".join(_LONG_AXES.get(axis["type"], str(axis.get("id", "?"))) for axis in axes)
-
-
-def _check_axes(given: str, result: str) -> None:
-    if given not in _AXES or result != given:
-        raise UserError(
-            f"The model's axes are {given} to {result}; bcyx to bcyx or bczyx to bczyx can be used."
-        )
-
-
-def _processing(steps: list[dict[str, Any]] | None, key: str) -> tuple[dict[str, Any], ...]:
-    """Return [{"name": ..., "kwargs": {...}}], whatever the format calls them."""
-    return tuple(
-        {"name": str(step[key]), "kwargs": dict(step.get("kwargs") or {})} for step in steps or ()
-    )
-
-
-def _has_sigmoid(steps: tuple[dict[str, Any], ...]) -> bool:
-    return any(step["name"] == "sigmoid" for step in steps)
 
 
 def _entry(name: str, entry: dict[str, Any]) -> WeightsEntry:
@@ -252,5 +174,35 @@ def _file(folder: Path, source: Any) -> Path | None:
     return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
 
 
-def _default_names(n: int) -> tuple[str, ...]:
-    return ("foreground", "boundary", *(f"output {i}" for i in range(3, n + 1)))[:n]
+def _description(rdf: dict[str, Any]) -> str:
+    return str(rdf.get("description") or "")
+
+
+def _output_names(named: list[str], n_outputs: int, structure: str) -> tuple[str, ...]:
+    """Return one name per output: the package's if they tell anything, else the usual ones."""
+    if len(named) == n_outputs and not all(name.startswith("channel") for name in named):
+        return tuple(named)
+    if n_outputs == 1 and structure == "boundaries":
+        return ("boundary",)
+    others = (f"output {i}" for i in range(3, n_outputs + 1))
+    return ("foreground", "boundary", *others)[:n_outputs]
+
+
+def _warnings(rdf: dict[str, Any], own: dict[str, Any], tensors: dict[str, Any]) -> tuple[str, ...]:
+    """Say in plain sentences what is odd about a package."""
+    found = []
+    words = f"{rdf['name']} {_description(rdf)} {rdf.get('tags')}".lower()
+    if not own and "enhancer" not in words and "shallow2deep" not in words:
+        found.append(
+            "This package does not call itself a prediction enhancer: it may expect images, not "
+            "maps of a forest."
+        )
+    for step in tensors["preprocessing"]:
+        if step["name"] not in ("scale_range", "ensure_dtype"):
+            found.append(f"The package asks for {step['name']}, which is not applied to maps.")
+    if "6406757" in str(rdf.get("id")):
+        found.append(
+            "This first version was trained on maps of boundaries; a later one takes maps of "
+            "mitochondria."
+        )
+    return tuple(found)

@@ -73,14 +73,16 @@ def load_network(card: ModelCard, entry: WeightsEntry, path: Path) -> UNet | Tor
         If the file is not a plain state dict, or does not fit the architecture.
     """
     try:
-        network = ARCHITECTURES[entry.architecture](**_plain(entry.kwargs))
-    except TypeError as error:
+        # Without memory: the weights in the file become the network's own, if they fit.
+        with torch.device("meta"):
+            network = ARCHITECTURES[entry.architecture](**_plain(entry.kwargs))
+    except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"{card.name} asks for a {entry.architecture} with arguments that it does not have: "
-            f"{error}."
+            f"{card.name} asks for a {entry.architecture} with arguments that it does not take: "
+            f"{str(error).splitlines()[0]}."
         ) from error
     try:
-        network.load_state_dict(load_state(path))
+        network.load_state_dict(load_state(path), assign=True)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise UserError(
@@ -116,7 +118,10 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
             state = state[key]
     if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
         raise UserError(f"{path.name} holds something other than a state dict.")
-    return state
+    return {
+        str(key): value.float() if value.is_floating_point() else value
+        for key, value in state.items()
+    }
 
 
 def _plain(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -38,7 +38,8 @@ class TorchEmUNet(nn.Module):
         Pooling factor per level and spatial axis; its length is the depth, the length of its
         entries 2 or 3 for 2D or 3D.
     initial_features, gain : int
-        Channels of the first level, and their growth from level to level.
+        Channels of the first level, and their growth from level to level: 2, since torch-em's
+        decoder joins two halves.
     final_activation : {None, "Sigmoid"}
     norm : {"InstanceNorm", "InstanceNormTrackStats", "BatchNorm", "GroupNorm", None}
         Norm **before** each convolution. InstanceNorm has no parameters here, so state dicts
@@ -97,9 +98,9 @@ class TorchEmUNet(nn.Module):
         self.final_activation = _ACTIVATIONS[final_activation]()
 
     def slim(self) -> TorchEmUNet:
-        """Return a network that looks as far, one channel wide and without norms."""
+        """Return a network that looks as far, as narrow as can be and without norms."""
         factors, anisotropic = self._looks
-        return TorchEmUNet(self.in_channels, 1, factors, 1, 1, None, None, anisotropic)
+        return TorchEmUNet(self.in_channels, 1, factors, 1, 2, None, None, anisotropic)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the activated output of `x`, whose sides are multiples of `multiples`."""
@@ -240,11 +241,12 @@ def _check(
         ("in_channels", in_channels, 64),
         ("out_channels", out_channels, 64),
         ("initial_features", initial_features, 256),
-        ("gain", gain, 4),
         ("depth", len(scale_factors), 7),
     ):
         if not isinstance(value, int) or not 1 <= value <= most:
             raise UserError(f"A torch-em U-Net's {name} must be from 1 to {most}, not {value!r}.")
+    if gain != 2:
+        raise UserError(f"A torch-em U-Net's gain must be 2, not {gain!r}.")
     if any(f not in (1, 2, 3, 4) for factor in scale_factors for f in factor):
         raise UserError(f"A torch-em U-Net cannot be pooled by {scale_factors!r}.")
     if any(len(factor) not in (2, 3) for factor in scale_factors):
