@@ -13,13 +13,14 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
     QFormLayout,
-    QGroupBox,
     QHBoxLayout,
     QLabel,
     QLineEdit,
     QProgressBar,
     QPushButton,
     QSpinBox,
+    QVBoxLayout,
+    QWidget,
 )
 
 from napari_cellda.core.errors import UserError
@@ -27,6 +28,7 @@ from napari_cellda.core.events import Note, Stage, Step
 from napari_cellda.ui.exporting import export_images, session_pipeline, show_objects
 from napari_cellda.ui.panels.banner import Banner
 from napari_cellda.ui.panels.scrolling import Scrolling
+from napari_cellda.ui.panels.section import Section
 from napari_cellda.ui.state import Session
 from napari_cellda.ui.worker import TaskHandle, run_task
 
@@ -57,7 +59,7 @@ METHODS = (
 SCOPES = ("This image", "All images in the list", "Files on disk\u2026")
 
 
-class ExportPanel(Scrolling):
+class ExportPanel(QWidget):
     """Write masks, objects and probabilities of whole images to files.
 
     Parameters
@@ -112,7 +114,7 @@ class ExportPanel(Scrolling):
         self.open_folder.hide()
 
     def _lay_out(self) -> None:
-        what = QGroupBox("What")
+        what, where = Section("What"), Section("Where")
         form = _form(what)
         form.addRow("Images", self.scope)
         form.addRow(self.files_label)
@@ -122,22 +124,33 @@ class ExportPanel(Scrolling):
         form.addRow("Separate by", self.method)
         form.addRow("At least", self.min_size)
         form.addRow(self.add_layer)
-        where = QGroupBox("Where")
         form = _form(where)
         form.addRow("Format", self.file_format)
         row = QHBoxLayout()
         row.addWidget(self.folder, 1)
         row.addWidget(self.browse)
         form.addRow("Folder", row)
+        scrolling = Scrolling()
+        for section in (what, where):
+            scrolling.body.addWidget(section)
+        scrolling.body.addStretch(1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addWidget(scrolling, 1)
+        layout.addLayout(self._make_foot())
+
+    def _make_foot(self) -> QVBoxLayout:
+        """Lay out what is always in sight: the buttons, and what became of them."""
         buttons = QHBoxLayout()
         buttons.addWidget(self.start, 1)
         buttons.addWidget(self.cancel)
-        for item in (what, where):
-            self.body.addWidget(item)
-        self.body.addLayout(buttons)
-        for item in (self.progress, self.status, self.message, self.open_folder):
-            self.body.addWidget(item)
-        self.body.addStretch(1)
+        foot = QVBoxLayout()
+        foot.setContentsMargins(10, 4, 10, 6)
+        for widget in (self.message, self.open_folder, self.status, self.progress):
+            foot.addWidget(widget)
+        foot.addLayout(buttons)
+        return foot
 
     def _connect(self) -> None:
         self.scope.activated.connect(self._on_scope)
@@ -308,8 +321,9 @@ def _choices(entries: tuple[tuple[str, str, str], ...]) -> QComboBox:
     return combo
 
 
-def _form(parent: QGroupBox) -> QFormLayout:
-    form = QFormLayout(parent)
+def _form(section: Section) -> QFormLayout:
+    form = QFormLayout()
+    section.body.addLayout(form)
     form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
     return form
 

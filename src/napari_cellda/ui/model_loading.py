@@ -1,0 +1,108 @@
+"""Open models beside the window; ask the user before a program from elsewhere is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.QtWidgets import QMessageBox, QWidget
+
+from napari_cellda.ui.worker import run_task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_cellda.core.enhancer import Enhancer
+    from napari_cellda.ui.state import Session
+    from napari_cellda.ui.worker import TaskHandle
+
+
+def listed_models() -> tuple[tuple[str, str, str], ...]:
+    """List the models at hand as (source, title, tooltip); a broken one says so in its tooltip."""
+    from napari_cellda.core.modelzoo import list_models
+
+    return tuple((row["id"], row["name"], row.get("made for", "")) for row in list_models())
+
+
+def ask_consent(parent: QWidget, source: str, question: str) -> bool:
+    """Ask whether a model that is a program may run; "no" is what Enter and Escape mean."""
+    box = QMessageBox(parent)
+    box.setIcon(QMessageBox.Icon.Warning)
+    box.setWindowTitle("Run this model?")
+    box.setText(question)
+    box.setInformativeText(
+        f"It comes from\n{source}\n\nSay yes only if you trust whoever made it: it runs with your "
+        "rights on this computer."
+    )
+    yes = box.addButton("Run it", QMessageBox.ButtonRole.AcceptRole)
+    no = box.addButton("Do not load", QMessageBox.ButtonRole.RejectRole)
+    box.setDefaultButton(no)
+    box.setEscapeButton(no)
+    box.exec()
+    return box.clickedButton() is yes
+
+
+class ModelLoader:
+    """Opens one model at a time; a newer request drops the older one.
+
+    Parameters
+    ----------
+    session : Session
+    ask : callable of (source, question) -> bool
+        Asked in the window's thread before a TorchScript program is run.
+    on_loaded, on_error : callable
+        Called in the window's thread with the enhancer, or with the exception.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        ask: Callable[[str, str], bool],
+        on_loaded: Callable[[Enhancer], None],
+        on_error: Callable[[Exception], None],
+    ) -> None:
+        self._session = session
+        self._ask = ask
+        self._on_loaded = on_loaded
+        self._on_error = on_error
+        self._task: TaskHandle | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a model is being opened."""
+        return self._task is not None and self._task.running
+
+    def load(self, source: str, *, consent: bool = False) -> None:
+        """Open a model in the background."""
+        self.cancel()
+        questions: list[str] = []
+
+        def note_question(question: str) -> bool:
+            # The thread cannot show a dialog: it gives up, and starts again after a yes.
+            questions.append(question)
+            return consent
+
+        def open_it(stop: Callable[[], bool]) -> Enhancer:
+            from napari_cellda.core.enhancer import Enhancer
+
+            return Enhancer.open(source, consent=note_question)
+
+        def fail(error: Exception) -> None:
+            if questions and not consent and self._ask(source, questions[0]):
+                self.load(source, consent=True)
+            else:
+                self._on_error(error)
+
+        self._task = run_task(
+            open_it,
+            session=self._session,
+            title=f"open {Path(source).name}",
+            on_result=self._on_loaded,
+            on_error=fail,
+        )
+
+    def cancel(self) -> None:
+        """Forget the model that is being opened."""
+        if self._task is not None:
+            self._task.abandon()
+            self._task = None

@@ -1,0 +1,209 @@
+"""The panel Enhance: choose an enhancer, see what it is for, use it, know when to doubt it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QVBoxLayout, QWidget
+
+from napari_cellda.ui.model_loading import ModelLoader, ask_consent, listed_models
+from napari_cellda.ui.panels.banner import Banner
+from napari_cellda.ui.panels.model_card import ModelCardView
+from napari_cellda.ui.panels.model_picker import ModelPicker
+from napari_cellda.ui.panels.object_size import ObjectSize
+from napari_cellda.ui.panels.scrolling import Scrolling
+from napari_cellda.ui.panels.section import Section
+from napari_cellda.ui.state import Session
+from napari_cellda.ui.trust import TrustWatch
+
+if TYPE_CHECKING:
+    import napari
+
+    from napari_cellda.core.enhancer import Enhancer
+
+
+class EnhancePanel(QWidget):
+    """Repair the forest's map with a pretrained network.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        Its session is shared with the other panels.
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.session = Session.of(napari_viewer)
+        self.enhancer: Enhancer | None = None
+        """The open model; the session has it only while `switch` is on."""
+        self._make_widgets()
+        self._lay_out()
+        self.loader = ModelLoader(
+            self.session,
+            lambda source, question: ask_consent(self, source, question),
+            self._on_loaded,
+            self._on_load_error,
+        )
+        self.trust = TrustWatch(self.session, self._show_doubts, parent=self)
+        self._connect()
+        self.picker.fill(listed_models())
+        self._refresh_classes()
+        self._take_over()
+
+    # -- construction ---------------------------------------------------------------------------
+
+    def _make_widgets(self) -> None:
+        self.picker = ModelPicker()
+        self.card = ModelCardView()
+        self.switch = QCheckBox("Enhance")
+        self.switch.setToolTip("Show the enhanced map, and use it for masks and export")
+        self.live = QCheckBox("Follow the strokes")
+        self.live.setToolTip("Enhance anew after every stroke, the visible area first")
+        self.target = QComboBox()
+        self.target.setToolTip(
+            "The class whose map is enhanced; the other classes share what it leaves"
+        )
+        self.size = ObjectSize()
+        self.stretch = QCheckBox("Stretch the map to 0-1 first")
+        self.stretch.setToolTip(
+            "What published enhancers call scale_range. They were trained without it, and on an "
+            "image without objects it turns noise into objects: leave it off unless it helps"
+        )
+        self.difference = QCheckBox("Show what it changed (enhanced minus forest)")
+        self.difference.setToolTip("A layer: red where the enhancer added, blue where it removed")
+        self.doubts = Banner()
+        self.message = Banner()
+        self.status = QLabel("Choose an enhancer to begin.")
+        self.status.setWordWrap(True)
+
+    def _lay_out(self) -> None:
+        scrolling = Scrolling()
+        model = Section("Model")
+        for widget in (self.picker, self.card):
+            model.body.addWidget(widget)
+        self.use = Section("Use")
+        form = QFormLayout()
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.addRow(self.switch)
+        form.addRow(self.live)
+        form.addRow("Class", self.target)
+        form.addRow("Objects here", self.size)
+        form.addRow(self.size.switch)
+        form.addRow(self.stretch)
+        form.addRow(self.difference)
+        self.use.body.addLayout(form)
+        self.use.setEnabled(False)
+        for section in (model, self.use):
+            scrolling.body.addWidget(section)
+        scrolling.body.addStretch(1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addWidget(scrolling, 1)
+        foot = QVBoxLayout()
+        foot.setContentsMargins(10, 4, 10, 6)
+        for widget in (self.doubts, self.message, self.status):
+            foot.addWidget(widget)
+        layout.addLayout(foot)
+
+    def _connect(self) -> None:
+        self.picker.chosen.connect(self.open)
+        self.switch.toggled.connect(self._apply_switch)
+        self.live.toggled.connect(lambda on: self.session.set_enhancer_options(live=on))
+        self.target.activated.connect(
+            lambda index: self.session.set_enhancer_options(class_index=index + 1)
+        )
+        self.stretch.toggled.connect(lambda on: self.session.set_enhancer_options(scale_range=on))
+        self.size.zoom_changed.connect(lambda z: self.session.set_enhancer_options(rescale=z))
+        self.size.measure_wanted.connect(self.trust.measure)
+        self.trust.measured.connect(self.size.set_diameter)
+        self.difference.toggled.connect(self._show_difference)
+        self.session.classes_changed.connect(self._refresh_classes)
+        self.session.enhancer_changed.connect(self._take_over)
+        self.session.results_changed.connect(self._on_results)
+        self.session.failed.connect(self._on_failure)
+
+    # -- choosing a model -----------------------------------------------------------------------
+
+    def open(self, source: str) -> None:
+        """Open a model (bundled id, path or bioimage.io id) and switch it on."""
+        self.picker.select(source)
+        self.message.clear()
+        self.card.show_card(None)
+        self.use.setEnabled(False)
+        self.status.setText("Opening the model\u2026")
+        self.loader.load(source)
+
+    def _on_loaded(self, enhancer: Enhancer) -> None:
+        self.enhancer = enhancer
+        self._show_model(enhancer)
+        if self.switch.isChecked():
+            self._apply_switch(True)
+        else:
+            self.switch.setChecked(True)
+
+    def _show_model(self, enhancer: Enhancer) -> None:
+        card = enhancer.card
+        self.card.show_card(card)
+        self.size.set_trained(card.object_diameter)
+        self.message.tell(" ".join(card.warnings), "warning")
+        self.use.setEnabled(True)
+        self.status.setText(f"{card.name} is ready.")
+
+    def _on_load_error(self, error: Exception) -> None:
+        self.enhancer = None
+        self.session.set_enhancer(None)
+        self.message.tell(str(error) or type(error).__name__, "error")
+        self.status.setText("The model could not be opened.")
+
+    def _take_over(self) -> None:
+        """Show the session's enhancer and options, whoever set them (a project, a script)."""
+        enhancer, options = self.session.enhancer, self.session.enhancer_options
+        if enhancer is not None and enhancer is not self.enhancer:
+            self.enhancer = enhancer
+            self.picker.select(enhancer.card.id)
+            self._show_model(enhancer)
+        for box, value in (
+            (self.switch, enhancer is not None),
+            (self.live, options.live),
+            (self.stretch, options.scale_range),
+        ):
+            box.blockSignals(True)
+            box.setChecked(value)
+            box.blockSignals(False)
+        self.target.setCurrentIndex(options.class_index - 1)
+
+    # -- use ------------------------------------------------------------------------------------
+
+    def _apply_switch(self, on: bool) -> None:
+        self.session.set_enhancer(self.enhancer if on else None)
+        if on and self.session.classifier is None:
+            self.status.setText("Ready; paint two classes to see the enhanced map.")
+        elif not on:
+            self.doubts.clear()
+            self.status.setText("Off: the forest's map is shown and exported.")
+
+    def _refresh_classes(self) -> None:
+        self.target.clear()
+        self.target.addItems(self.session.classes.names[1:])
+        self.target.setCurrentIndex(self.session.enhancer_options.class_index - 1)
+
+    def _show_difference(self, on: bool) -> None:
+        for painted in self.session.images:
+            layer = painted.results.get("difference")
+            if layer is not None:
+                layer.visible = on
+                layer.refresh()
+
+    def _on_results(self, painted: Any) -> None:
+        if self.session.enhancer is None:
+            return
+        self.status.setText(f"{self.session.enhancer.card.name} follows the forest.")
+        if self.difference.isChecked():
+            self._show_difference(True)
+
+    def _show_doubts(self, doubts: list[str]) -> None:
+        self.doubts.tell("\n".join(doubts), "warning")
+
+    def _on_failure(self, error: Exception) -> None:
+        self.message.tell(str(error) or type(error).__name__, "error")
