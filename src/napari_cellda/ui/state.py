@@ -188,6 +188,8 @@ class Session:
     @classmethod
     def of(cls, viewer: Any) -> Session:
         """Return the viewer's session, made on the first call; the viewer is held weakly."""
+        # napari hands every docked panel a short-lived proxy: the session belongs to what is in it.
+        viewer = getattr(viewer, "__wrapped__", viewer)
         session = cls._sessions.get(viewer)
         if session is None:
             session = cls._sessions[viewer] = cls(viewer)
