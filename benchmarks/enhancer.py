@@ -214,7 +214,8 @@ def cell(data: Path, pair: Pair, seed: int, enhancer: Enhancer, pictures: Path) 
     for number, found in scores.items():
         keys = sorted({key for one in found for key in one})
         mean = {k: float(np.mean([one[k] for one in found if k in one])) for k in keys}
-        rows.append({"pair": pair.name, "seed": seed, "round": number, "n": len(found), **mean})
+        own = {"pair": pair.name, "seed": seed, "round": number, "n": len(found)}
+        rows.append({**own, **mean, "images": dict(zip(tests, found, strict=True))})
     return rows
 
 
@@ -334,7 +335,8 @@ def main() -> None:
                 print(f"{pair.name}, seed {seed}: {time.monotonic() - started:.0f} s", flush=True)
             new = json.loads(kept.read_text())
             for row in new:
-                print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()})
+                shown = {k: v for k, v in row.items() if k != "images"}
+                print({k: round(v, 3) if isinstance(v, float) else v for k, v in shown.items()})
             rows += new
     asked.output.parent.mkdir(parents=True, exist_ok=True)
     asked.output.write_text(table(rows), encoding="utf-8")

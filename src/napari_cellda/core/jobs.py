@@ -276,7 +276,7 @@ class Run:
         if self.events_path.exists():
             last = self.load("last")
             with self.events_path.open("r+b") as log:
-                log.truncate(int(last["log_bytes"]) if last else 0)
+                log.truncate(min(self._log_bytes(), int(last["log_bytes"])) if last else 0)
 
 
 def _save_array(where: Path, array: np.ndarray) -> None:
