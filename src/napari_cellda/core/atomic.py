@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 SCRATCH_IN_MEMORY = 256 * 2**20
 """Scratch arrays up to this many bytes stay in memory, larger ones go to a file."""
 ZEROS = 16 * 2**20
+PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Seconds between attempts to remove a folder."""
 FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EIO, errno.ENAMETOOLONG)
 
@@ -96,9 +99,9 @@ def flush(path: Path) -> None:
 
 def put_in_place(aside: Path, target: Path, *, replace_folder: bool = False) -> None:
     """Move a complete file or folder to its target, replacing what was there."""
-    if target.is_dir() and not aside.is_dir() and not (replace_folder or is_zarr(target)):
-        raise UserError(f"'{target}' is a folder; choose another name.")
-    if not target.is_dir() and not (aside.is_dir() and target.exists()):
+    if target.is_file() and aside.is_dir():
+        raise FileExistsError(errno.EEXIST, "a file is in the way", str(target))
+    if not target.is_dir():
         os.replace(aside, target)
         return
     # A folder cannot be replaced in one step: the old one steps aside and returns on failure.
@@ -115,7 +118,12 @@ def put_in_place(aside: Path, target: Path, *, replace_folder: bool = False) -> 
 def remove(path: Path) -> None:
     """Remove a file or a folder if it is there."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        # After a failure zarr's threads may still write other chunks, and make the folder anew.
+        for pause in PAUSES:
+            shutil.rmtree(path, ignore_errors=True)
+            time.sleep(pause)
+            if not path.exists():
+                return
     else:
         with suppress(FileNotFoundError, NotADirectoryError):
             path.unlink()

@@ -180,8 +180,9 @@ def write_png(path: str | Path, array: np.ndarray) -> None:
         array = array * np.uint8(255)
     wide = array.size and array.max() > 255
     array = fit_type(array, np.dtype(np.uint16 if wide else np.uint8), str(path))
+    encoded = imageio.imwrite("<bytes>", array, extension=".png", plugin="pillow")
     with write_atomically(path) as aside:
-        imageio.imwrite(aside, array, extension=".png", plugin="pillow")
+        aside.write_bytes(encoded)
 
 
 def write_objects(path: str | Path, table: Mapping[str, Sequence[Any] | np.ndarray]) -> None:

@@ -47,7 +47,7 @@ class RegionWriter:
         Parameters
         ----------
         index : tuple of slice or int
-            One per axis of the array.
+            One per axis of the array; axes left out at the end are taken whole.
         block : ndarray
             Of the region's shape.
 
@@ -151,7 +151,7 @@ def imagej_options(axes: str, sizes: Sequence[float], unit: str) -> dict[str, An
     if unit == "pixel":
         return {"imagej": True, "metadata": metadata}
     z, y, x = sizes
-    metadata |= {"unit": SYMBOLS[unit].replace("µ", "u"), "spacing": z}
+    metadata |= {"unit": SYMBOLS[unit].replace("µ", "u")} | ({"spacing": z} if "z" in axes else {})
     return {"imagej": True, "metadata": metadata, "resolution": (1 / x, 1 / y)}
 
 

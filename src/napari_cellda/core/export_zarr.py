@@ -36,6 +36,7 @@ class ZarrRegionWriter(RegionWriter):
     def write(self, index: tuple[slice | int, ...], block: np.ndarray) -> None:
         """Write one region; see `RegionWriter.write`."""
         block = fit_type(np.asarray(block), self.array.dtype, self.name)
+        index = (*index, *(slice(None),) * (len(self.order) - len(index)))
         kept = [axis for axis, part in enumerate(index) if isinstance(part, slice)]
         block = block.transpose([kept.index(axis) for axis in self.order if axis in kept])
         self.array[tuple(index[axis] for axis in self.order)] = block

@@ -34,9 +34,11 @@ def ome_pixel_size(xml: str) -> tuple[tuple[float, float, float], str]:
         return (1.0, 1.0, 1.0), "pixel"
 
     def size(axis: str) -> float:
-        value = pixels.get(f"PhysicalSize{axis}", pixels["PhysicalSizeX"] if axis == "Y" else 1.0)
+        if f"PhysicalSize{axis}" not in pixels:
+            return 1.0 if axis == "Z" else size("X")
         own = standard_unit(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-        return sound(float(value) * METRES.get(own, METRES[unit]) / METRES[unit])
+        value = float(pixels[f"PhysicalSize{axis}"])
+        return sound(value * (METRES.get(own, METRES[unit]) / METRES[unit]))
 
     return (size("Z"), size("Y"), size("X")), unit
 
