@@ -10,6 +10,7 @@ import zarr
 from PIL import Image as Pillow
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.export import write_ome_zarr
 from napari_cellda.core.images import open_image
 from napari_cellda.core.paths import find_images, pair_by_stem, pairing_stem, stem
 from napari_cellda.core.readers import read_labels
@@ -447,6 +448,42 @@ def test_labels_have_the_order_t_z_y_x(tmp_path):
     labels = ramp((3, 2, 5, 7), np.uint16)
     tifffile.imwrite(tmp_path / "a.ome.tif", labels, metadata={"axes": "ZTYX"})
     np.testing.assert_array_equal(read_labels(tmp_path / "a.ome.tif"), labels.transpose(1, 0, 2, 3))
+
+
+def test_label_image_inside_an_image(tmp_path):
+    labels = ramp((8, 9), np.uint32)
+    write_ome_zarr(tmp_path / "a.zarr", ramp((8, 9)) / 9, "yx", labels={"cells": labels})
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.zarr"), labels)
+    both = {"cells": labels, "nuclei": labels}
+    write_ome_zarr(tmp_path / "b.zarr", ramp((8, 9)) / 9, "yx", labels=both)
+    with pytest.raises(UserError, match="holds the label images cells, nuclei"):
+        read_labels(tmp_path / "b.zarr")
+    np.testing.assert_array_equal(read_labels(tmp_path / "b.zarr" / "labels" / "nuclei"), labels)
+
+
+@pytest.mark.parametrize("compression", ["zstd", "blosc"])
+def test_damaged_zarr(tmp_path, compression):
+    codec = zarr.codecs.ZstdCodec() if compression == "zstd" else zarr.codecs.BloscCodec()
+    noise = np.random.default_rng(0).integers(0, 9, (64, 64)).astype(np.uint8)
+    zarr.create_array(tmp_path / "a.zarr", data=noise, chunks=(32, 32), compressors=[codec])
+    chunk = tmp_path / "a.zarr" / "c" / "0" / "1"
+    chunk.write_bytes(chunk.read_bytes()[:100])
+    image = open_image(tmp_path / "a.zarr")
+    with pytest.raises(UserError, match=r"A part of .*a\.zarr"):
+        content(image)
+    (tmp_path / "a.zarr" / "zarr.json").write_text("{half")
+    for read in (open_image, read_labels):
+        with pytest.raises(UserError, match=r"a\.zarr' is not a readable zarr"):
+            read(tmp_path / "a.zarr")
+
+
+def test_too_large_bitmaps(tmp_path, monkeypatch):
+    imageio.imwrite(tmp_path / "a.png", ramp((10, 30)))
+    monkeypatch.setattr(Pillow, "MAX_IMAGE_PIXELS", 200)  # more: a warning, twice as many: refused
+    assert open_image(tmp_path / "a.png").limits == (1, 10, 30)
+    monkeypatch.setattr(Pillow, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(UserError, match=r"a\.png' is too large to be read whole; save it as TIFF"):
+        open_image(tmp_path / "a.png")
 
 
 def test_stem():

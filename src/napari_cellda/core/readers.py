@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,18 +88,12 @@ def read_bitmap(path: Path, *, palette_indices: bool = False) -> Found:
     palette_indices : bool
         Give the indices of a palette image, as masks need them, not its colours.
     """
-    import imageio.v3 as imageio
     from PIL import Image as Pillow
 
     try:
-        with Pillow.open(path) as header:
-            mode = header.mode
-        if is_deep_colour_png(path):
-            array = read_deep_png(path)  # Pillow would cut it to 8 bits
-        else:
-            wanted = "P" if palette_indices and mode == "P" else None
-            wanted = {"CMYK": "RGB", "YCbCr": "RGB"}.get(mode, wanted)
-            array = np.asarray(imageio.imread(path, index=0, plugin="pillow", mode=wanted))
+        with warnings.catch_warnings():  # of large images: they are refused only when too large
+            warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
+            array = decode_bitmap(path, palette_indices=palette_indices)
     except Pillow.DecompressionBombError as error:
         raise UserError(f"'{path}' is too large to be read whole; save it as TIFF.") from error
     except (OSError, ValueError, SyntaxError, RuntimeError) as error:
@@ -108,6 +103,20 @@ def read_bitmap(path: Path, *, palette_indices: bool = False) -> Found:
     n_colours = array.shape[2] - (array.shape[2] in (2, 4))  # the last of 2 or 4 is alpha
     array = array[..., :n_colours]
     return Found(array, "yxc", rgb=True) if n_colours == 3 else Found(array[..., 0], "yx")
+
+
+def decode_bitmap(path: Path, *, palette_indices: bool) -> np.ndarray:
+    """Return the (Y, X) or (Y, X, C) pixels of a PNG or JPEG file."""
+    import imageio.v3 as imageio
+    from PIL import Image as Pillow
+
+    with Pillow.open(path) as header:
+        mode = header.mode
+    if is_deep_colour_png(path):
+        return read_deep_png(path)  # Pillow would cut it to 8 bits
+    wanted = "P" if palette_indices and mode == "P" else None
+    wanted = {"CMYK": "RGB", "YCbCr": "RGB"}.get(mode, wanted)
+    return np.asarray(imageio.imread(path, index=0, plugin="pillow", mode=wanted))
 
 
 def is_deep_colour_png(path: Path) -> bool:
@@ -130,8 +139,8 @@ def read_labels(path: str | Path) -> np.ndarray:
     Parameters
     ----------
     path : str or Path
-        TIFF, PNG or OME-Zarr (a labels image, or an image with one labels image in it). Whole
-        numbers or booleans; colours are taken only where red, green and blue are the same.
+        TIFF, PNG or OME-Zarr (a label image, or an image that holds just one). Whole numbers
+        or booleans; colours are taken only where red, green and blue are the same.
 
     Returns
     -------
@@ -144,6 +153,10 @@ def read_labels(path: str | Path) -> np.ndarray:
         If the file cannot be read or does not hold whole numbers.
     """
     path = Path(path)
+    if is_zarr(path):
+        from napari_cellda.core.readers_zarr import find_labels
+
+        path = find_labels(path)
     is_bitmap = path.is_file() and path.suffix.lower() in BITMAP_SUFFIXES
     found = read_bitmap(path, palette_indices=True) if is_bitmap else read_file(path)
     axes = found.axes.replace("c", "z") if found.planar else found.axes

@@ -55,6 +55,21 @@ def read_zarr(path: Path) -> Found:
         raise UserError(f"'{path}' is a damaged OME-Zarr image ({error!r}).") from error
 
 
+def find_labels(path: Path) -> Path:
+    """Return the label image that a zarr folder stands for: the only one in it, or itself."""
+    import zarr
+
+    try:
+        node = zarr.open(str(path), mode="r")
+        inside = node.get("labels") if isinstance(node, zarr.Group) else None
+        names = ome_metadata(inside).get("labels", []) if isinstance(inside, zarr.Group) else []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"'{path}' is not a readable zarr image ({error}).") from error
+    if len(names) > 1:
+        raise UserError(f"'{path}' holds the label images {', '.join(names)}; name one of them.")
+    return path / "labels" / str(names[0]) if names else path
+
+
 def ome_metadata(group: zarr.Group) -> dict[str, Any]:
     """Return the OME metadata, which version 0.5 keeps under "ome" and older ones do not."""
     attributes = dict(group.attrs)
