@@ -55,14 +55,19 @@ class TrustWatch(QObject):
         if enhancer is None or maps is None:
             return
         card, name = enhancer.card, session.classes[options.class_index].name
-        if self._task is not None:
-            self._task.abandon()
+        self.cancel()
         self._task = run_task(
             lambda stop: check_trust(card, *maps, rescale=options.rescale, class_name=name),
             session=session,
             title="compare enhancer and forest",
             on_result=self._on_doubts,
         )
+
+    def cancel(self) -> None:
+        """Forget the check that runs."""
+        if self._task is not None:
+            self._task.abandon()
+            self._task = None
 
     def measure(self) -> None:
         """Measure the objects in the visible part of the forest's map, in the background."""

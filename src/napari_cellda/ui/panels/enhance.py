@@ -120,6 +120,8 @@ class EnhancePanel(QWidget):
         self.difference.toggled.connect(self._show_difference)
         self.session.classes_changed.connect(self._refresh_classes)
         self.session.enhancer_changed.connect(self._take_over)
+        self.session.settings_changed.connect(self._warn)
+        self.session.status_changed.connect(self._say)
         self.session.results_changed.connect(self._on_results)
         self.session.failed.connect(self._on_failure)
 
@@ -146,9 +148,23 @@ class EnhancePanel(QWidget):
         card = enhancer.card
         self.card.show_card(card)
         self.size.set_trained(card.object_diameter)
-        self.message.tell(" ".join(card.warnings), "warning")
         self.use.setEnabled(True)
+        self._warn()
         self.status.setText(f"{card.name} is ready.")
+
+    def _warn(self) -> None:
+        """Show what speaks against this model before it has done anything."""
+        if self.enhancer is None:
+            return
+        card, features = self.enhancer.card, self.session.spec.name
+        sentences = list(card.warnings)
+        if card.feature_sets and features not in card.feature_sets:
+            trained = " and ".join(card.feature_sets)
+            sentences.append(
+                f"It was trained on maps of forests with {trained} features, and yours has "
+                f"{features} features; choose {card.feature_sets[0]} in Paint for best results."
+            )
+        self.message.tell(" ".join(sentences), "warning")
 
     def _on_load_error(self, error: Exception) -> None:
         self.enhancer = None
@@ -180,6 +196,7 @@ class EnhancePanel(QWidget):
         if on and self.session.classifier is None:
             self.status.setText("Ready; paint two classes to see the enhanced map.")
         elif not on:
+            self.trust.cancel()
             self.doubts.clear()
             self.status.setText("Off: the forest's map is shown and exported.")
 
@@ -207,3 +224,6 @@ class EnhancePanel(QWidget):
 
     def _on_failure(self, error: Exception) -> None:
         self.message.tell(str(error) or type(error).__name__, "error")
+
+    def _say(self, text: str) -> None:
+        self.status.setText(text)

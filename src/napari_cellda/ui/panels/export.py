@@ -143,10 +143,12 @@ class ExportPanel(QWidget):
     def _make_foot(self) -> QVBoxLayout:
         """Lay out what is always in sight: the buttons, and what became of them."""
         buttons = QHBoxLayout()
-        buttons.addWidget(self.start, 1)
-        buttons.addWidget(self.cancel)
+        buttons.setSpacing(6)
+        buttons.addWidget(self.start, 2)
+        buttons.addWidget(self.cancel, 1)
         foot = QVBoxLayout()
         foot.setContentsMargins(10, 4, 10, 6)
+        foot.setSpacing(6)
         for widget in (self.message, self.open_folder, self.status, self.progress):
             foot.addWidget(widget)
         foot.addLayout(buttons)

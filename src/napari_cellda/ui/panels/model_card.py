@@ -48,9 +48,10 @@ class ModelCardView(QFrame):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.setFrameShape(QFrame.Shape.StyledPanel)
+        self.setObjectName("card")
+        self.setStyleSheet("#card { border: 1px solid palette(mid); border-radius: 4px; }")
         self._cover = QLabel()
-        self._cover.setFixedSize(COVER_SIZE, COVER_SIZE)
+        self._cover.setFixedWidth(COVER_SIZE)
         self._name = _label()
         font = self._name.font()
         font.setBold(True)
@@ -65,6 +66,7 @@ class ModelCardView(QFrame):
 
     def _lay_out(self) -> None:
         words = QVBoxLayout()
+        words.setSpacing(2)
         words.addWidget(self._name)
         words.addWidget(self._description)
         words.addStretch(1)
@@ -73,6 +75,7 @@ class ModelCardView(QFrame):
         top.addLayout(words, 1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(8, 8, 8, 8)
+        layout.setSpacing(8)
         layout.addLayout(top)
         layout.addLayout(self._table)
 
