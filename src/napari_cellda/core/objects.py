@@ -51,71 +51,131 @@ def measure_objects(
     UserError
         If the shapes differ.
     """
+    if labels.ndim == 3 and labels.shape[0] == 1:
+        check_shapes(labels, class_mask, score_map)
+        class_mask, score_map = (None if m is None else m[0] for m in (class_mask, score_map))
+        labels = labels[0]
+    numbers = np.unique(labels) if labels.max(initial=0) > labels.size + 2**16 else None
+    if numbers is not None:  # numbers that are far apart would need a long table
+        numbers = numbers[numbers > 0]
+        labels = np.searchsorted(numbers, labels) + (labels > 0)
+    tally = ObjectTally(labels.ndim)
+    tally.add(labels, class_mask, score_map)
+    table = tally.table(pixel_size, unit)
+    if numbers is not None:
+        table["label"] = numbers[table["label"] - 1]
+    return table
+
+
+def check_shapes(
+    labels: np.ndarray, class_mask: np.ndarray | None, score_map: np.ndarray | None
+) -> None:
+    """Raise a UserError unless all have the shape of the labels."""
     for given, name in ((class_mask, "class mask"), (score_map, "score map")):
         if given is not None and given.shape != labels.shape:
             raise UserError(
                 f"The {name} has shape {given.shape}, but the labels have {labels.shape}."
             )
-    if labels.ndim == 3 and labels.shape[0] == 1:
-        class_mask, score_map = (None if m is None else m[0] for m in (class_mask, score_map))
-        return measure_objects(labels[0], class_mask, score_map, pixel_size, unit)
-    where = np.nonzero(labels)
-    numbers, place = compact(labels[where])
-    area = np.bincount(place, minlength=len(numbers))
-    centroid = [np.bincount(place, axis, len(numbers)) / np.maximum(area, 1) for axis in where]
-    table = {
-        "label": numbers.astype(np.int64),
-        "score": mean_inside(place, None if score_map is None else score_map[where], area),
-        "area": area,
-        "row": centroid[-2],
-        "col": centroid[-1],
-        "class": majority(place, None if class_mask is None else class_mask[where], len(numbers)),
-    }
-    if labels.ndim == 3:
-        table["plane"] = centroid[0]
-    return table | physical_columns(centroid, area, pixel_size, unit)
 
 
-def compact(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sorted distinct numbers and the place of each number among them."""
-    highest = int(numbers.max(initial=0))
-    if highest > max(4 * len(numbers), 2**16):
-        return np.unique(numbers, return_inverse=True)
-    # A table is ten times faster than sorting, as long as the numbers are not far apart.
-    present = np.bincount(numbers) > 0
-    places = np.cumsum(present) - 1
-    return np.flatnonzero(present), places[numbers]
+class ObjectTally:
+    """Sums over the pixels of every object, added up block by block.
 
+    Parameters
+    ----------
+    ndim : {2, 3}
+        Whether the objects are measured in planes or in a stack.
+    """
 
-def mean_inside(place: np.ndarray, values: np.ndarray | None, area: np.ndarray) -> np.ndarray:
-    """Return the mean of the finite values of each object; 0 where there is none."""
-    if values is None:
-        return np.ones(len(area))
-    finite = np.isfinite(values)
-    total = np.bincount(place[finite], values[finite].astype(np.float64), len(area))
-    count = np.bincount(place[finite], minlength=len(area))
-    mean: np.ndarray = total / np.maximum(count, 1)
-    return mean
+    def __init__(self, ndim: int) -> None:
+        self.ndim = ndim
+        self.area = np.zeros(1, np.int64)
+        self.position = np.zeros((ndim, 1))
+        self.score = np.zeros((2, 1))  # sum and number of finite values
+        self.votes = np.zeros((2, 1), np.int64)  # per class
 
+    def add(
+        self,
+        labels: np.ndarray,
+        class_mask: np.ndarray | None = None,
+        score_map: np.ndarray | None = None,
+        origin: Sequence[int] | None = None,
+    ) -> None:
+        """Add one block.
 
-def majority(place: np.ndarray, classes: np.ndarray | None, n_objects: int) -> np.ndarray:
-    """Return the most frequent foreground class of each object; 1 where it has none."""
-    if classes is None or not n_objects:
-        return np.ones(n_objects, np.int64)
-    classes = classes.astype(np.int64)
-    n_classes = max(int(classes.max()) + 1, 2)
-    votes = np.bincount(place * n_classes + classes, minlength=n_objects * n_classes)
-    winners: np.ndarray = votes.reshape(n_objects, n_classes)[:, 1:].argmax(axis=1) + 1
-    return winners
+        Parameters
+        ----------
+        labels : ([Z,] Y, X) ndarray of int
+            With `ndim` axes. Numbers should have no large gaps.
+        class_mask, score_map : ndarrays of the same shape, optional
+            See `measure_objects`.
+        origin : sequence of int, optional
+            Where the block begins, in pixels along its axes. None: at 0.
+        """
+        check_shapes(labels, class_mask, score_map)
+        where = np.nonzero(labels)
+        numbers = labels[where].astype(np.int64)
+        if not len(numbers):
+            return
+        lowest = int(numbers.min())
+        present = np.bincount(numbers - lowest) > 0
+        found = np.flatnonzero(present) + lowest
+        place = (np.cumsum(present) - 1)[numbers - lowest]
+        classes = np.ones_like(numbers) if class_mask is None else class_mask[where]
+        classes = classes.astype(np.int64)
+        self._grow(int(found[-1]) + 1, int(classes.max()) + 1)
+        area = np.bincount(place, minlength=len(found))
+        self.area[found] += area
+        for axis, start in enumerate(origin or (0,) * self.ndim):
+            total = np.bincount(place, where[axis], len(found))
+            self.position[axis, found] += total + start * area
+        self._add_scores(found, place, None if score_map is None else score_map[where])
+        votes = np.bincount(classes * len(found) + place, minlength=len(self.votes) * len(found))
+        self.votes[:, found] += votes.reshape(-1, len(found))[: len(self.votes)]
+
+    def _add_scores(self, found: np.ndarray, place: np.ndarray, scores: np.ndarray | None) -> None:
+        values = np.ones(len(place)) if scores is None else scores.astype(np.float64)
+        finite = np.isfinite(values)
+        if not finite.all():
+            place, values = place[finite], values[finite]
+        self.score[0, found] += np.bincount(place, values, len(found))
+        self.score[1, found] += np.bincount(place, minlength=len(found))
+
+    def _grow(self, n_numbers: int, n_classes: int) -> None:
+        more = max(n_numbers - len(self.area), 0)
+        self.area = np.pad(self.area, (0, more))
+        self.position = np.pad(self.position, ((0, 0), (0, more)))
+        self.score = np.pad(self.score, ((0, 0), (0, more)))
+        self.votes = np.pad(self.votes, ((0, max(n_classes - len(self.votes), 0)), (0, more)))
+
+    def table(
+        self, pixel_size: Sequence[float] = (1.0, 1.0, 1.0), unit: str = "pixel"
+    ) -> dict[str, np.ndarray]:
+        """Return the columns that `measure_objects` describes."""
+        numbers = np.flatnonzero(self.area)
+        area = self.area[numbers]
+        centroid = self.position[:, numbers] / area
+        total, count = self.score[:, numbers]
+        table = {
+            "label": numbers,
+            "score": total / np.maximum(count, 1),
+            "area": area,
+            "row": centroid[-2],
+            "col": centroid[-1],
+            "class": self.votes[1:, numbers].argmax(axis=0) + 1,
+        }
+        if self.ndim == 3:
+            table["plane"] = centroid[0]
+        return table | physical_columns(centroid, area, pixel_size, unit)
 
 
 def physical_columns(
-    centroid: Sequence[np.ndarray], area: np.ndarray, pixel_size: Sequence[float], unit: str
+    centroid: np.ndarray, area: np.ndarray, pixel_size: Sequence[float], unit: str
 ) -> dict[str, Any]:
     """Return position and extent in the image's unit; nothing when it has none."""
     if unit == "pixel":
         return {}
-    sizes = (1.0, 1.0, 1.0, *pixel_size)[-3:][-len(centroid) :]
+    sizes = (1.0, 1.0, 1.0, *pixel_size)[-len(centroid) :]
     position = zip("zyx"[-len(centroid) :], centroid, sizes, strict=True)
     columns: dict[str, Any] = {axis: values * size for axis, values, size in position}
     columns["physical_volume" if len(centroid) == 3 else "physical_area"] = area * np.prod(sizes)
