@@ -51,7 +51,7 @@ class Layout(NamedTuple):
     roots: NDArray[np.int32]
     """(T,) like the child of a node"""
     amounts: NDArray[np.uint32]
-    """(L, K) what a leaf of several classes adds; the sum of a row is `full`."""
+    """(L, K) what a leaf of several classes adds; a row adds up to `full`."""
     n_ballots: int
     """Leaf codes below are ballots, tree * K + class; the others less this are rows of amounts."""
     full: int
@@ -72,7 +72,7 @@ class _Room(NamedTuple):
     """Leaves of several classes that were reached, and below by whom."""
     leaf_parts: NDArray[np.uint64]
     sums: NDArray[np.uint32]
-    """(K, 64)"""
+    """(K - 1, 64) what each class got; the last gets the rest."""
 
 
 class _Window(NamedTuple):
@@ -193,7 +193,7 @@ def _room(layout: Layout, n_features: int) -> _Room:
         ballots=np.zeros(layout.n_ballots + 1, np.uint64),
         leaves=np.empty(len(layout.amounts) + 1, np.int32),
         leaf_parts=np.empty(len(layout.amounts) + 1, np.uint64),
-        sums=np.empty((n_classes, TILE), np.uint32),
+        sums=np.empty((n_classes - 1, TILE), np.uint32),
     )
 
 
@@ -202,7 +202,9 @@ def _predict_window(layout, flat, window, room, scratch, out):  # type: ignore[n
     """Predict one window into `out`, (K, Y, X)."""
     tile_height = window.tile_height
     tile_width = TILE // tile_height
-    unit = 1.0 / (np.float64(layout.full) * layout.roots.size)
+    n_classes = out.shape[0]
+    whole = np.uint32(layout.full * layout.roots.size)
+    unit = 1.0 / np.float64(whole)
     for top in range(window.top, window.bottom, tile_height):
         height = min(tile_height, window.bottom - top)
         for left in range(window.left, window.right, tile_width):
@@ -211,10 +213,14 @@ def _predict_window(layout, flat, window, room, scratch, out):  # type: ignore[n
             n_leaves = _walk(layout, room, scratch)
             _count_votes(layout, room)
             _add_leaves(layout, room, n_leaves)
-            for k in range(room.sums.shape[0]):
-                for y in range(height):
-                    for x in range(width):
-                        out[k, top + y, left + x] = room.sums[k, y * tile_width + x] * unit
+            for y in range(height):
+                for x in range(width):
+                    rest = whole
+                    for k in range(n_classes - 1):
+                        total = room.sums[k, y * tile_width + x]
+                        out[k, top + y, left + x] = total * unit
+                        rest -= total
+                    out[n_classes - 1, top + y, left + x] = rest * unit
 
 
 @compiled
@@ -279,13 +285,13 @@ def _walk(layout, room, scratch):  # type: ignore[no-untyped-def]
 @compiled
 def _count_votes(layout, room):  # type: ignore[no-untyped-def]
     """Start the sums with the votes, and clear the ballots."""
-    n_classes = room.sums.shape[0]
+    n_classes = room.sums.shape[0] + 1
     ballots = room.ballots
     digits = np.zeros(12, np.uint64)
     n_digits = 0
     while layout.roots.size >> n_digits:
         n_digits += 1
-    for k in range(n_classes):
+    for k in range(n_classes - 1):
         digits[:] = 0
         for t in range(layout.roots.size):
             carry = ballots[t * n_classes + k]
@@ -303,14 +309,16 @@ def _count_votes(layout, room):  # type: ignore[no-untyped-def]
 def _add_leaves(layout, room, n_leaves):  # type: ignore[no-untyped-def]
     """Add what the noted leaves hold to the sums of the pixels that reached them."""
     sums = room.sums
+    one, none = np.uint32(1), np.uint32(0)
     for j in range(n_leaves):
         part = room.leaf_parts[j]
         for half in range(2):
             bits = np.uint32(part >> np.uint64(32) if half else part & _LOW)
             for k in range(sums.shape[0]):
                 amount = layout.amounts[room.leaves[j], k]
-                for i in range(np.uint32(32)):
-                    sums[k, 32 * half + i] += amount * ((bits >> i) & np.uint32(1))
+                if amount:
+                    for i in range(np.uint32(32)):
+                        sums[k, 32 * half + i] += amount if (bits >> i) & one else none
 
 
 @cache
