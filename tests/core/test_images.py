@@ -88,6 +88,13 @@ def test_nan_and_infinity_are_kept():
     np.testing.assert_array_equal(block, [[1, np.nan, np.inf], [-np.inf, 0, np.inf]])
 
 
+def test_an_image_is_itself_only():
+    array = np.zeros((4, 5))
+    one, other = image_from_array(array, "yx", name="a"), image_from_array(array, "yx", name="a")
+    assert one != other
+    assert len({one, other, one}) == 2
+
+
 def test_label_index_gives_a_plane():
     image = image_from_array(np.zeros((2, 3, 4, 5)), "tzyx", name="a")
     labels = np.arange(2 * 3 * 4 * 5).reshape(image.label_shape)

@@ -14,6 +14,11 @@ def test_shape_and_slices():
     assert box.slices == (slice(1, 3), slice(4, 9), slice(0, 7))
 
 
+def test_regions_can_be_looked_up():
+    assert {region((0, 1), (2, 3)): "here"}[region((0, 1), (2, 3))] == "here"
+    assert len({region(), region(), region(t=1)}) == 2
+
+
 def test_grow_is_clipped_to_the_image():
     grown = region((0, 1), (4, 8), (1, 99), t=3).grow((1, 2, 5), (1, 9, 100))
     assert grown == region((0, 1), (2, 9), (0, 100), t=3)

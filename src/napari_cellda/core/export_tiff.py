@@ -122,9 +122,10 @@ def open_tiff_writer(
     options = imagej_options if kind == "imagej" else ome_options
     with write_atomically(path) as aside:
         array = create_mapped(aside, shape, dtype, axes, options(axes, sizes, unit))
-        yield RegionWriter(array, str(path))
+        writer = RegionWriter(array, str(path))
+        yield writer
         array.flush()
-        del array
+        del writer.array, array  # Windows moves no file that is still mapped
 
 
 def choose_kind(

@@ -27,7 +27,7 @@ Channels = str | tuple[int, ...]
 """Which channels count: "grey", "all" or channel indices."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Image:
     """One image, lazily.
 

@@ -27,6 +27,10 @@ class Region:
     y: slice
     x: slice
 
+    def __hash__(self) -> int:
+        """Hash by the bounds: Python 3.11 cannot hash slices."""
+        return hash((self.t, *((part.start, part.stop) for part in self.slices)))
+
     @property
     def slices(self) -> tuple[slice, slice, slice]:
         """The (z, y, x) slices."""
