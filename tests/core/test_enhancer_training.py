@@ -39,7 +39,7 @@ def _collect():
 @pytest.fixture(scope="module", autouse=True)
 def _without_onnx():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(package, "_can_export_onnx", lambda: False)
+        patch.setattr(package, "can_export_onnx", lambda: False)
         yield
 
 

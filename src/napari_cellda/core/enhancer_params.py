@@ -33,6 +33,8 @@ class EnhancerParams(ForestMix):
     """Share of the binary cross entropy in the loss."""
     dice: float = Field(1.0, ge=0, le=10)
     """Share of the Dice loss, which keeps rare structures from being called background."""
+    average: float = Field(0.995, ge=0, lt=1)
+    """How slowly the average of the weights, which is what comes out, follows the training."""
     noise: float = Field(0.2, ge=0, le=1)
     """Largest standard deviation of the noise added to maps in training."""
     contrast: float = Field(0.6, ge=0, le=3)

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -20,10 +20,12 @@ from napari_cellda.core.augment import (
     disturb_maps,
     flip_and_turn,
 )
+from napari_cellda.core.averaging import MovingAverage
 from napari_cellda.core.enhancer_maps import MapCache, fill_cache
 from napari_cellda.core.events import Event, Note, Preview, Score, Stage, Task
 from napari_cellda.core.loop import (
     Progress,
+    Stateful,
     Stop,
     Store,
     cosine_rate,
@@ -116,7 +118,7 @@ def train_enhancer(
         trainer.step,
         trainer.batch,
         steps=params.steps,
-        parts={"network": trainer.network, "optimiser": trainer.optimiser},
+        parts=trainer.parts,
         store=store,
         stop=stop,
         seed=seed,
@@ -126,8 +128,8 @@ def train_enhancer(
     )
     best = store.load("best")
     if best is not None:
-        trainer.network.load_state_dict(best["parts"]["network"])
-    network = trainer.network.cpu().eval()
+        trainer.average.load_state_dict(best["parts"]["average"])
+    network = cast("UNet", trainer.average.network.cpu())
     return TrainedEnhancer(network, progress, trainer.scores(), maps.histogram())
 
 
@@ -156,8 +158,16 @@ class _Trainer:
             self.network.parameters(), params.learning_rate, weight_decay=params.weight_decay
         )
         self.fabric, self.model, self.stepper = prepare(self.network, self.optimiser, device)
+        # What is validated and given out is the average: it is as good as a long decay of the
+        # learning rate, at any time.
+        self.average = MovingAverage(self.network, params.average)
         self.noise = MapNoise(noise=params.noise, contrast=params.contrast)
         self.deformation = Deformation(rotation=params.rotation, scale=params.zoom)
+
+    @property
+    def parts(self) -> dict[str, Stateful]:
+        """Everything that a checkpoint must hold."""
+        return {"network": self.network, "optimiser": self.optimiser, "average": self.average}
 
     def batch(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Make the crops of one step: a function of the seed and the step."""
@@ -182,6 +192,7 @@ class _Trainer:
         self.fabric.backward(terms["loss"])
         self.fabric.clip_gradients(self.model, self.stepper, max_norm=5.0)
         self.stepper.step()
+        self.average.follow(self.network)
         return {name: float(term.detach()) for name, term in terms.items()}
 
     def validate(self, index: int) -> Iterator[Event]:
@@ -212,12 +223,13 @@ class _Trainer:
 
     @torch.inference_mode()
     def _enhance(self, maps: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Enhance (N, S, S) maps with the network as it is; (N, K, S, S)."""
-        self.model.eval()
+        """Enhance (N, S, S) maps with the average so far; (N, K, S, S)."""
+        network = self.average.network
         x = torch.from_numpy(maps[:, None].astype(np.float32) / 255)
-        parts = [
-            self.model(self.fabric.to_device(part)).float().sigmoid() for part in torch.split(x, 4)
-        ]
+        with self.fabric.autocast():
+            parts = [
+                network(self.fabric.to_device(part)).float().sigmoid() for part in torch.split(x, 4)
+            ]
         return torch.cat(parts).cpu().numpy()
 
 
