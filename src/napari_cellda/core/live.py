@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from napari_cellda.core.images import Image
     from napari_cellda.core.normalisation import Kind, Normalisation
     from napari_cellda.core.snapshot import Enhancement, PaintedSnapshot, Snapshot
+    from napari_cellda.core.trainer import Trainer
 
 ENHANCED_TILE = (1, 1024, 1024)
 """A network's halo is wide, so its tiles are larger than those of the features."""
@@ -52,10 +53,13 @@ class Engine:
     ----------
     cache : FeatureCache, optional
         None makes one with the default budget.
+    trainer : Trainer, optional
+        A helper process to train in; None trains in this one.
     """
 
-    def __init__(self, cache: FeatureCache | None = None) -> None:
+    def __init__(self, cache: FeatureCache | None = None, trainer: Trainer | None = None) -> None:
         self.cache = cache or FeatureCache()
+        self._trainer = trainer
         self._samples = SampleStore(self.cache)
         self._measured: dict[Hashable, tuple[Image, Kind, Normalisation]] = {}
         self._key: Hashable = None
@@ -158,7 +162,8 @@ class Engine:
             return
         spec, params = snapshot.spec, snapshot.params
         names = spec.names(sources[snapshot.target].image.n_channels)
-        for forest in grow_forest(
+        grow = grow_forest if self._trainer is None else self._trainer.grow
+        for forest in grow(
             features, labels, len(snapshot.class_names), params, feature_names=names
         ):
             final = forest.n_trees == params.trees
@@ -201,7 +206,9 @@ class Engine:
         if stop():
             return None
         params = snapshot.params.model_copy(update={"out_of_bag": True})
-        return fit_forest(features, labels, len(snapshot.class_names), params).oob_score
+        fit = fit_forest if self._trainer is None else self._trainer.fit
+        forest = fit(features, labels, len(snapshot.class_names), params)
+        return None if forest is None else forest.oob_score
 
     def _prefetch(self, source: Normalised, snapshot: Snapshot, outdated: Stop) -> bool:
         """Compute the visible features already, so that the first stroke is answered at once."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari_cellda.ui.classes import CLASS_KEYS
-from napari_cellda.ui.results import layers_of, show_results
+from napari_cellda.ui.results import layers_of, show_next
 from napari_cellda.ui.uncertain import jump_in_stack, jump_in_view
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ def toggle(session: Session, what: str) -> None:
     deleted = {role for role in painted.unwanted if role.split(":")[0] == what}
     if deleted and not shown_layers(session, what):
         painted.unwanted -= deleted
-        show_results(session, painted, deleted & painted.arrays.keys())
+        while show_next(session, painted):
+            pass
         for layer in shown_layers(session, what):
             layer.visible = True
         return

@@ -132,6 +132,15 @@ def fade_in(color: str) -> Any:
     return Colormap([clear, solid], name=f"clear to {color}")
 
 
+def diverging(below: str, above: str) -> Any:
+    """Return a colormap from `below` (lowest) over clear (middle) to `above` (highest)."""
+    from napari.utils.colormaps import Colormap
+
+    low, high = (fade_in(color).colors[-1] for color in (below, above))
+    clear = [np.append(color[:3], 0) for color in (low, high)]
+    return Colormap([low, *clear, high], controls=[0, 0.5, 0.5, 1], name=f"{below} to {above}")
+
+
 def ensure_layer(
     session: Session,
     painted: PaintedImage,
@@ -190,16 +199,27 @@ def ensure_layer(
     )
     painted.results[role] = layer
     with keep_selection(session.viewer):
-        session.viewer.layers.insert(_place_for(session.viewer, painted), layer)
+        session.viewer.layers.insert(_place_for(session.viewer, painted, role), layer)
     return layer
 
 
-def _place_for(viewer: Any, painted: PaintedImage) -> int:
-    """Return where a new result goes: right below the strokes, else on top."""
-    layers = viewer.layers
-    if painted.strokes is not None and painted.strokes in layers:
-        return int(layers.index(painted.strokes))
-    return len(layers)
+STACKING = ("uncertainty", "boundary", "mask", "forest:0", "forest", "enhanced", "difference")
+"""Groups of results from below to above; others lie above these."""
+
+
+def stacking_place(role: str) -> int:
+    """Return how high a role lies among the results of its image."""
+    group = role if role in STACKING else role.split(":")[0]
+    return STACKING.index(group) if group in STACKING else len(STACKING)
+
+
+def _place_for(viewer: Any, painted: PaintedImage, role: str) -> int:
+    """Return where a new result goes: below the strokes and the results that belong above it."""
+    place = stacking_place(role)
+    above = [layer for r, layer in painted.results.items() if stacking_place(r) > place]
+    above.append(painted.strokes)
+    places = [viewer.layers.index(layer) for layer in above if layer in viewer.layers]
+    return int(min(places, default=len(viewer.layers)))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, QTimer
+from qtpy.QtWidgets import QApplication
 
 from napari_cellda.core.snapshot import (
     Done,
@@ -17,8 +18,15 @@ from napari_cellda.core.snapshot import (
     Trained,
     Waiting,
 )
+from napari_cellda.core.trainer import Trainer
 from napari_cellda.ui.layers import follow_geometry, make_strokes, refresh_layers, stroke_colormap
-from napari_cellda.ui.results import drop_stale, recolor_results, show_results, write_answer
+from napari_cellda.ui.results import (
+    drop_stale,
+    prepare_arrays,
+    recolor_results,
+    show_next,
+    write_answer,
+)
 from napari_cellda.ui.strokes import StrokeWatcher
 from napari_cellda.ui.view import centre_of, visible_region
 from napari_cellda.ui.worker import LatestWins
@@ -34,6 +42,8 @@ VIEW_MS = 120
 """How long the view must rest before what it shows is computed."""
 REDRAW_MS = 40
 """Layers are redrawn at most this often while tiles arrive."""
+LAYER_MS = 100
+"""New layers are made one by one, so far apart."""
 SCORE_MS = 1500
 """How long painting must rest before the forest is trained once more for its accuracy."""
 
@@ -69,7 +79,9 @@ class LivePainter(QObject):
     def __init__(self, session: Session) -> None:
         super().__init__()
         self._session = session
-        self._engine: Engine | None = None
+        self.engine: Engine | None = None
+        self._trainer = Trainer()
+        self._trainer.start()
         self._watchers: dict[int, StrokeWatcher] = {}
         self._trained_on: tuple[PaintedSnapshot, ...] = ()
         self._enhancement: Enhancement | None = None
@@ -78,6 +90,7 @@ class LivePainter(QObject):
         self._thread = LatestWins(self._work, self._on_answer, self._on_error, self._on_idle)
         self._view_timer = self._timer(VIEW_MS, self.update_view)
         self._redraw_timer = self._timer(REDRAW_MS, self._redraw)
+        self._layer_timer = self._timer(LAYER_MS, self._make_layers)
         self._score_timer = self._timer(SCORE_MS, self._ask_score)
         self._connect()
         self._thread.submit(Question())
@@ -240,22 +253,24 @@ class LivePainter(QObject):
     def _work(
         self, question: Question, superseded: Callable[[], bool], stop: Callable[[], bool]
     ) -> Iterator[Answer | Loaded | OutOfBag | list[str]]:
-        if self._engine is None:
-            self._engine = _load()
+        if self.engine is None:
+            self.engine = _load(self._trainer)
             yield Loaded()
         snapshot, painted = question.snapshot, question.painted
         if snapshot is None or painted is None:
             return
         if question.score_only:
-            score = self._engine.score(snapshot, lambda: superseded() or stop())
+            score = self.engine.score(snapshot, lambda: superseded() or stop())
             if score is not None:
                 yield OutOfBag(score)
             return
+        yield prepare_arrays(
+            painted, len(snapshot.class_names), _n_outputs(snapshot), self._session.scratch
+        )
         with_mask = snapshot.enhancement is None
-        for answer in self._engine.answer(snapshot, superseded, stop):
+        for answer in self.engine.answer(snapshot, superseded, stop):
             if isinstance(answer, ForestTile | EnhancedTile):
-                scratch = self._session.scratch
-                yield write_answer(painted, answer, scratch, with_mask=with_mask)
+                yield write_answer(painted, answer, with_mask=with_mask)
             else:
                 yield answer
 
@@ -274,8 +289,8 @@ class LivePainter(QObject):
             if not self._redraw_timer.isActive():
                 self._redraw_timer.start()
         elif isinstance(answer, Trained):
-            if self._engine is not None and painted is not None:
-                painted.norm = self._engine.normalisation_of(painted.key)
+            if self.engine is not None and painted is not None:
+                painted.norm = self.engine.normalisation_of(painted.key)
             session.flat_images = answer.flat_images
             if answer.final:
                 session.set_classifier(answer.classifier)
@@ -290,9 +305,19 @@ class LivePainter(QObject):
         dirty, self._dirty = self._dirty, {}
         for painted, roles in dirty.items():
             if painted in self._session.images:
-                show_results(self._session, painted, roles)
                 refresh_layers(painted, roles, thumbnails=thumbnails)
                 self._session.results_changed.emit(painted)
+        if not self._layer_timer.isActive():
+            self._layer_timer.start()
+
+    def _make_layers(self) -> None:
+        """Add one layer that is still lacking, but never while the brush is down."""
+        painted = self._session.current
+        if painted is None or self._session.is_closed:
+            return
+        if QApplication.mouseButtons() or show_next(self._session, painted):
+            self._layer_timer.start()
+        self._session.results_changed.emit(painted)
 
     def _on_error(self, error: Exception) -> None:
         self._session.report(error)
@@ -305,19 +330,33 @@ class LivePainter(QObject):
         self._session.rested.emit()
 
     def _close(self) -> None:
-        for timer in (self._view_timer, self._redraw_timer, self._score_timer):
+        for timer in (self._view_timer, self._redraw_timer, self._layer_timer, self._score_timer):
             timer.stop()
         self._thread.abandon()
+        self._trainer.close()
 
     def wait(self, seconds: float) -> bool:
         """Wait until the thread has ended after the session closed; True when it has."""
         return self._thread.wait(seconds)
 
 
-def _load() -> Engine:
-    """Import what painting needs and compile its kernels."""
-    from napari_cellda.core.forest import warm_up
+def _n_outputs(snapshot: Snapshot) -> int:
+    chosen = snapshot.enhancement
+    return 0 if chosen is None else chosen.enhancer.card.n_outputs
+
+
+def _load(trainer: Trainer) -> Engine:
+    """Import what painting needs and compile its kernels; wait until the trainer is ready."""
+    import numpy as np
+
+    from napari_cellda.core.features import FeatureSpec, compute_features
+    from napari_cellda.core.forest import ForestParams
     from napari_cellda.core.live import Engine
 
-    warm_up()
-    return Engine()
+    noise = np.random.default_rng(0).random((1, 32, 32), dtype=np.float32)
+    features = compute_features(noise, FeatureSpec())
+    samples = features[:, :, 0].T.copy()
+    forest = trainer.fit(samples, np.arange(32) % 2, 2, ForestParams(trees=2))
+    if forest is not None:
+        forest.predict(features)
+    return Engine(trainer=trainer)

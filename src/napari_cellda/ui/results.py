@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cellda.core.snapshot import EnhancedTile, ForestTile
-from napari_cellda.ui.layers import drop_results, ensure_layer, fade_in, mask_colormap
+from napari_cellda.ui.layers import (
+    diverging,
+    drop_results,
+    ensure_layer,
+    fade_in,
+    mask_colormap,
+    stacking_place,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,9 +26,9 @@ MASK_DTYPE = np.uint8
 
 
 def write_answer(
-    painted: PaintedImage, answer: ForestTile | EnhancedTile, scratch: Scratch, *, with_mask: bool
+    painted: PaintedImage, answer: ForestTile | EnhancedTile, *, with_mask: bool
 ) -> list[str]:
-    """Write one tile into the image's result arrays, making those that are missing.
+    """Write one tile into the image's result arrays (see `prepare_arrays`).
 
     Called in the background thread, so that the window only has to redraw.
 
@@ -29,8 +36,6 @@ def write_answer(
     ----------
     painted : PaintedImage
     answer : ForestTile or EnhancedTile
-    scratch : Scratch
-        Where new arrays come from.
     with_mask : bool
         Whether a forest's tile is the last word; else the mask waits for the enhanced map.
 
@@ -55,29 +60,59 @@ def write_answer(
     if with_mask or isinstance(answer, EnhancedTile):
         blocks["mask"] = final_map.argmax(axis=0).astype(MASK_DTYPE)
     for role, block in blocks.items():
-        if role not in painted.arrays:
-            painted.arrays[role] = scratch.zeros(painted.image.label_shape, block.dtype)
         write_region(painted.image, painted.arrays[role], answer.region, block)
     return list(blocks)
 
 
-def show_results(session: Session, painted: PaintedImage, roles: Iterable[str]) -> None:
-    """Make the layers of these roles, where they are not there yet.
+def prepare_arrays(
+    painted: PaintedImage, n_classes: int, n_outputs: int, scratch: Scratch
+) -> list[str]:
+    """Make the arrays that answers will be written to, so that layers can be made in time.
 
+    Parameters
+    ----------
+    painted : PaintedImage
+    n_classes : int
+    n_outputs : int
+        Outputs of the enhancer; 0 for none.
+    scratch : Scratch
+
+    Returns
+    -------
+    list of str
+        The roles that are new.
+    """
+    roles = [f"forest:{k}" for k in range(n_classes)] + ["uncertainty", "mask"]
+    roles += ["enhanced", "difference"] if n_outputs else []
+    roles += ["boundary"] if n_outputs > 1 else []
+    new = [role for role in roles if role not in painted.arrays]
+    for role in new:
+        dtype = MASK_DTYPE if role == "mask" else np.float32
+        painted.arrays[role] = scratch.zeros(painted.image.label_shape, dtype)
+    return new
+
+
+def show_next(session: Session, painted: PaintedImage) -> bool:
+    """Make one of the layers that result arrays still lack; True when more are to come.
+
+    One at a time, since napari takes about 0.1 s for each, and the window stands still meanwhile.
     At first only the maps of the foreground classes are visible, each fading in its class's
     colour; an enhanced map takes the place of the map that it enhances. The rest is there, hidden.
     """
-    for role in sorted(roles, key=_order):
-        if role in painted.results or role in painted.unwanted:
-            continue
-        ensure_layer(session, painted, role, painted.arrays[role], **_looks(session, painted, role))
-        if role == "enhanced":
-            _hide(painted, f"forest:{session.enhancer_options.class_index}")
+    known = painted.results.keys() | painted.unwanted
+    waiting = sorted(painted.arrays.keys() - known, key=_urgency)
+    if not waiting:
+        return False
+    role = waiting[0]
+    ensure_layer(session, painted, role, painted.arrays[role], **_looks(session, painted, role))
+    if role == "enhanced":
+        _hide(painted, f"forest:{session.enhancer_options.class_index}")
+    return len(waiting) > 1
 
 
-def _order(role: str) -> tuple[int, str]:
-    groups = ("uncertainty", "difference", "boundary", "mask", "forest", "enhanced")
-    return groups.index(role.split(":")[0]), role
+def _urgency(role: str) -> tuple[int, str]:
+    """Sort so that the layers that will be visible are made first."""
+    return -stacking_place(role), role
 
 
 def _looks(session: Session, painted: PaintedImage, role: str) -> dict[str, Any]:
@@ -102,7 +137,7 @@ def _looks(session: Session, painted: PaintedImage, role: str) -> dict[str, Any]
         "boundary": {"name": "Enhanced boundary", "colormap": fade_in("white"), "visible": False},
         "difference": {
             "name": "Enhanced minus forest",
-            "colormap": "twilight_shifted",
+            "colormap": diverging("blue", "red"),
             "contrast_limits": (-1, 1),
             "opacity": opacity,
             "visible": False,

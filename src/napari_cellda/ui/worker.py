@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import os
 import threading
 import weakref
 from collections import deque
@@ -161,7 +160,6 @@ def run_task(
     fail = on_error or (session.report if session is not None else None)
 
     def body() -> None:
-        lower_priority()
         try:
             result = _drive(make_task, handle, lambda event: post(tell, on_event, event))
         except Exception as error:
@@ -293,7 +291,6 @@ class LatestWins(Generic[Item, Answer_]):
         return not self._thread.is_alive()
 
     def _loop(self) -> None:
-        lower_priority()
         while True:
             with self._wake:
                 while not self._waiting and not self._stopped:
@@ -331,11 +328,3 @@ def _stop_all() -> None:
     for handle in handles:
         handle.abandon()
     _join(handles, _EXIT_SECONDS)
-
-
-def lower_priority() -> None:
-    """Let the calling thread, and those it starts, give way to the window (Linux only)."""
-    # Linux counts priority by thread; elsewhere it would slow the whole program.
-    if hasattr(os, "setpriority") and os.uname().sysname == "Linux":
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
