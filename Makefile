@@ -8,10 +8,10 @@ PYTHON ?= python3
 endif
 TASK = $(PYTHON) scripts/tasks.py --torch "$(TORCH)"
 
-.PHONY: help demo test check docs clean python
+.PHONY: help demo test check docs pictures clean python
 
 help: ## list what can be made
-	@$(PYTHON) -c "import re; [print(f'make {a:6}{b}') for a, b in re.findall(r'(?m)^(\w+):.*?## (.*)', open('Makefile').read())]"
+	@$(PYTHON) -c "import re; [print(f'make {a:9}{b}') for a, b in re.findall(r'(?m)^(\w+):.*?## (.*)', open('Makefile').read())]"
 
 demo: python ## open napari on a painted, classified and enhanced sample (without a display: demo_output/)
 	@$(TASK) demo
@@ -24,6 +24,9 @@ check: python ## run what CI runs besides the tests: lint, types, manifest, docu
 
 docs: python ## build the documentation into site/
 	@$(TASK) docs
+
+pictures: python ## make the pictures of the documentation anew, in a real window
+	@$(TASK) pictures
 
 clean: ## remove what the commands above made
 	@$(PYTHON) -c "import shutil; [shutil.rmtree(d, ignore_errors=True) for d in ('.venv', 'site', 'demo_output', 'build', 'dist')]"

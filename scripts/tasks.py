@@ -39,7 +39,7 @@ LIBRARIES = {  # what Qt and OpenGL load at run time on Linux, and the Debian pa
     "libgssapi_krb5.so.2": "libgssapi-krb5-2",
 }
 PROGRAMS = {"git": "git", "xvfb-run": "xvfb", "xauth": "xauth"}
-EXTRAS = {"demo": "all", "test": "all,test", "check": "dev", "docs": "docs"}
+EXTRAS = {"demo": "all", "pictures": "all", "test": "all,test", "check": "dev", "docs": "docs"}
 
 
 def main():
@@ -50,9 +50,10 @@ def main():
     options, rest = parser.parse_known_args()
     os.chdir(str(ROOT))
     os.environ.setdefault("PYTHONUNBUFFERED", "1")
-    install_system_packages(needs_display=options.task in ("demo", "test"))
+    install_system_packages(needs_display=options.task in ("demo", "pictures", "test"))
     make_environment(options.torch, EXTRAS[options.task])
-    {"demo": demo, "test": test, "check": check, "docs": docs}[options.task](rest)
+    tasks = {"demo": demo, "pictures": pictures, "test": test, "check": check, "docs": docs}
+    tasks[options.task](rest)
 
 
 def demo(rest):
@@ -60,6 +61,11 @@ def demo(rest):
     show = [BIN / "napari-cellda", "demo"]
     take_picture = [PYTHON, "-m", "napari_cellda.ui.demo"]
     run([*(show if has_display() else take_picture), "-o", "demo_output", *rest], screen=True)
+
+
+def pictures(rest):
+    """Make the pictures of the documentation in a real window."""
+    run([PYTHON, "docs/screenshots.py", *rest], screen=True)
 
 
 def test(rest):

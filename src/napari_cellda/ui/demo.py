@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PLUGIN = "napari-cellda"
 PANELS = ("Paint", "Enhance", "Export")
 ENHANCER = "nuclei"
-WINDOW_SIZE = (1280, 800)
+WINDOW_SIZE = (1440, 900)
 PATIENCE_SECONDS = 300
 
 
@@ -43,12 +43,15 @@ def run_demo(output: Path, *, show: bool) -> None:
         If the maps do not come within five minutes.
     """
     import napari
+    from qtpy.QtTest import QTest
 
     viewer = napari.Viewer(title="napari-cellda demo", show=False)
-    viewer.window._qt_window.resize(*WINDOW_SIZE)
     panels = open_panels(viewer)
     viewer.open_sample(PLUGIN, "ihc")
     viewer.show()
+    viewer.window.resize(*WINDOW_SIZE)
+    QTest.qWait(300)  # the canvas takes its size in the event loop
+    viewer.reset_view()
     panels["Export"].folder.setText(str(output.resolve()))
     panels["Enhance"].open(ENHANCER)
     if show:

@@ -69,8 +69,8 @@ class EnhancePanel(QWidget):
             "What published enhancers call scale_range. They were trained without it, and on an "
             "image without objects it turns noise into objects: leave it off unless it helps"
         )
-        self.difference = QCheckBox("Show what it changed (enhanced minus forest)")
-        self.difference.setToolTip("A layer: red where the enhancer added, blue where it removed")
+        self.difference = QCheckBox("Show what it changed")
+        self.difference.setToolTip("The layer Enhanced minus forest: red where it added, blue where it removed")
         self.doubts = Banner()
         self.message = Banner()
         self.status = QLabel("Choose an enhancer to begin.")

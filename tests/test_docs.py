@@ -1,0 +1,90 @@
+"""What the documentation says is so: commands, options, pictures, links, examples."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from napari_cellda.cli import app
+from napari_cellda.ui.classes import CLASS_KEYS
+from napari_cellda.ui.keys import ENHANCED_KEY, FOREST_KEY, STACK_KEY, STROKES_KEY, UNCERTAIN_KEY
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+
+def commands() -> dict[str, set[str]]:
+    """Return the long options of every command, by its full name."""
+    found: dict[str, set[str]] = {}
+
+    def visit(command, name: str) -> None:
+        for part, inner in getattr(command, "commands", {}).items():
+            visit(inner, f"{name} {part}".strip())
+        if not hasattr(command, "commands"):
+            options = {opt for p in command.params for opt in p.opts if opt.startswith("--")}
+            found[name] = options - {"--help"}
+
+    visit(typer.main.get_command(app), "")
+    return found
+
+
+def sections(page: Path) -> dict[str, str]:
+    parts = re.split(r"(?m)^## (.+)$", page.read_text())
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+COMMAND_LINE = sections(ROOT / "docs" / "command-line.md")
+
+
+@pytest.mark.parametrize(("name", "options"), commands().items())
+def test_every_option_is_documented_and_every_documented_one_exists(name: str, options: set[str]):
+    text = COMMAND_LINE.get(name) or COMMAND_LINE[name.split()[0]]
+    assert name in text
+    written = set(re.findall(r"--[a-z][a-z-]+", text))
+    assert written == options
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pictures_and_links_lead_somewhere(page: Path):
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_make_targets_exist(page: Path):
+    for target in re.findall(r"(?m)^\s*make (\w+)|`make (\w+)", page.read_text()):
+        assert re.search(rf"(?m)^{''.join(target)}:", MAKEFILE), f"make {''.join(target)}"
+
+
+def test_readme_opens_with_the_picture_and_two_commands():
+    text = (ROOT / "README.md").read_text()
+    picture, demo, test = (text.index(word) for word in ("![", "make demo", "make test"))
+    assert picture < demo < test < 1500
+
+
+def test_keys_are_those_of_the_window():
+    text = (ROOT / "docs" / "quickstart.md").read_text()
+    keys = (" ".join(CLASS_KEYS), STROKES_KEY, FOREST_KEY, ENHANCED_KEY, UNCERTAIN_KEY, STACK_KEY)
+    for key in keys:
+        assert f"| {key} |" in text
+
+
+def examples() -> list[tuple[str, str]]:
+    found = []
+    for page in PAGES:
+        for i, code in enumerate(re.findall(r"(?ms)^```python\n(.*?)^```", page.read_text())):
+            found.append((f"{page.stem} {i}", code))
+    return found
+
+
+@pytest.mark.parametrize(("name", "code"), examples(), ids=[name for name, _ in examples()])
+def test_examples_run(name: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, object] = {"__name__": "example"}
+    exec(compile(code, name, "exec"), scope)
+    assert len(scope) > 2
