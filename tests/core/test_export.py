@@ -81,6 +81,23 @@ def test_a_zarr_folder_is_replaced_only_after_success(tmp_path):
     assert leftovers(tmp_path) == []
 
 
+def test_a_failed_exchange_brings_the_old_folder_back(tmp_path, monkeypatch):
+    write_ome_zarr(tmp_path / "a.zarr", numbers((8, 8)), "yx")
+    plain, moves = os.rename, []
+
+    def fail_once(source, target):
+        moves.append(source)
+        if len(moves) == 2:
+            raise OSError(errno.ENOSPC, "")
+        plain(source, target)
+
+    monkeypatch.setattr(os, "rename", fail_once)
+    with pytest.raises(UserError, match="the disk is full"):
+        write_ome_zarr(tmp_path / "a.zarr", numbers((4, 4)), "yx")
+    assert zarr.open(tmp_path / "a.zarr")["0"].shape == (8, 8)
+    assert leftovers(tmp_path) == []
+
+
 def test_a_folder_with_other_files_is_never_replaced(tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "final.txt").write_text("years of work")

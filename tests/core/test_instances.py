@@ -58,6 +58,13 @@ def test_a_bar_and_a_border_object_stay_whole():
     assert instances_from_maps(foreground, method="distance").max() == 2
 
 
+def test_beyond_the_border_is_background():
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).random((90, 90)), 3)
+    foreground = (noise > np.median(noise)).astype(np.float32)
+    inside = instances_from_maps(np.pad(foreground, 9), method="distance")[9:-9, 9:-9]
+    assert same_partition(instances_from_maps(foreground, method="distance"), inside)
+
+
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_boundary_separates_what_touches(ndim):
     shape = (30, 44) if ndim == 2 else (8, 30, 44)
@@ -121,11 +128,21 @@ def test_multicut_keeps_to_the_foreground():
     np.testing.assert_array_equal(labels > 0, foreground > 0.5)
 
 
+def test_islands_are_not_joined_through_the_background():
+    foreground = np.zeros((40, 60), np.float32)
+    foreground[5:35, 5:25] = 1
+    foreground[5:35, 35:55] = 1
+    labels = instances_from_maps(foreground, np.zeros((40, 60)), method="multicut")
+    assert labels.max() == 2
+    assert labels[20, 10] != labels[20, 40]
+
+
 def test_the_cut_is_the_best_of_all():
     """Against every partition of four fragments, by the cost of the equation in the notes."""
-    fragments = np.repeat(np.repeat([[1, 2], [3, 4]], 8, 0), 8, 1).astype(np.uint32)
+    fragments = np.ones((16, 16), np.uint32)
+    fragments[:5, 5:], fragments[5:, :2], fragments[5:, 12:] = 2, 3, 4  # edges of unequal length
     rng = np.random.default_rng(4)
-    for beta in (0.3, 0.5, 0.7):
+    for beta in (0.3, 0.4, 0.5, 0.6, 0.7):
         boundary = ndimage.zoom(rng.random((4, 4)), 4, order=1).astype(np.float32)
         found = join_fragments(fragments, boundary, beta)
         costs = [cut_cost(fragments, parts, boundary, beta) for parts in partitions(4)]
@@ -313,6 +330,13 @@ def test_shallow_basins_join_from_the_highest_pass_down():
     ]:
         found = merge_shallow_basins(labels, height, depth)
         assert same_partition(found, np.array([expected]))
+
+
+def test_a_low_peak_joins_the_neighbour_with_the_higher_pass():
+    height = np.array([[9, 6, 7, 6.9, 8]], np.float32)
+    labels = np.array([[1, 1, 2, 2, 3]], np.uint32)
+    found = merge_shallow_basins(labels, height, 1.5)
+    assert same_partition(found, np.array([[1, 1, 3, 3, 3]]))
 
 
 def test_merging_gives_the_h_maxima():

@@ -361,6 +361,15 @@ def test_truncated_tiff(tmp_path, options):
             content(open_image(tmp_path / "a.tif"))
 
 
+def test_truncation_is_told_before_anything_is_read(tmp_path):
+    array = np.random.default_rng(0).integers(0, 255, (400, 400)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", array, tile=(64, 64), compression="zlib")
+    raw = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(raw[: len(raw) - 2000])
+    with pytest.raises(UserError, match=r"a\.tif' is truncated: it has \d+ bytes, its pixels need"):
+        open_image(tmp_path / "a.tif")
+
+
 def test_truncated_bitmaps(tmp_path):
     array = np.random.default_rng(0).integers(0, 255, (100, 100)).astype(np.uint8)
     for name in ("a.png", "a.jpg"):

@@ -13,6 +13,28 @@ def local_maxima(height: np.ndarray) -> np.ndarray:
     return peaks
 
 
+def seed_lonely_components(seeds: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Make every component of `mask` that holds no seed a seed of its own.
+
+    Parameters
+    ----------
+    seeds : ndarray of uint32
+        0 is no seed.
+    mask : ndarray of bool, same shape
+
+    Returns
+    -------
+    ndarray of uint32
+    """
+    from bioimage_cpp.segmentation import label
+
+    components = label(mask, connectivity=1).astype(np.uint32)
+    has_seed = np.zeros(int(components.max()) + 1, bool)
+    has_seed[components[seeds > 0]] = True
+    lonely_mask = mask & ~has_seed[components]
+    return np.where(lonely_mask, components + seeds.max(), seeds).astype(np.uint32)
+
+
 def merge_shallow_basins(labels: np.ndarray, height: np.ndarray, depth: float) -> np.ndarray:
     """Join neighbouring basins whose pass is less than `depth` below the lower of their peaks.
 

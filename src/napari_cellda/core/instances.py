@@ -143,14 +143,12 @@ def grow_insides(
     """Flood the foreground from the insides of the objects, up the boundary map."""
     from bioimage_cpp.segmentation import label, watershed
 
+    from napari_cellda.core.basins import seed_lonely_components
+
     foreground_mask = foreground_map > threshold
     inside_mask = foreground_map - boundary_map > threshold
     seeds = label(inside_mask, connectivity=1).astype(np.uint32)
-    components = label(foreground_mask, connectivity=1).astype(np.uint32)
-    has_seed = np.zeros(int(components.max()) + 1, bool)
-    has_seed[components[inside_mask]] = True
-    lonely_mask = foreground_mask & ~has_seed[components]
-    seeds[lonely_mask] = components[lonely_mask] + seeds.max()
+    seeds = seed_lonely_components(seeds, foreground_mask)
     return np.asarray(watershed(boundary_map, seeds, mask=foreground_mask))
 
 

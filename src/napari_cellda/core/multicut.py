@@ -58,9 +58,10 @@ def oversegment(
     from bioimage_cpp.filters import gaussian_smoothing
     from bioimage_cpp.segmentation import label, watershed
 
-    from napari_cellda.core.basins import local_maxima
+    from napari_cellda.core.basins import local_maxima, seed_lonely_components
 
-    open_mask = boundary_map <= params.boundary_threshold
+    allowed_mask = np.ones(boundary_map.shape, bool) if mask is None else mask
+    open_mask = (boundary_map <= params.boundary_threshold) & allowed_mask
     if open_mask.all():
         distance = np.ones(boundary_map.shape, np.float32)
     else:
@@ -69,11 +70,8 @@ def oversegment(
     if params.smoothing:
         smooth_distance = gaussian_smoothing(distance, params.smoothing)
         smooth_map = gaussian_smoothing(boundary_map, params.smoothing)
-    seeds = label(local_maxima(smooth_distance) & (distance > 0)).astype(np.uint32)
-    if not seeds.any():
-        seeds = label(local_maxima(-boundary_map)).astype(np.uint32)
-    if mask is not None:
-        seeds[~mask] = 0
+    seeds = label(local_maxima(smooth_distance) & open_mask).astype(np.uint32)
+    seeds = seed_lonely_components(seeds, allowed_mask)
     farthest = float(distance.max()) or 1.0
     relief = BLEND * smooth_map + (1 - BLEND) * (1 - distance / farthest)
     relief = np.ascontiguousarray(relief, np.float32)
