@@ -78,6 +78,7 @@ class _Room(NamedTuple):
 class _Window(NamedTuple):
     """A part of a plane, and how its features lie in memory, in elements."""
 
+    plane: int
     top: int
     bottom: int
     left: int
@@ -137,22 +138,20 @@ def predict(
     if vectorised is None:
         vectorised = can_vectorise()
     jobs = [
-        (flat, window, out[:, z])
-        for z in range(stack.shape[1])
-        for flat, window in _windows(stack[:, z])
+        (flat, window)
+        for plane in range(stack.shape[1])
+        for flat, window in _windows(stack[:, plane], plane)
     ]
 
-    def work(job: tuple[NDArray[np.float32], _Window, NDArray[np.float32]]) -> None:
-        flat, window, target = job
-        _predict_window(
-            layout, flat, window, _room(layout, len(features)), scratch(vectorised), target
-        )
+    def work(job: tuple[NDArray[np.float32], _Window]) -> None:
+        room = _room(layout, len(features))
+        _predict_window(layout, *job, room, scratch(vectorised), out)
 
     run_threaded(work, jobs, threads)
     return out.reshape(n_classes, *shape)
 
 
-def _windows(plane: NDArray[np.float32]) -> list[tuple[NDArray[np.float32], _Window]]:
+def _windows(plane: NDArray[np.float32], index: int) -> list[tuple[NDArray[np.float32], _Window]]:
     """Split a (F, Y, X) array, which may be a view of a larger one, into jobs."""
     height, width = plane.shape[1:]
     if 0 in plane.shape:
@@ -165,21 +164,11 @@ def _windows(plane: NDArray[np.float32]) -> list[tuple[NDArray[np.float32], _Win
     tile_height = next(n for n in (8, 4, 2, 1) if n <= height)
     rows = min(height, 64)
     columns = PIXELS_PER_JOB // rows
-    strides = plane.strides[0] // item, plane.strides[1] // item
+    rest = tile_height, plane.strides[0] // item, plane.strides[1] // item
+    corners = [(y, x) for y in range(0, height, rows) for x in range(0, width, columns)]
     return [
-        (
-            flat,
-            _Window(
-                top,
-                min(top + rows, height),
-                left,
-                min(left + columns, width),
-                tile_height,
-                *strides,
-            ),
-        )
-        for top in range(0, height, rows)
-        for left in range(0, width, columns)
+        (flat, _Window(index, y, min(y + rows, height), x, min(x + columns, width), *rest))
+        for y, x in corners
     ]
 
 
@@ -199,7 +188,7 @@ def _room(layout: Layout, n_features: int) -> _Room:
 
 @compiled
 def _predict_window(layout, flat, window, room, scratch, out):  # type: ignore[no-untyped-def]
-    """Predict one window into `out`, (K, Y, X)."""
+    """Predict one window into `out`, (K, Z, Y, X)."""
     tile_height = window.tile_height
     tile_width = TILE // tile_height
     n_classes = out.shape[0]
@@ -218,9 +207,9 @@ def _predict_window(layout, flat, window, room, scratch, out):  # type: ignore[n
                     rest = whole
                     for k in range(n_classes - 1):
                         total = room.sums[k, y * tile_width + x]
-                        out[k, top + y, left + x] = total * unit
+                        out[k, window.plane, top + y, left + x] = total * unit
                         rest -= total
-                    out[n_classes - 1, top + y, left + x] = rest * unit
+                    out[n_classes - 1, window.plane, top + y, left + x] = rest * unit
 
 
 @compiled
