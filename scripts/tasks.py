@@ -39,7 +39,13 @@ LIBRARIES = {  # what Qt and OpenGL load at run time on Linux, and the Debian pa
     "libgssapi_krb5.so.2": "libgssapi-krb5-2",
 }
 PROGRAMS = {"git": "git", "xvfb-run": "xvfb", "xauth": "xauth"}
-EXTRAS = {"demo": "all", "pictures": "all", "test": "all,test", "check": "dev", "docs": "docs"}
+EXTRAS = {
+    "demo": {"all"},
+    "pictures": {"all"},
+    "test": {"all", "test"},
+    "check": {"all", "test", "docs", "dev"},
+    "docs": {"docs"},
+}
 
 
 def main():
@@ -161,17 +167,20 @@ def may_sudo():
 
 def make_environment(torch, extras):
     """Create .venv/ and install the project; skip what an earlier call has done."""
-    stamp = VENV / f".installed-{extras.replace(',', '-')}"
+    stamp = VENV / ".installed"
     wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + torch.encode()).hexdigest()
-    if stamp.exists() and stamp.read_text() == wanted:
-        return
+    installed, *there = stamp.read_text().split() if stamp.exists() else [""]
+    if installed == wanted:
+        if extras <= set(there):
+            return
+        extras = extras | set(there)
     if not PYTHON.exists() or call([PYTHON, "-m", "pip", "--version"]):
         create_environment(find_python())
     # torch goes first: its own choice of build must not be made again by the resolver.
-    for what in ([torch], ["-e", f".[{extras}]"]):
+    for what in ([torch], ["-e", ".[" + ",".join(sorted(extras)) + "]"]):
         if call([PYTHON, "-m", "pip", "install", "--quiet", *what]):
             sys.exit("pip could not install what the project needs; its message is above.")
-    stamp.write_text(wanted)
+    stamp.write_text("\n".join([wanted, *sorted(extras)]))
 
 
 def create_environment(python):
