@@ -88,17 +88,37 @@ def test_core_classifies_without_napari_or_qt(core_only: Path, tmp_path: Path):
     np.testing.assert_allclose(probability_map.sum(axis=0), 1, atol=1e-5)
 
 
+def test_headless_demo_runs_without_napari(core_only: Path, tmp_path: Path):
+    told = run(core_only / "napari-cellda", "demo", "--headless", "-o", tmp_path)
+    assert "enhanced" in told
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"scores.csv", "immunohistochemistry_mask.tif"} <= names
+
+
 def test_bundled_models_are_installed(core_only: Path):
     listed = run(core_only / "napari-cellda", "models", "list")
     for folder in (ROOT / "models").glob("*/rdf.yaml"):
         assert folder.parent.name in listed
 
 
-@pytest.mark.skipif(
+needs_display = pytest.mark.skipif(
     sys.platform == "linux" and not os.environ.get("DISPLAY"), reason="needs a display"
 )
+
+
+@needs_display
 def test_every_panel_opens_without_extras(with_napari: Path, tmp_path: Path):
     script = tmp_path / "open_every_panel.py"
     script.write_text(OPEN_EVERY_PANEL)
     opened = run(with_napari / "python", script)
     assert "opened Paint Enhance Export" in opened
+
+
+@needs_display
+def test_demo_leaves_its_picture_masks_and_scores(with_napari: Path, tmp_path: Path):
+    run(with_napari / "python", "-m", "napari_cellda.ui.demo", "-o", tmp_path)
+    picture = iio.imread(tmp_path / "window.png")
+    assert picture.shape[0] > 600
+    assert len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 10000
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"scores.csv", "immunohistochemistry_mask.tif"} <= names

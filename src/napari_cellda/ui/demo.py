@@ -7,6 +7,8 @@ the window and leaves masks and scores beside it.
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -40,8 +42,9 @@ def run_demo(output: Path, *, show: bool) -> None:
     Raises
     ------
     UserError
-        If the maps do not come within five minutes.
+        If there is no display, or the maps do not come within five minutes.
     """
+    check_display()
     import napari
     from qtpy.QtTest import QTest
 
@@ -61,6 +64,13 @@ def run_demo(output: Path, *, show: bool) -> None:
     wait_until(lambda: is_enhanced(panels["Paint"].session), "the enhanced map")
     viewer.screenshot(str(output / "window.png"), canvas_only=False, flash=False)
     viewer.close()
+
+
+def check_display() -> None:
+    """Raise a UserError where Qt would end the program for want of a display."""
+    names = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
+    if sys.platform.startswith("linux") and not any(os.environ.get(name) for name in names):
+        raise UserError("There is no display to open a window on; add --headless.")
 
 
 def open_panels(viewer: napari.Viewer) -> dict[str, Any]:
