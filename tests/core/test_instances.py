@@ -5,7 +5,7 @@ from scipy import ndimage
 from napari_cellda.core.basins import basin_passes, local_maxima, merge_shallow_basins
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.instances import InstanceParams, instances_from_maps
-from napari_cellda.core.multicut import join_fragments, partition
+from napari_cellda.core.multicut import join_fragments, oversegment, partition
 
 METHODS = ("watershed", "distance", "multicut")
 
@@ -293,6 +293,17 @@ def test_params_round_trip_and_settings_override():
     foreground = np.ones((9, 9), np.float32)
     assert instances_from_maps(foreground, None, params).max() == 0
     assert instances_from_maps(foreground, None, params, remove_border=False).max() == 1
+
+
+def test_small_fragments_dissolve_into_their_neighbours():
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).random((90, 90)), 1.5)
+    boundary = ((noise - noise.min()) / np.ptp(noise)).astype(np.float32)
+    for min_size, smallest in [(0, 1), (60, 60)]:
+        params = InstanceParams(min_size=min_size, smoothing=0)
+        sizes = np.bincount(oversegment(boundary, None, params).ravel())
+        assert sizes[0] == 0  # no holes
+        assert sizes[sizes > 0].min() >= smallest
+        assert (sizes[sizes > 0].min() < 60) == (min_size == 0)
 
 
 def test_partition_is_repeatable():

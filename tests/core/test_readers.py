@@ -58,6 +58,12 @@ def test_plain_tiff_is_memory_mapped(tmp_path):
     assert isinstance(open_image(tmp_path / "a.tif").data, np.memmap)
 
 
+def test_grey_of_a_mapped_colour_tiff_is_not_loaded(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", ramp((40, 50, 3)), photometric="rgb")
+    assert isinstance(open_image(tmp_path / "a.tif", channels="all").data, np.memmap)
+    assert not isinstance(open_image(tmp_path / "a.tif").data, np.ndarray)
+
+
 def test_tiled_tiff_is_read_tile_by_tile(tmp_path, monkeypatch):
     tifffile.imwrite(tmp_path / "a.tif", ramp((2048, 2048)), tile=(128, 128), compression="zlib")
     decoded = []
