@@ -44,15 +44,14 @@ class Coverage:
         return grid(self._limits, self._tile, region.t, within=region)
 
     def missing(self, region: Region) -> list[Region]:
-        """Return, for each tile that touches `region`, the box around its blocks not yet done."""
-        boxes = []
+        """Return disjoint boxes, each within one tile, of the blocks in `region` not yet done."""
+        boxes: list[Region] = []
         for tile in self.tiles(region):
             open_blocks = ~self._blocks(tile)
             wanted = np.zeros_like(open_blocks)
             wanted[_block_slices(tile.overlap(region), tile, whole_blocks=False)] = True
             open_blocks &= wanted
-            if open_blocks.any():
-                boxes.append(_bounding_region(open_blocks, tile))
+            boxes += [_block_region(found, tile) for found in split_into_boxes(open_blocks)]
         return boxes
 
     def add(self, region: Region) -> None:
@@ -84,14 +83,30 @@ def _block_slices(part: Region, tile: Region, *, whole_blocks: bool) -> tuple[sl
     return tuple(slices)
 
 
-def _bounding_region(blocks: np.ndarray, tile: Region) -> Region:
-    parts = []
-    for axis, (frame, size) in enumerate(zip(tile.slices, (1, BLOCK, BLOCK), strict=True)):
-        others = tuple(a for a in range(3) if a != axis)
-        found = np.flatnonzero(blocks.any(axis=others))
-        start = frame.start + int(found[0]) * size
-        stop = min(frame.start + (int(found[-1]) + 1) * size, frame.stop)
-        parts.append(slice(start, stop))
+def split_into_boxes(blocks: np.ndarray) -> list[tuple[slice, ...]]:
+    """Split the True entries of an array into disjoint boxes, few where the shape is simple.
+
+    Neighbours along the first axis whose rest is alike are joined, and so on axis by axis.
+    """
+    boxes: list[tuple[slice, ...]] = []
+    start = 0
+    while start < len(blocks):
+        stop = start + 1
+        while stop < len(blocks) and np.array_equal(blocks[start], blocks[stop]):
+            stop += 1
+        if blocks.ndim > 1:
+            boxes += [(slice(start, stop), *rest) for rest in split_into_boxes(blocks[start])]
+        elif blocks[start]:
+            boxes.append((slice(start, stop),))
+        start = stop
+    return boxes
+
+
+def _block_region(box: tuple[slice, ...], tile: Region) -> Region:
+    parts = [
+        slice(frame.start + part.start * size, min(frame.start + part.stop * size, frame.stop))
+        for part, frame, size in zip(box, tile.slices, (1, BLOCK, BLOCK), strict=True)
+    ]
     return Region(tile.t, *parts)
 
 

@@ -157,15 +157,13 @@ class Engine:
                 self._classifier = replace(self._classifier, class_names=snapshot.class_names)
             yield self._classifier, True
             return
-        features, labels = self._gather(snapshot, sources, stop)
-        if stop():
+        samples = self._gather(snapshot, sources, stop)
+        if samples is None:
             return
         spec, params = snapshot.spec, snapshot.params
         names = spec.names(sources[snapshot.target].image.n_channels)
         grow = grow_forest if self._trainer is None else self._trainer.grow
-        for forest in grow(
-            features, labels, len(snapshot.class_names), params, feature_names=names
-        ):
+        for forest in grow(*samples, len(snapshot.class_names), params, feature_names=names):
             final = forest.n_trees == params.trees
             classifier = PixelClassifier(
                 spec, snapshot.normalisation, snapshot.channels, snapshot.class_names, forest
@@ -176,19 +174,20 @@ class Engine:
 
     def _gather(
         self, snapshot: Snapshot, sources: dict[Hashable, Normalised], stop: Stop
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return features and labels of all painted pixels; None if stopped."""
         found = []
         alive: set[tuple[Hashable, tuple[int, int, int, int]]] = set()
         for item in snapshot.images:
             for strokes in item.strokes:
                 if stop():
-                    break
+                    return None
                 alive.add((item.key, place_of(strokes.tile)))
                 found.append(
                     self._samples.gather(item.key, sources[item.key], strokes, snapshot.spec)
                 )
         self._samples.keep_only(alive)
-        features, labels = zip(*found, strict=True) if found else ((), ())
+        features, labels = zip(*found, strict=True)
         return np.concatenate(features), np.concatenate(labels)
 
     def score(self, snapshot: Snapshot, stop: Stop = never) -> float | None:
@@ -202,12 +201,12 @@ class Engine:
         """
         if _training_key(snapshot) != self._key:
             return None
-        features, labels = self._gather(snapshot, self._sources(snapshot), stop)
-        if stop():
+        samples = self._gather(snapshot, self._sources(snapshot), stop)
+        if samples is None:
             return None
         params = snapshot.params.model_copy(update={"out_of_bag": True})
         fit = fit_forest if self._trainer is None else self._trainer.fit
-        forest = fit(features, labels, len(snapshot.class_names), params)
+        forest = fit(*samples, len(snapshot.class_names), params)
         return None if forest is None else forest.oob_score
 
     def _prefetch(self, source: Normalised, snapshot: Snapshot, outdated: Stop) -> bool:

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -43,11 +44,13 @@ class Trainer:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
+        self._lock = threading.Lock()  # held while a pipe is in use
 
     def start(self) -> None:
         """Start the helper, which loads its libraries while this process goes on."""
         if self._closed or (self._process is not None and self._process.poll() is None):
             return
+        self._tidy()
         with suppress(OSError):  # e.g. in a sandbox that forbids it: then train in this process
             self._process = _spawn()
 
@@ -56,6 +59,19 @@ class Trainer:
         self._closed = True
         if self._process is not None:
             self._process.kill()
+            with self._lock:  # free at once: whoever waits for the helper sees it end
+                self._tidy()
+
+    def _tidy(self) -> int | None:
+        """Free what an ended helper leaves; returns its exit code."""
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        for pipe in (process.stdin, process.stdout):
+            with suppress(OSError):  # a message that it never read
+                if pipe is not None:
+                    pipe.close()
+        return process.wait()
 
     def fit(
         self,
@@ -69,6 +85,8 @@ class Trainer:
         """Train a forest; see `fit_forest`. None if closed meanwhile."""
         job = self._job("fit", n_classes, params, feature_names)
         if not self._send(job, features, labels):
+            if self._closed:
+                return None
             return fit_forest(features, labels, n_classes, params, feature_names=feature_names)
         return self._receive()
 
@@ -87,7 +105,10 @@ class Trainer:
         """
         job = self._job("grow", n_classes, params, feature_names)
         if not self._send(job, features, labels):
-            yield from grow_forest(features, labels, n_classes, params, feature_names=feature_names)
+            if not self._closed:
+                yield from grow_forest(
+                    features, labels, n_classes, params, feature_names=feature_names
+                )
             return
         while (forest := self._receive()) is not None:
             yield forest
@@ -104,25 +125,29 @@ class Trainer:
         """Send a message; False if there is no helper. One that died is started again."""
         if arrays:
             self.start()
-        if self._process is None or self._closed:
-            return False
-        assert self._process.stdin is not None
-        try:
-            write_message(self._process.stdin, header, *arrays)
-        except OSError as error:
-            self._lose(error)
+        with self._lock:
+            process = self._process
+            if process is None:
+                return False
+            assert process.stdin is not None
+            try:
+                write_message(process.stdin, header, *arrays)
+            except OSError as error:
+                self._lose(error)
         return True
 
     def _receive(self) -> Forest | None:
         """Return the helper's forest; None for "no more", or if closed meanwhile."""
-        assert self._process is not None
-        assert self._process.stdout is not None
-        try:
-            header, payload = read_message(self._process.stdout)
-        except (OSError, EOFError) as error:
-            if self._closed:
+        with self._lock:
+            process = self._process
+            if process is None:
                 return None
-            self._lose(error)
+            assert process.stdout is not None
+            try:
+                header, payload = read_message(process.stdout)
+            except (OSError, EOFError) as error:
+                self._lose(error)
+                return None
         if "user_error" in header:
             raise UserError(header["user_error"])
         if "error" in header:
@@ -130,8 +155,10 @@ class Trainer:
         return _unpack(header["fields"], payload) if payload else None
 
     def _lose(self, error: Exception) -> None:
-        code = self._process.wait() if self._process is not None else None
-        self._process = None
+        """Complain that the helper ended, unless it was told to."""
+        if self._closed:
+            return
+        code = self._tidy()
         raise TrainerLost(
             f"The training process ended unexpectedly (exit code {code}), perhaps for lack of "
             "memory; the next stroke starts it again."
