@@ -199,7 +199,7 @@ def test_warm_up_leaves_nothing_to_compile():
     from napari_cellda.core import traversal
 
     warm_up()
-    compiled = len(traversal._predict_window.signatures)
+    compiled = len(traversal.predict_window.signatures)
     features, labels = samples()
     for leaf_size in (1, 5):
         params = ForestParams(trees=3, min_samples_leaf=leaf_size)
@@ -207,7 +207,7 @@ def test_warm_up_leaves_nothing_to_compile():
         forest.predict(np.zeros((6, 30, 50), np.float32)[:, 3:, 7:])
         forest.predict(np.zeros((6, 2, 30, 50), np.float32))
         forest.predict(np.zeros((6, 30), np.float32))
-    assert len(traversal._predict_window.signatures) == compiled
+    assert len(traversal.predict_window.signatures) == compiled
 
 
 # -- files ---------------------------------------------------------------------------------------

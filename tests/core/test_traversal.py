@@ -175,14 +175,14 @@ def test_the_plain_kernel_takes_over_where_vectors_do_not_compile(monkeypatch):
     features = samples(100, 5, 2)[0].T
     _, forest = fitted(3)
     expected = forest.predict(features)
-    original = traversal._predict_window
+    original = traversal.predict_window
 
     def broken(layout, flat, window, room, scratch, out):
         if scratch is None:
             raise AttributeError("llvmlite changed")
         original(layout, flat, window, room, scratch, out)
 
-    monkeypatch.setattr(traversal, "_predict_window", broken)
+    monkeypatch.setattr(traversal, "predict_window", broken)
     traversal.can_vectorise.cache_clear()
     try:
         assert not traversal.can_vectorise()
