@@ -167,6 +167,28 @@ def test_the_newest_choice_wins(panel: EnhancePanel, qtbot: QtBot, monkeypatch):
     assert panel.session.enhancer.card.id == "second"
 
 
+def test_a_seam_is_told(opened: EnhancePanel):
+    opened._on_loaded(fake_enhancer(), 0.12)
+    assert "up to 0.12 where they meet" in opened.message.text
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # bioimageio.spec's
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_check_shows_the_report_of_a_package_good_or_bad(
+    panel: EnhancePanel, package: Path, qtbot: QtBot
+):
+    (package / "weights.pt").write_bytes(b"not what it was")
+    (package / "weights.onnx").unlink()
+    panel.open(str(package))
+    qtbot.waitUntil(lambda: panel.message.text != "", timeout=20000)
+    assert panel.message.kind == "error"
+    panel.check.click()
+    qtbot.waitUntil(lambda: panel.status.text() == "The package was checked.", timeout=30000)
+    assert panel.report.isVisible()
+    assert "by bioimageio.spec" in panel.report.text.toPlainText()
+    panel.report.close()
+
+
 def test_picker_keeps_its_choice_when_a_dialog_is_cancelled(
     qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ):
@@ -246,7 +268,7 @@ def test_rescale_brings_objects_to_the_training_size(opened: EnhancePanel):
 
 def test_rescale_is_off_when_the_package_does_not_tell_its_size(opened: EnhancePanel):
     opened.size.switch.click()
-    opened._on_loaded(fake_enhancer(ModelCard(id="x", name="x")))
+    opened._on_loaded(fake_enhancer(ModelCard(id="x", name="x")), 0.0)
     assert not opened.size.switch.isEnabled()
     assert opened.session.enhancer_options.rescale == 1.0
 

@@ -50,15 +50,17 @@ class ModelLoader:
     session : Session
     ask : callable of (source, question) -> bool
         Asked in the window's thread before a TorchScript program is run.
-    on_loaded, on_error : callable
-        Called in the window's thread with the enhancer, or with the exception.
+    on_loaded : callable of (enhancer, seam)
+        Called in the window's thread; the seam is how much tiles may differ where they meet, 0
+        for a network whose tiles equal the whole.
+    on_error : callable of exception
     """
 
     def __init__(
         self,
         session: Session,
         ask: Callable[[str, str], bool],
-        on_loaded: Callable[[Enhancer], None],
+        on_loaded: Callable[[Enhancer, float], None],
         on_error: Callable[[Exception], None],
     ) -> None:
         self._session = session
@@ -82,10 +84,11 @@ class ModelLoader:
             questions.append(question)
             return consent
 
-        def open_it(stop: Callable[[], bool]) -> Enhancer:
+        def open_it(stop: Callable[[], bool]) -> tuple[Enhancer, float]:
             from napari_cellda.core.enhancer import Enhancer
 
-            return Enhancer.open(source, consent=note_question)
+            enhancer = Enhancer.open(source, consent=note_question)
+            return enhancer, enhancer.seam()
 
         def fail(error: Exception) -> None:
             if questions and not consent and self._ask(source, questions[0]):
@@ -97,8 +100,24 @@ class ModelLoader:
             open_it,
             session=self._session,
             title=f"open {Path(source).name}",
-            on_result=self._on_loaded,
+            on_result=lambda opened: self._on_loaded(*opened),
             on_error=fail,
+        )
+
+    def check(self, source: str, on_report: Callable[[str], None]) -> None:
+        """Validate a package and run its own test in the background; no program is run for it."""
+
+        def check_it(stop: Callable[[], bool]) -> str:
+            from napari_cellda.core.modelzoo import check_model
+
+            return str(check_model(source))
+
+        run_task(
+            check_it,
+            session=self._session,
+            title=f"check {Path(source).name}",
+            on_result=on_report,
+            on_error=self._on_error,
         )
 
     def cancel(self) -> None:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_cellda.ui.model_loading import ModelLoader, ask_consent, listed_models
 from napari_cellda.ui.panels.banner import Banner
 from napari_cellda.ui.panels.model_card import ModelCardView
 from napari_cellda.ui.panels.model_picker import ModelPicker
+from napari_cellda.ui.panels.model_report import ModelReport
 from napari_cellda.ui.panels.object_size import ObjectSize
 from napari_cellda.ui.panels.scrolling import Scrolling
 from napari_cellda.ui.panels.section import Section
@@ -36,6 +46,8 @@ class EnhancePanel(QWidget):
         self.session = Session.of(napari_viewer)
         self.enhancer: Enhancer | None = None
         """The open model; the session has it only while `switch` is on."""
+        self._source = ""
+        self._seam = 0.0
         self._make_widgets()
         self._lay_out()
         self.loader = ModelLoader(
@@ -55,6 +67,9 @@ class EnhancePanel(QWidget):
     def _make_widgets(self) -> None:
         self.picker = ModelPicker()
         self.card = ModelCardView()
+        self.check = QPushButton("Check\u2026")
+        self.check.setToolTip("Validate the package as bioimage.io does, and run its own test")
+        self.check.setEnabled(False)
         self.switch = QCheckBox("Enhance")
         self.switch.setToolTip("Show the enhanced map, and use it for masks and export")
         self.live = QCheckBox("Follow the strokes")
@@ -70,7 +85,9 @@ class EnhancePanel(QWidget):
             "image without objects it turns noise into objects: leave it off unless it helps"
         )
         self.difference = QCheckBox("Show what it changed")
-        self.difference.setToolTip("The layer Enhanced minus forest: red where it added, blue where it removed")
+        self.difference.setToolTip(
+            "The layer Enhanced minus forest: red where it added, blue where it removed"
+        )
         self.doubts = Banner()
         self.message = Banner()
         self.status = QLabel("Choose an enhancer to begin.")
@@ -79,8 +96,12 @@ class EnhancePanel(QWidget):
     def _lay_out(self) -> None:
         scrolling = Scrolling()
         model = Section("Model")
-        for widget in (self.picker, self.card):
-            model.body.addWidget(widget)
+        row = QHBoxLayout()
+        row.setSpacing(6)
+        row.addWidget(self.picker, 1)
+        row.addWidget(self.check)
+        model.body.addLayout(row)
+        model.body.addWidget(self.card)
         self.use = Section("Use")
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
@@ -108,6 +129,7 @@ class EnhancePanel(QWidget):
 
     def _connect(self) -> None:
         self.picker.chosen.connect(self.open)
+        self.check.clicked.connect(self._check)
         self.switch.toggled.connect(self._apply_switch)
         self.live.toggled.connect(lambda on: self.session.set_enhancer_options(live=on))
         self.target.activated.connect(
@@ -133,11 +155,22 @@ class EnhancePanel(QWidget):
         self.message.clear()
         self.card.show_card(None)
         self.use.setEnabled(False)
+        self.check.setEnabled(True)
         self.status.setText("Opening the model\u2026")
+        self._source = source
         self.loader.load(source)
 
-    def _on_loaded(self, enhancer: Enhancer) -> None:
-        self.enhancer = enhancer
+    def _check(self) -> None:
+        self.status.setText("Checking the package\u2026")
+        self.loader.check(self._source, self._show_report)
+
+    def _show_report(self, text: str) -> None:
+        self.status.setText("The package was checked.")
+        self.report = ModelReport(self, f"Report on {self._source}", text)
+        self.report.show()
+
+    def _on_loaded(self, enhancer: Enhancer, seam: float) -> None:
+        self.enhancer, self._seam = enhancer, seam
         self._show_model(enhancer)
         if self.switch.isChecked():
             self._apply_switch(True)
@@ -164,6 +197,11 @@ class EnhancePanel(QWidget):
                 f"It was trained on maps of forests with {trained} features, and yours has "
                 f"{features} features; choose {card.feature_sets[0]} in Paint for best results."
             )
+        if self._seam:
+            sentences.append(
+                "It normalises every tile on its own, so tiles may differ by up to "
+                f"{self._seam:.2f} where they meet; images of up to one tile have no seam."
+            )
         self.message.tell(" ".join(sentences), "warning")
 
     def _on_load_error(self, error: Exception) -> None:
@@ -176,7 +214,7 @@ class EnhancePanel(QWidget):
         """Show the session's enhancer and options, whoever set them (a project, a script)."""
         enhancer, options = self.session.enhancer, self.session.enhancer_options
         if enhancer is not None and enhancer is not self.enhancer:
-            self.enhancer = enhancer
+            self.enhancer, self._seam = enhancer, 0.0
             self.picker.select(enhancer.card.id)
             self._show_model(enhancer)
         for box, value in (
