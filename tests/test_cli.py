@@ -61,6 +61,50 @@ def test_classify_writes_every_map_under_the_stem(field):
         assert sum(float(row["area"]) for row in rows) == (instances > 0).sum()
 
 
+@pytest.fixture
+def stack(tmp_path):
+    """Two balls in a stack, with strokes in two of its planes."""
+    rng = np.random.default_rng(3)
+    z, y, x = np.mgrid[:6, :60, :70]
+    balls = np.zeros((6, 60, 70), bool)
+    for centre in ((30, 18), (30, 52)):
+        balls |= ((z - 3) * 4) ** 2 + (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < 11**2
+    pixels = np.clip(balls * 120 + rng.normal(60, 10, balls.shape), 0, 255).astype(np.uint8)
+    strokes = np.zeros(balls.shape, np.uint8)
+    strokes[1, 4:8, 5:60], strokes[3, 28:32, 14:22], strokes[3, 28:32, 48:56] = 1, 2, 2
+    return tmp_path, pixels, strokes, balls
+
+
+@pytest.mark.parametrize("axis", ["Z", "T"])
+def test_a_stack_is_written_along_its_own_axes(stack, axis):
+    folder, pixels, strokes, balls = stack
+    tifffile.imwrite(folder / "s.tif", pixels, imagej=True, metadata={"axes": f"{axis}YX"})
+    tifffile.imwrite(folder / "s_strokes.tif", strokes)
+    files = (folder / "s.tif", "--strokes", folder / "s_strokes.tif")
+    assert run("classify", *files, "--features", "compact", "--instances", "-o", folder / "o") == 0
+    assert tifffile.imread(folder / "o" / "s_probability.tif").shape == (2, 6, 60, 70)
+    mask = tifffile.imread(folder / "o" / "s_mask.tif")
+    assert (mask == balls).mean() > 0.97
+    instances = tifffile.imread(folder / "o" / "s_instances.tif")
+    left, right = np.unique(instances[3, 28:32, 14:22]), np.unique(instances[3, 28:32, 48:56])
+    assert len(left) == len(right) == 1
+    assert left != right
+    rows = list(csv.DictReader((folder / "o" / "s_objects.csv").read_text().splitlines()))
+    assert len(rows) == instances.max()
+    extra = {"Z": "plane", "T": "t"}[axis]
+    for row in rows:
+        planes = np.nonzero(instances == int(row["label"]))[0]
+        where = planes.mean() if axis == "Z" else planes[0]
+        assert float(row[extra]) == pytest.approx(where)
+
+
+def test_strokes_may_drop_an_axis_of_size_1(field):
+    pixels = iio.imread(field / "cell_0.png")
+    tifffile.imwrite(field / "one.ome.tif", pixels[None], metadata={"axes": "ZYX"})
+    strokes = field / "cell_0_strokes.tif"
+    assert run("classify", field / "one.ome.tif", "--strokes", strokes, "-o", field / "o") == 0
+
+
 def test_a_saved_project_predicts_the_same_maps(field):
     assert classify(field, "--save", field / "p.cellda") == 0
     assert run("predict", field / "p.cellda", field / "cell_1.png", "-o", field / "again") == 0

@@ -99,7 +99,7 @@ def classify_images(
     spec = feature_spec(job.features)
     enhancer = Enhancer.open(job.enhancer) if job.enhancer else None
     painted = [open_image(image, channels=job.channels) for image, _ in pairs]
-    labels = [read_strokes(path) for _, path in pairs]
+    labels = [read_strokes(path, image) for (_, path), image in zip(pairs, painted, strict=True)]
     classifier = yield from train_classifier(
         painted,
         labels,
@@ -260,8 +260,15 @@ def feature_spec(name: str) -> FeatureSpec:
     return FeatureSpec.model_validate({"name": name})
 
 
-def read_strokes(path: Path) -> np.ndarray:
-    """Read a strokes file; a UserError if it holds more than 8 classes or negative values."""
+def read_strokes(path: Path, image: Image) -> np.ndarray:
+    """Read the strokes of an image, whatever axes of size 1 the two files keep or drop.
+
+    Raises
+    ------
+    UserError
+        If the file holds more than 8 classes or negative values. Another shape is complained of
+        where the strokes are used.
+    """
     strokes = read_labels(path)
     low, high = int(strokes.min(initial=0)), int(strokes.max(initial=0))
     if low < 0 or high > MAX_CLASSES:
@@ -269,7 +276,9 @@ def read_strokes(path: Path) -> np.ndarray:
             f"'{path}' holds the value {low if low < 0 else high}; strokes are 0 (not annotated), "
             f"1 (background) and 2 to {MAX_CLASSES} (classes)."
         )
-    return strokes.astype(np.uint8)
+    strokes = strokes.astype(np.uint8)
+    same = [n for n in strokes.shape if n > 1] == [n for n in image.label_shape if n > 1]
+    return strokes.reshape(image.label_shape) if same else strokes
 
 
 def check_unique_stems(paths: Sequence[Path]) -> None:

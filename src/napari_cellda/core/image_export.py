@@ -123,7 +123,12 @@ def export_image(
         )
         instances, table = None, None
         if not stop() and (choice.instances or choice.table):
-            instances, table = yield from find_instances(image, maps, choice.instance_params)
+            instances = stack.enter_context(
+                scratch_array(image.label_shape, np.uint32, choice.folder)
+            )
+            table = yield from find_instances(
+                image, maps, choice.instance_params, instances, stop=stop
+            )
         try:
             paths = yield from _write(image, maps, instances, table, choice, stop)
         except _Stopped:

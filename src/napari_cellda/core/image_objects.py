@@ -1,4 +1,4 @@
-"""The objects of a whole image: separated and measured time point by time point."""
+"""The objects of a whole image: separated and measured piece by piece, one time after the other."""
 
 from __future__ import annotations
 
@@ -6,49 +6,82 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cellda.core.events import Stage, Step
-from napari_cellda.core.instances import instances_from_maps
+from napari_cellda.core.classifier import never
+from napari_cellda.core.instance_tiles import label_tiles
 from napari_cellda.core.label_arrays import read_region, write_region
-from napari_cellda.core.objects import measure_objects
-from napari_cellda.core.tiles import whole
+from napari_cellda.core.objects import ObjectTally
+from napari_cellda.core.pipeline import PIECE_2D
+from napari_cellda.core.tiles import grid
 
 if TYPE_CHECKING:
+    from napari_cellda.core.classifier import Stop
     from napari_cellda.core.events import Task
     from napari_cellda.core.images import Image
     from napari_cellda.core.instances import InstanceParams
     from napari_cellda.core.pipeline import Maps
+    from napari_cellda.core.tiles import Region
 
 
 def find_instances(
-    image: Image, maps: Maps, params: InstanceParams
-) -> Task[tuple[np.ndarray, dict[str, Any]]]:
-    """Separate the objects of every time point and measure them.
+    image: Image, maps: Maps, params: InstanceParams, instances: Any, *, stop: Stop = never
+) -> Task[dict[str, np.ndarray]]:
+    """Separate the objects of every time point and measure them, with bounded memory.
+
+    Parameters
+    ----------
+    image : Image
+    maps : Maps
+    params : InstanceParams
+    instances : array of uint32, of `image.label_shape`
+        Zeros, such as a scratch array; receives the objects. Numbers go on from one time point to
+        the next.
+    stop : callable
 
     Returns
     -------
-    instances : array of uint32, of `image.label_shape`
-        0 = background; numbers go on from one time point to the next.
-    table : dict of columns
-        One row per object.
+    dict of columns
+        One row per object, see `measure_objects`; with a column t for several time points.
     """
-    instances = np.zeros(image.label_shape, np.uint32)
-    yield Stage(f"Objects of {image.name}", image.n_times)
-    tables: list[dict[str, Any]] = []
-    highest = 0
+    sizes = np.asarray(image.pixel_size)
+    tables: list[dict[str, np.ndarray]] = []
+    free = 1
     for t in range(image.n_times):
-        region = whole(image.limits, t)
-        probability = read_region(image, maps.probability, region)
-        boundary = None if maps.boundary is None else read_region(image, maps.boundary, region)
-        foreground = 1 - probability[0]
-        labels = instances_from_maps(foreground, boundary, params).astype(np.uint32)
-        labels[labels > 0] += highest
-        highest = max(highest, int(labels.max()))
-        table = measure_objects(
-            labels, probability.argmax(axis=0), foreground, image.pixel_size, image.unit
+        first = free
+        free = yield from label_tiles(
+            lambda region: _object_maps(image, maps, params, region),
+            lambda region: read_region(image, instances, region),
+            lambda region, labels: write_region(image, instances, region, labels),
+            image.limits,
+            params,
+            t=t,
+            first=first,
+            spacing=tuple(sizes / sizes[-1]),
+            stop=stop,
         )
-        if image.n_times > 1:
-            table["t"] = np.full(len(table["label"]), t)
-        tables.append(table)
-        write_region(image, instances, region, labels)
-        yield Step(t + 1)
-    return instances, {key: np.concatenate([part[key] for part in tables]) for key in tables[0]}
+        tables.append(_measure(image, maps, instances, t))
+    return {key: np.concatenate([table[key] for table in tables]) for key in tables[0]}
+
+
+def _object_maps(
+    image: Image, maps: Maps, params: InstanceParams, region: Region
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return the foreground and boundary map, (Z, Y, X); membranes have no foreground."""
+    foreground = 1 - read_region(image, maps.probability, region)[0]
+    if maps.of_membranes or (params.method == "multicut" and maps.boundary is None):
+        return None, foreground
+    boundary = None if maps.boundary is None else read_region(image, maps.boundary, region)
+    return foreground, boundary
+
+
+def _measure(image: Image, maps: Maps, instances: Any, t: int) -> dict[str, np.ndarray]:
+    flat = image.limits[0] == 1
+    tally = ObjectTally(2 if flat else 3)
+    for piece in grid(image.limits, PIECE_2D, t):
+        probability = read_region(image, maps.probability, piece)
+        score = probability[0] if maps.of_membranes else 1 - probability[0]
+        blocks = (read_region(image, instances, piece), probability.argmax(axis=0), score)
+        origin = tuple(part.start for part in piece.slices)
+        labels, classes, scores = (block[0] if flat else block for block in blocks)
+        tally.add(labels, classes, scores, origin[1:] if flat else origin)
+    table = tally.table(image.pixel_size, image.unit)
+    return table | {"t": np.full(len(table["label"]), t)} if image.n_times > 1 else table

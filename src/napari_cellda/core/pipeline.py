@@ -14,6 +14,7 @@ from napari_cellda.core.enhancer_options import EnhancerOptions
 from napari_cellda.core.events import Note, Stage, Step, Task
 from napari_cellda.core.label_arrays import read_region, write_region
 from napari_cellda.core.normalisation import Normalisation, measure_normalisation
+from napari_cellda.core.structures import known_structure
 from napari_cellda.core.tiles import Region, grid
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class Maps:
     """(K, ...) float32: the forest's own, where an enhancer changed it."""
     boundary: Any | None = None
     """(...) float32: the enhancer's second output, if it has one."""
+    of_membranes: bool = False
+    """Whether the foreground is the membranes between the objects, and not the objects."""
 
 
 def compute_maps(
@@ -103,7 +106,8 @@ def compute_maps(
     if pipeline.enhancer is None:
         return Maps(forest_map)
     boundary_map = new_maps() if pipeline.enhancer.card.n_outputs > 1 else None
-    maps = Maps(new_maps(n_classes), forest_map, boundary_map)
+    of_membranes = known_structure(pipeline.enhancer.card.structure) == "boundaries"
+    maps = Maps(new_maps(n_classes), forest_map, boundary_map, of_membranes)
     yield from _enhance(pipeline, image, maps, stop)
     return maps
 
