@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cellda.core.enhancer_forests import ForestMix, Look, make_maps
+from napari_cellda.core.enhancer_forests import ForestMix, make_maps
 from napari_cellda.core.enhancer_maps import MapCache, map_contrast
 from napari_cellda.core.enhancer_params import PRESETS, EnhancerParams, enhancer_params
 from napari_cellda.core.enhancer_run import run_enhancer_training
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Score, Stage, Step, run_quietly
 from napari_cellda.core.jobs import Run
+from napari_cellda.core.looks import Look
 from napari_cellda.core.modelzoo import package
 from napari_cellda.core.modelzoo.model import open_model
 from napari_cellda.core.samples import nuclei_field, organelles_field
