@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from napari.components import ViewerModel
-from qtpy.QtWidgets import QMessageBox
+from qtpy.QtWidgets import QMessageBox, QWidget
 
 from napari_cellda.core.enhancer import Enhancer
 from napari_cellda.core.errors import UserError
@@ -344,3 +344,15 @@ def test_switching_off_takes_the_warning_away(opened: EnhancePanel, painted, qtb
     qtbot.waitUntil(lambda: opened.doubts.isVisible())
     opened.switch.click()
     assert not opened.doubts.isVisible()
+
+
+def test_nothing_is_cut_off_in_a_narrow_dock(opened: EnhancePanel, qtbot: QtBot):
+    opened.doubts.tell("A sentence that is long enough to need more than a single line.", "warning")
+    qtbot.wait(20)
+    width = opened.minimumSizeHint().width()
+    opened.resize(width, 500)
+    qtbot.wait(20)
+    assert width < 400
+    for child in opened.findChildren(QWidget):
+        if child.isVisible():
+            assert child.mapTo(opened, child.rect().topRight()).x() < width

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 from napari.components import ViewerModel
+from qtpy.QtWidgets import QWidget
 
 from napari_cellda.core.classifier import train_classifier
 from napari_cellda.core.events import Note, Stage, Step, run_quietly
@@ -202,3 +203,15 @@ def test_an_image_deleted_meanwhile_does_no_harm(
     finish(ready, qtbot)
     assert ready.message.kind == "success"
     assert (tmp_path / "out/cells_mask.tif").is_file()
+
+
+def test_nothing_is_cut_off_in_a_narrow_dock(ready: ExportPanel, qtbot: QtBot):
+    ready.message.tell("Wrote a_very_long_name_of_an_image_mask.tif to a folder.", "success")
+    qtbot.wait(20)
+    width = ready.minimumSizeHint().width()
+    ready.resize(width, 500)
+    qtbot.wait(20)
+    assert width < 400
+    for child in ready.findChildren(QWidget):
+        if child.isVisible():
+            assert child.mapTo(ready, child.rect().topRight()).x() < width
