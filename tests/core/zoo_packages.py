@@ -260,10 +260,10 @@ def enliven(network: Any, seed: int = 0) -> Any:
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm3d):
                 module.running_mean.normal_(0, 0.1, generator=rng)
-                module.running_var.uniform_(0.02, 0.2, generator=rng)
+                module.running_var.uniform_(0.1, 0.3, generator=rng)
             if isinstance(module, torch.nn.Conv2d | torch.nn.Conv3d):
                 last = module
-        last.weight.mul_(8)
+        last.weight.mul_(4)
     return network
 
 

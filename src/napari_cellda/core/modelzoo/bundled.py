@@ -9,7 +9,7 @@ import napari_cellda
 
 
 @cache
-def models_folder() -> Path | None:
+def bundled_root() -> Path | None:
     """Return the folder of the bundled models; None when this copy has none.
 
     An installed wheel carries it inside the package; a checkout has it beside ``src``.
@@ -23,11 +23,11 @@ def models_folder() -> Path | None:
 
 def list_bundled() -> list[str]:
     """Return the ids of the bundled models, sorted; [] when there are none."""
-    root = models_folder()
+    root = bundled_root()
     return [] if root is None else sorted(path.parent.name for path in root.glob("*/rdf.yaml"))
 
 
 def bundled_folder(name: str) -> Path | None:
     """Return the folder of one bundled model; None when no bundled model has that id."""
-    root = models_folder()
+    root = bundled_root()
     return root / name if root is not None and name in list_bundled() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,10 +15,6 @@ from napari_cellda.core.nets.receptive_field import architecture_reach
 from napari_cellda.core.params import BaseParams
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from bioimageio.spec.model.v0_5 import ModelDescr
-
     from napari_cellda.core.nets.unet import UNet
 
 
@@ -55,7 +52,7 @@ class PackageInfo(BaseParams):
     """Anything else worth keeping; plain YAML values only."""
 
 
-def describe(parts: Path, network: UNet, info: PackageInfo) -> ModelDescr:
+def describe(parts: Path, network: UNet, info: PackageInfo) -> dict[str, Any]:
     """Describe a network.
 
     Parameters
@@ -68,20 +65,21 @@ def describe(parts: Path, network: UNet, info: PackageInfo) -> ModelDescr:
 
     Returns
     -------
-    ModelDescr
+    dict
+        The content of ``rdf.yaml``.
 
     Raises
     ------
     pydantic.ValidationError
         If it breaks bioimage.io's rules.
     """
-    from bioimageio.spec import ValidationContext
+    from bioimageio.spec import ValidationContext, dump_description
     from bioimageio.spec.model import v0_5 as spec
 
     reach = architecture_reach(network)
     halo = _rdf_halo(parts, network.multiple, reach)
     with ValidationContext(perform_io_checks=False, root=parts):
-        return spec.ModelDescr(
+        description = spec.ModelDescr(
             id=spec.ModelId(info.id),
             name=info.name,
             description=info.description,
@@ -96,12 +94,13 @@ def describe(parts: Path, network: UNet, info: PackageInfo) -> ModelDescr:
             weights=_weights(parts, network),
             config=spec.Config.model_validate({"cellda": _own_config(info, reach)}),
         )
+        return dict(dump_description(description))
 
 
 def _file(path: Path) -> Any:
-    from bioimageio.spec.common import FileDescr, Sha256
+    from bioimageio.spec.common import FileDescr, RelativeFilePath, Sha256
 
-    return FileDescr(source=path, sha256=Sha256(file_sha256(path)))
+    return FileDescr(source=RelativeFilePath(Path(path.name)), sha256=Sha256(file_sha256(path)))
 
 
 def _rdf_halo(parts: Path, multiple: int, reach: tuple[int, ...]) -> tuple[int, ...]:
@@ -165,9 +164,10 @@ def _output(parts: Path, info: PackageInfo, halo: tuple[int, ...]) -> Any:
 def _weights(parts: Path, network: UNet) -> Any:
     from bioimageio.spec.model import v0_5 as spec
 
+    state_file = _file(parts / "weights.pt")
     state = spec.PytorchStateDictWeightsDescr(
-        source=parts / "weights.pt",
-        sha256=_file(parts / "weights.pt").sha256,
+        source=state_file.source,
+        sha256=state_file.sha256,
         architecture=spec.ArchitectureFromLibraryDescr(
             callable="UNet", import_from="napari_cellda.core.nets.unet", kwargs=dict(network.config)
         ),
@@ -175,9 +175,10 @@ def _weights(parts: Path, network: UNet) -> Any:
     )
     if not (parts / "weights.onnx").exists():
         return spec.WeightsDescr(pytorch_state_dict=state)
+    onnx_file = _file(parts / "weights.onnx")
     onnx = spec.OnnxWeightsDescr(
-        source=parts / "weights.onnx",
-        sha256=_file(parts / "weights.onnx").sha256,
+        source=onnx_file.source,
+        sha256=onnx_file.sha256,
         parent="pytorch_state_dict",
         opset_version=OPSET,
     )

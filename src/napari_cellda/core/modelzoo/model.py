@@ -138,11 +138,17 @@ def _open_state_dict(card: ModelCard, entry: WeightsEntry, trust: _Trust) -> Mod
     if card.receptive_field is None:
         card = replace(card, receptive_field=architecture_reach(network))
     card = replace(card, tiles_exactly=bool(network.tiles_exactly))
-    onnx = next((e for e in card.weights if e.format == "onnx"), None)
-    onnx_path = weights_path(card, onnx) if onnx else None
-    runner = choose_runner(network, card, onnx_path)
+    runner = choose_runner(network, card, _onnx_twin(card))
     check_shape(runner, card, probe_shape(card))
-    return Model(card, runner, network, file_sha256(path))
+    return Model(card, runner, network, entry.sha256 or file_sha256(path))
+
+
+def _onnx_twin(card: ModelCard) -> Path | None:
+    """Return the ONNX file that a package has beside its state dict, if it is there and intact."""
+    try:
+        return next((weights_path(card, e) for e in card.weights if e.format == "onnx"), None)
+    except UserError:
+        return None
 
 
 def _open_onnx(card: ModelCard, entry: WeightsEntry, trust: _Trust) -> Model:

@@ -46,7 +46,7 @@ class TorchRunner:
         float32, or bfloat16 where the processor has it.
     device : torch.device or str
     fast : bool
-        Fold batch norms into the convolutions before them and lay channels last. False is torch's
+        Fold batch norms into the convolutions before them and choose the layout. False is torch's
         plain eager mode, on the network's own device and dtype: the reference that the fast way
         is held against.
     """
@@ -60,29 +60,26 @@ class TorchRunner:
         device: torch.device | str = "cpu",
         fast: bool = True,
     ) -> None:
-        self.device, self.dtype, self.sigmoid, self.fast = (
-            torch.device(device),
-            dtype,
-            sigmoid,
-            fast,
-        )
+        self.device, self.dtype, self.sigmoid = torch.device(device), dtype, sigmoid
         self.name = f"torch {str(dtype).removeprefix('torch.')} on {self.device.type}"
         if isinstance(network, torch.jit.ScriptModule):
             self.network: nn.Module = network.to(self.device)
         elif fast:
-            self.network = fold_batch_norms(deepcopy(network).eval().requires_grad_(False))
-            self.network = self.network.to(self.device, dtype)
+            folded = fold_batch_norms(deepcopy(network).eval().requires_grad_(False))
+            self.network = folded.to(self.device, dtype)
         else:
             self.network = network
+        self.layout = _best_layout(self.network, dtype) if fast else torch.contiguous_format
+        if self.layout != torch.contiguous_format:
+            kernels = (p for p in self.network.parameters() if p.ndim >= 4)
+            for kernel in kernels:
+                kernel.data = kernel.data.contiguous(memory_format=self.layout)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return the probabilities of `x`."""
         with torch.inference_mode():
             tensor = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
-            layout = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
-            tensor = tensor.to(self.device, self.dtype)
-            if self.fast:
-                tensor = tensor.contiguous(memory_format=layout)
+            tensor = tensor.to(self.device, self.dtype).contiguous(memory_format=self.layout)
             y = self.network(tensor).float()
             y = y.sigmoid_() if self.sigmoid else y
             result: np.ndarray = y.cpu().contiguous().numpy()
@@ -122,7 +119,24 @@ class OnnxRunner:
         """Return the probabilities of `x`."""
         feed = {self.input: np.ascontiguousarray(x, dtype=np.float32)}
         y: np.ndarray = self.session.run(None, feed)[0]
-        return 1.0 / (1.0 + np.exp(-y)) if self.sigmoid else y
+        return torch.from_numpy(y).sigmoid_().numpy() if self.sigmoid else y
+
+
+def _best_layout(network: nn.Module, dtype: torch.dtype) -> torch.memory_format:
+    """Return how tensors are best laid out.
+
+    Measured: channels last halves the time in 2D, but norms over the image undo it, and in 3D it
+    pays in bfloat16 only.
+    """
+    modules = list(network.modules())
+    if isinstance(network, torch.jit.ScriptModule):
+        return torch.contiguous_format
+    if any(isinstance(m, nn.Conv3d) for m in modules):
+        return torch.channels_last_3d if dtype == torch.bfloat16 else torch.contiguous_format
+    norms = (nn.InstanceNorm2d, nn.GroupNorm)
+    if dtype == torch.float32 and any(isinstance(m, norms) for m in modules):
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:
@@ -148,7 +162,7 @@ def choose_runner(network: nn.Module, card: ModelCard, onnx_path: Path | None = 
         In eval mode; stays as it is.
     card : ModelCard
     onnx_path : Path, optional
-        The same weights as ONNX, worth it on a processor without bfloat16.
+        The same weights as ONNX.
 
     Notes
     -----
@@ -159,8 +173,12 @@ def choose_runner(network: nn.Module, card: ModelCard, onnx_path: Path | None = 
     shape = (card.n_inputs, *probe_shape(card))
     reference = TorchRunner(network, sigmoid=sigmoid, fast=False)
     for make in _faster_ways(network, sigmoid, device, onnx_path):
-        runner = make()
-        if largest_difference(runner, reference, shape) <= TOLERANCE / 2:
+        try:
+            runner = make()
+            difference = largest_difference(runner, reference, shape)
+        except Exception:  # a damaged file, or an operation that is missing in this precision
+            continue
+        if difference <= TOLERANCE / 2:
             return runner
     return TorchRunner(network, sigmoid=sigmoid)
 
@@ -172,10 +190,11 @@ def _faster_ways(
         yield partial(TorchRunner, network, sigmoid=sigmoid, dtype=torch.bfloat16, device="cuda")
     if device != "cpu":
         yield partial(TorchRunner, network, sigmoid=sigmoid, device=device)
-    if device == "cpu" and has_bfloat16():
-        yield partial(TorchRunner, network, sigmoid=sigmoid, dtype=torch.bfloat16)
+    # Measured: onnxruntime in float32 is as fast as torch in bfloat16, and exact.
     if device == "cpu" and onnx_path is not None:
         yield partial(OnnxRunner, onnx_path, sigmoid=sigmoid)
+    if device == "cpu" and has_bfloat16():
+        yield partial(TorchRunner, network, sigmoid=sigmoid, dtype=torch.bfloat16)
 
 
 def has_bfloat16() -> bool:

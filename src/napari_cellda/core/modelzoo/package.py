@@ -7,10 +7,11 @@ import shutil
 import tempfile
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import yaml
 from pydantic import ValidationError
 
 from napari_cellda.core.errors import UserError
@@ -19,8 +20,6 @@ from napari_cellda.core.modelzoo.network import TorchRunner
 from napari_cellda.core.modelzoo.onnx_export import can_export_onnx, write_onnx
 
 if TYPE_CHECKING:
-    from bioimageio.spec.model.v0_5 import ModelDescr
-
     from napari_cellda.core.nets.unet import UNet
 
 __all__ = ["PackageInfo", "write_package"]
@@ -61,20 +60,18 @@ def write_package(
     UserError
         If the test input does not fit, or the description breaks bioimage.io's rules.
     """
-    from bioimageio.spec import save_bioimageio_package_as_folder
-
     folder, network = Path(folder), deepcopy(network).cpu().eval()
     folder.parent.mkdir(parents=True, exist_ok=True)
     _check_input(network, info, test_input)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        parts = Path(scratch) / "parts"
+        parts = Path(scratch) / "package"
         parts.mkdir()
         _write_files(parts, network, info, test_input, cover)
         if onnx if onnx is not None else can_export_onnx():
             write_onnx(parts / "weights.onnx", network)
-        description = _describe(parts, network, info)
-        save_bioimageio_package_as_folder(description, output_path=Path(scratch) / "package")
-        _replace_folder(Path(scratch) / "package", folder)
+        rdf = yaml.safe_dump(_describe(parts, network, info), sort_keys=False, allow_unicode=True)
+        (parts / "rdf.yaml").write_text(rdf, encoding="utf-8")
+        _replace_folder(parts, folder)
     return folder
 
 
@@ -118,7 +115,7 @@ def _cover(given: np.ndarray, result: np.ndarray) -> np.ndarray:
     return picture
 
 
-def _describe(parts: Path, network: UNet, info: PackageInfo) -> ModelDescr:
+def _describe(parts: Path, network: UNet, info: PackageInfo) -> dict[str, Any]:
     try:
         return describe(parts, network, info)
     except ValidationError as error:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_RDF_BYTES = 2_000_000
+MAX_RDF_NODES = 100_000
 
 
 def is_rdf_name(name: str) -> bool:
@@ -87,9 +88,26 @@ def _load(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path.name} is no valid YAML: {reason}.") from error
+    if not _is_small(rdf):
+        raise UserError(f"{path.name} unfolds to more than any model description, and is refused.")
     if not isinstance(rdf, dict):
         raise UserError(f"{path.name} is no model description: it holds no named fields.")
     return rdf
+
+
+def _is_small(value: Any) -> bool:
+    """Whether a document stays small once its references to itself are followed."""
+    pending, seen = [value], 0
+    while pending:
+        seen += 1
+        if seen > MAX_RDF_NODES:
+            return False
+        node = pending.pop()
+        if isinstance(node, dict):
+            pending += node.values()
+        elif isinstance(node, list | tuple | set):
+            pending += node
+    return True
 
 
 def _card(rdf: dict[str, Any], folder: Path, version: str) -> ModelCard:

@@ -7,6 +7,7 @@ from typing import Any
 from napari_cellda.core.errors import UserError
 
 _AXES = {"bcyx", "bczyx"}
+MAX_CHANNELS = 64
 _LONG_AXES = {"batch": "b", "channel": "c"}
 
 
@@ -30,7 +31,23 @@ def read_tensors(rdf: dict[str, Any], version: str) -> dict[str, Any]:
         If there are more inputs or outputs, or the axes are not ``bcyx`` or ``bczyx``.
     """
     read = _tensors_04 if version.startswith("0.4") else _tensors_05
-    return read(*_one_input_one_output(rdf))
+    tensors = read(*_one_input_one_output(rdf))
+    _check_sizes(tensors)
+    return tensors
+
+
+def _check_sizes(tensors: dict[str, Any]) -> None:
+    for what in ("n_inputs", "n_outputs"):
+        if not 1 <= tensors[what] <= MAX_CHANNELS:
+            raise UserError(
+                f"The model has {tensors[what]} {what[2:].replace('puts', 'put')} channels; "
+                f"from 1 to {MAX_CHANNELS} are expected."
+            )
+    sizes = {what: tensors[what] for what in ("min_shape", "step", "halo")}
+    fits = min(sizes["min_shape"]) > 0 and min(*sizes["step"], *sizes["halo"]) >= 0
+    n_axes = len(tensors["input_axes"]) - 2
+    if not fits or any(len(size) != n_axes for size in sizes.values()):
+        raise UserError(f"The model's sizes make no sense: {sizes}.")
 
 
 def _one_input_one_output(rdf: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -90,7 +107,7 @@ def _tensors_05(given: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]
 
 
 def _short_axes(axes: list[dict[str, Any]]) -> str:
-    return "".join(_LONG_AXES.get(axis["type"], str(axis.get("id", "?"))) for axis in axes)
+    return "".join(_LONG_AXES.get(axis["type"], str(axis.get("id", "x"))) for axis in axes)
 
 
 def _check_axes(given: str, result: str) -> None:

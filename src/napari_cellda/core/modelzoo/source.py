@@ -53,7 +53,7 @@ def imported_folder(name: str) -> Path | None:
     """Return the folder of a model that this user imported; None when there is none."""
     folder = models_folder() / name
     is_plain = Path(name).name == name and name not in (".", "..")
-    return folder if is_plain and (folder / "rdf.yaml").is_file() else None
+    return folder if is_plain and _exists(folder / "rdf.yaml") else None
 
 
 def _exists(path: Path) -> bool:

@@ -39,6 +39,11 @@ def weights_path(card: ModelCard, entry: WeightsEntry) -> Path:
         If it is missing, outside the package, or its sha256 is not the one in the RDF.
     """
     assert card.folder is not None
+    if "://" in entry.source:
+        raise UserError(
+            f"{card.name} keeps its weights at {entry.source}: open it by its id or address "
+            "instead of this file."
+        )
     path = (card.folder / entry.source).resolve()
     if not path.is_relative_to(card.folder.resolve()):
         raise UserError(f"{card.name} names weights outside its package: {entry.source}.")

@@ -43,8 +43,8 @@ def receptive_field_halo(
 
     Notes
     -----
-    One axis at a time. A NaN is put into a whole plane of a constant input, at both ends of a
-    pooling cell; convolutions, poolings, norms and interpolations all hand a NaN on, so the
+    One axis at a time. A NaN is put into a whole plane of a constant input, at every place within
+    a pooling cell; convolutions, poolings, norms and interpolations all hand a NaN on, so the
     plane's reach is the reach of the architecture, whatever the weights (a small finite change
     would get lost at a ReLU or under a maximum).
     """
@@ -61,36 +61,51 @@ def receptive_field_halo(
     return tuple(known) if len(known) == len(reaches) else None
 
 
+_MEASURED: dict[str, tuple[int, ...]] = {}
+"""What was measured in this process, by architecture."""
+
+
 def architecture_reach(network: UNet | TorchEmUNet) -> tuple[int, ...]:
     """Return the halo of one of our networks, measured without its norms.
 
     With an instance or group norm it is what the convolutions need; the norm then still makes
     every pixel depend on the whole tile.
     """
-    halo = receptive_field_halo(network.slim(), in_channels=network.in_channels)
-    assert halo is not None, "a network without norms has a finite reach"
-    return halo
+    twin = network.slim()
+    architecture = repr(twin)
+    if architecture not in _MEASURED:
+        halo = receptive_field_halo(twin, in_channels=network.in_channels)
+        assert halo is not None, "a network without norms has a finite reach"
+        _MEASURED[architecture] = halo
+    return _MEASURED[architecture]
 
 
 def _reach(
     network: torch.nn.Module, in_channels: int, axis: int, multiples: Sequence[int], limit: int
 ) -> int | None:
     cell = multiples[axis]
-    middle = -(-limit // cell) * cell
-    # Two cells across, so that no norm is left with a single value.
-    shape = [2 * multiple for multiple in multiples]
-    shape[axis] = 2 * middle + cell
+    shape = list(multiples)
+    for margin in (limit // 4, limit // 2, limit):  # most look less far, and short is quick
+        middle = -(-margin // cell) * cell
+        shape[axis] = 2 * middle + cell
+        reach = _reach_within(network, in_channels, axis, shape, middle)
+        if reach is not None:
+            return reach
+    return None
+
+
+def _reach_within(
+    network: torch.nn.Module, in_channels: int, axis: int, shape: Sequence[int], middle: int
+) -> int | None:
+    """Return how far planes of NaN in the middle cell spread; None if one reaches the border."""
+    cell = shape[axis] - 2 * middle
     like = next(network.parameters(), torch.empty(0))
-    reach = 0
-    for offset in {0, cell - 1}:
-        x = torch.zeros(1, in_channels, *shape, device=like.device, dtype=like.dtype)
-        x.narrow(2 + axis, middle + offset, 1).fill_(float("nan"))
-        with torch.inference_mode():
-            touched = network(x).isnan()
-        for other in reversed([a for a in range(touched.ndim) if a != 2 + axis]):
-            touched = touched.any(dim=other)
-        first, last = (int(i) for i in torch.nonzero(touched)[[0, -1], 0])
-        if first == 0 or last == shape[axis] - 1:
-            return None
-        reach = max(reach, middle + offset - first, last - middle - offset)
-    return reach
+    x = torch.zeros(cell, in_channels, *shape, device=like.device, dtype=like.dtype)
+    for i in range(cell):
+        x[i].narrow(1 + axis, middle + i, 1).fill_(float("nan"))
+    with torch.inference_mode():
+        touched = network(x).isnan().movedim(2 + axis, 1).flatten(2).any(dim=2)
+    if touched[:, [0, -1]].any():
+        return None
+    row, place = torch.nonzero(touched, as_tuple=True)
+    return int((place - (middle + row)).abs().max())

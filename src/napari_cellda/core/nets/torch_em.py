@@ -180,6 +180,9 @@ class _Sampler(nn.Module):
             self.conv(x), scale_factor=self.factor, mode=self.mode, align_corners=False
         )
 
+    def extra_repr(self) -> str:
+        return f"{self.mode}, {self.factor}"
+
 
 def _children(module: nn.Module, name: str) -> nn.ModuleList:
     children = getattr(module, name)

@@ -187,6 +187,9 @@ class _Interpolate(nn.Module):
         corners = None if self.mode == "nearest" else False
         return F.interpolate(x, scale_factor=2.0, mode=self.mode, align_corners=corners)
 
+    def extra_repr(self) -> str:
+        return self.mode
+
 
 def _check(
     in_channels: int,
