@@ -109,7 +109,7 @@ def _windows(plane: NDArray[np.float32], index: int) -> list[tuple[NDArray[np.fl
 def _room(layout: Layout, n_features: int) -> Room:
     n_classes = layout.n_ballots // len(layout.roots)
     return Room(
-        values=np.empty(n_features * TILE, np.float32),
+        values=_aligned(n_features * TILE),
         # One more than there are branchings, for the write that is not kept. The same for leaves.
         queue=np.empty(len(layout.nodes) + 1, np.int32),
         parts=np.empty(len(layout.nodes) + 1, np.uint64),
@@ -118,6 +118,13 @@ def _room(layout: Layout, n_features: int) -> Room:
         leaf_parts=np.empty(len(layout.amounts) + 1, np.uint64),
         sums=np.empty((n_classes - 1, TILE), np.uint32),
     )
+
+
+def _aligned(size: int) -> NDArray[np.float32]:
+    """Allocate so that no vector of 16 values lies across two cache lines."""
+    room = np.empty(size + 16, np.float32)
+    first = -room.ctypes.data % 64 // room.itemsize
+    return room[first : first + size]
 
 
 @cache

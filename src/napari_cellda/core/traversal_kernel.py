@@ -128,7 +128,7 @@ def _load(flat, window, top, left, height, width, values):  # type: ignore[no-un
 @compiled
 def _walk(layout, room, scratch):  # type: ignore[no-untyped-def]
     """Send a tile through all trees; return how many leaves of several classes it reached."""
-    nodes, n_ballots = layout.nodes, layout.n_ballots
+    nodes, n_ballots = layout.nodes, np.uint64(layout.n_ballots)
     queue, parts, ballots = room.queue, room.parts, room.ballots
     mixed = layout.amounts.shape[0] > 0
     at = end = n_leaves = np.uint64(0)
@@ -138,10 +138,10 @@ def _walk(layout, room, scratch):  # type: ignore[no-untyped-def]
             queue[end] = root
             parts[end] = _ALL
             end += _ONE
-        elif ~root < n_ballots:
+        elif ~root < layout.n_ballots:
             ballots[~root] = _ALL
         else:
-            room.leaves[n_leaves] = ~root - n_ballots
+            room.leaves[n_leaves] = ~root - layout.n_ballots
             room.leaf_parts[n_leaves] = _ALL
             n_leaves += _ONE
     while at < end:
@@ -156,13 +156,13 @@ def _walk(layout, room, scratch):  # type: ignore[no-untyped-def]
             queue[end] = child
             parts[end] = part
             end += np.uint64((child >= 0) & (part != 0))
-            code = ~child
-            vote = (child < 0) & (code < n_ballots)
-            ballots[np.uint64(code if vote else n_ballots)] |= part
+            # As an unsigned number, what is not a leaf's code lies beyond all ballots: in the last.
+            code = np.uint64(~child)
+            ballots[min(code, n_ballots)] |= part
             if mixed:
-                room.leaves[n_leaves] = code - n_ballots
+                room.leaves[n_leaves] = ~child - layout.n_ballots
                 room.leaf_parts[n_leaves] = part
-                n_leaves += np.uint64((code >= n_ballots) & (part != 0))
+                n_leaves += np.uint64((~child >= layout.n_ballots) & (part != 0))
     return n_leaves
 
 
