@@ -56,6 +56,7 @@ def main():
     options, rest = parser.parse_known_args()
     os.chdir(str(ROOT))
     os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    os.environ.setdefault("NO_MKDOCS_2_WARNING", "1")  # an advertisement in the middle of the log
     install_system_packages(needs_display=options.task in ("demo", "pictures", "test"))
     make_environment(options.torch, EXTRAS[options.task])
     tasks = {"demo": demo, "pictures": pictures, "test": test, "check": check, "docs": docs}
