@@ -4,7 +4,7 @@ import zoo_packages as zoo
 from torch.nn import functional as F
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.nets.receptive_field import architecture_reach
+from napari_cellda.core.nets.receptive_field import architecture_reach, receptive_field_halo
 from napari_cellda.core.nets.torch_em import AnisotropicUNet, UNet2d, UNet3d
 
 SMALL = {"in_channels": 1, "out_channels": 2, "initial_features": 4, "final_activation": "Sigmoid"}
@@ -109,6 +109,15 @@ def test_multiples_and_reach_follow_the_scale_factors():
     assert net.multiples == (8, 16, 16)
     along_z, along_y, along_x = architecture_reach(net)
     assert along_z < along_y == along_x
+
+
+@pytest.mark.parametrize("anisotropic_kernel", [True, False])
+def test_the_reach_of_a_3d_network_is_that_of_its_slim_twins(anisotropic_kernel):
+    factors = [[1, 2, 2], [2, 2, 2]]
+    net = AnisotropicUNet(
+        1, 1, factors, initial_features=1, norm=None, anisotropic_kernel=anisotropic_kernel
+    )
+    assert architecture_reach(net) == receptive_field_halo(net)
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,8 @@ def test_the_reach_bounds_what_changing_pixels_shows(up):
     halo = architecture_reach(net)
     found = brute_force_halo(net, 1, (8, 128))
     assert found <= halo[1] <= found + 8
-    assert halo[0] == halo[1] == receptive_field_halo(net.float())[0]
+    assert halo[0] == halo[1]
+    assert receptive_field_halo(net.float()) == halo
 
 
 def test_the_reach_of_known_depths():
@@ -108,6 +109,11 @@ def test_the_reach_of_known_depths():
     # by those below it, two by those above.
     assert architecture_reach(UNet(depth=1, up="transpose")) == (9, 9)
     assert architecture_reach(UNet(depth=3, ndim=3, width=4)) == (51, 51, 51)
+
+
+def test_a_3d_network_looks_as_far_as_its_slim_twins():
+    net = UNet(width=1, depth=2, ndim=3, norm="none")
+    assert receptive_field_halo(net) == architecture_reach(net) == (23, 23, 23)
 
 
 @pytest.mark.parametrize("norm", NORMS)

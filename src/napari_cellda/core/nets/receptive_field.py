@@ -13,12 +13,16 @@ if TYPE_CHECKING:
     from napari_cellda.core.nets.unet import UNet
 
 
+LIMIT = 256
+"""Largest halo looked for, in pixels."""
+
+
 def receptive_field_halo(
     network: torch.nn.Module,
     *,
     multiples: Sequence[int] | None = None,
     in_channels: int = 1,
-    limit: int = 256,
+    limit: int = LIMIT,
 ) -> tuple[int, ...] | None:
     """Measure how far from a pixel its output depends on the input, along every spatial axis.
 
@@ -26,7 +30,7 @@ def receptive_field_halo(
     ----------
     network : torch.nn.Module
         Takes and returns (N, C, [Z], Y, X); used in eval mode on its own device, left as it was.
-        A network of ours is best measured on its `slim` twin: it looks as far and costs nothing.
+        For the networks of this package `architecture_reach` is quicker.
     multiples : sequence of int, optional
         What the sides of an input must be multiples of, one per spatial axis; also tells 2D or
         3D. None takes `network.multiples`.
@@ -61,22 +65,25 @@ def receptive_field_halo(
     return tuple(known) if len(known) == len(reaches) else None
 
 
-_MEASURED: dict[str, tuple[int, ...]] = {}
+_MEASURED: dict[str, int] = {}
 """What was measured in this process, by architecture."""
 
 
 def architecture_reach(network: UNet | TorchEmUNet) -> tuple[int, ...]:
-    """Return the halo of one of our networks, measured without its norms.
+    """Return the halo of one of our networks, measured on its slim twins without norms.
 
-    With an instance or group norm it is what the convolutions need; the norm then still makes
+    A twin is 2D and as narrow as can be, so that it costs nothing even for a 3D network. With an instance or group norm it is what the convolutions need; the norm then still makes
     every pixel depend on the whole tile.
     """
-    twin = network.slim()
+    return tuple(_slim_reach(network.slim(axis)) for axis in range(len(network.multiples)))
+
+
+def _slim_reach(twin: UNet | TorchEmUNet) -> int:
     architecture = repr(twin)
     if architecture not in _MEASURED:
-        halo = receptive_field_halo(twin, in_channels=network.in_channels)
-        assert halo is not None, "a network without norms has a finite reach"
-        _MEASURED[architecture] = halo
+        reach = _reach(twin, twin.in_channels, 0, twin.multiples, LIMIT)
+        assert reach is not None, "a network without norms has a finite reach"
+        _MEASURED[architecture] = reach
     return _MEASURED[architecture]
 
 

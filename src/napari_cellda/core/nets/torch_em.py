@@ -97,10 +97,12 @@ class TorchEmUNet(nn.Module):
         self.out_conv = _conv(len(factors[0]))(widths[0], out_channels, 1)
         self.final_activation = _ACTIVATIONS[final_activation]()
 
-    def slim(self) -> TorchEmUNet:
-        """Return a network that looks as far, as narrow as can be and without norms."""
+    def slim(self, axis: int = 0) -> TorchEmUNet:
+        """Return a 2D network whose first axis looks as far as `axis`, narrow, without norms."""
         factors, anisotropic = self._looks
-        return TorchEmUNet(self.in_channels, 1, factors, 1, 2, None, None, anisotropic)
+        other = 1 if axis == 0 else 0
+        pairs = [(factor[axis], factor[other]) for factor in factors]
+        return TorchEmUNet(1, 1, pairs, 1, 2, None, None, anisotropic)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the activated output of `x`, whose sides are multiples of `multiples`."""

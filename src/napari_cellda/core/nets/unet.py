@@ -92,9 +92,9 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(_block(2 * level, level, norm, ndim) for level in widths[:-1])
         self.head = _conv(ndim)(widths[0], out_channels, 1)
 
-    def slim(self) -> UNet:
-        """Return a network that looks as far, one channel wide and without norms."""
-        changes: dict[str, Any] = {"width": 1, "norm": "none"}
+    def slim(self, axis: int = 0) -> UNet:
+        """Return a 2D network that looks as far along `axis`, one channel wide, without norms."""
+        changes = {"in_channels": 1, "out_channels": 1, "width": 1, "norm": "none", "ndim": 2}
         return UNet(**{**self.config, **changes})
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
