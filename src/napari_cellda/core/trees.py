@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_cellda.core.traversal import Layout
+    from napari_cellda.core.traversal_kernel import Layout
 
 MAX_CLASSES = 8
 MAX_FEATURES = 2**20
