@@ -224,7 +224,7 @@ class PixelClassifier:
             part = tile.overlap(region)
             values, valid_mask = tile_features(source, tile, self.spec, cache)
             inside = part.inside(tile)
-            found = self.forest.predict(np.ascontiguousarray(values[(slice(None), *inside)]))
+            found = self.forest.predict(values[(slice(None), *inside)])
             found[:, ~valid_mask[inside]] = 0
             found[0, ~valid_mask[inside]] = 1
             probability_map[(slice(None), *part.inside(region))] = found

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def region_index(image: Image, region: Region) -> tuple[slice | int, ...]:
     """Return the index that cuts `region` out of an array of `image.label_shape`."""
-    own = {"t": region.t, "z": region.z, "y": region.y, "x": region.x}
+    own: dict[str, slice | int] = {"t": region.t, "z": region.z, "y": region.y, "x": region.x}
     return tuple(own[axis] for axis in image.label_axes)
 
 
