@@ -41,7 +41,10 @@ Images = Annotated[
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
 Channels = Annotated[
-    str | None, typer.Option(help="`grey`, `all`, or channel indices such as `0,2`. A forest takes all unless told.")
+    str | None,
+    typer.Option(
+        help="`grey`, `all`, or channel indices such as `0,2`. A forest takes all unless told."
+    ),
 ]
 Instances = Annotated[bool, typer.Option("--instances", help="Also separate objects.")]
 FORMATS = ("tif", "ome-zarr")

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from napari_cellda.core.feature_cache import FeatureCache
 
 from napari_cellda.core import classifier as module
 from napari_cellda.core.classifier import Normalised, gather_samples, train_classifier
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, run_quietly
+from napari_cellda.core.feature_cache import FeatureCache
 from napari_cellda.core.features import FeatureSpec
 from napari_cellda.core.forest import ForestParams
 from napari_cellda.core.images import image_from_array
