@@ -45,7 +45,7 @@ class Walk:
         """Take a picture of the window when all has come to rest."""
         self.rest()
         pixels = self.viewer.screenshot(canvas_only=False, flash=False)
-        save_small(Image.fromarray(pixels), self.folder / f"{name}.png")
+        save_small(Image.fromarray(pixels), self.folder / f"{name}.webp")
 
     def rest(self) -> None:
         """Wait until the background thread has nothing left to do."""
@@ -83,8 +83,8 @@ class Walk:
 
 
 def save_small(picture: Image.Image, path: Path) -> None:
-    """Save a picture in 256 colours, a third of its size otherwise."""
-    picture.convert("RGB").quantize(256).save(path, optimize=True)
+    """Save a picture as WebP, a fifth of the size that it has as PNG."""
+    picture.convert("RGB").save(path, quality=90, method=6)
     print(path.name, flush=True)
 
 
@@ -160,7 +160,7 @@ def main() -> None:
         os.environ[FOLDER_VARIABLE] = scratch  # strokes of earlier days would be offered again
         walk(output)
         run_demo(Path(scratch), show=False)
-        save_small(Image.open(Path(scratch) / "window.png"), output / "window.png")
+        save_small(Image.open(Path(scratch) / "window.png"), output / "window.webp")
 
 
 if __name__ == "__main__":
