@@ -203,7 +203,10 @@ def find_python():
     for version in reversed(PYTHONS):
         if apt_install([f"python{version}", f"python{version}-venv"]):
             return [f"python{version}"]
-    sys.exit(f"Python 3.11, 3.12 or 3.13 is needed; this is {platform.python_version()}.")
+    sys.exit(
+        f"Python 3.11, 3.12 or 3.13 is needed and only {platform.python_version()} was found; "
+        "install one of them (python.org has them for every system) and run make again."
+    )
 
 
 def candidates():
