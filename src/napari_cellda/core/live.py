@@ -29,7 +29,7 @@ from napari_cellda.core.normalisation import measure_normalisation
 from napari_cellda.core.pipeline import map_range
 from napari_cellda.core.sample_store import SampleStore
 from napari_cellda.core.snapshot import Answer, Done, EnhancedTile, ForestTile, Trained, Waiting
-from napari_cellda.core.tiles import Region, nearest_first
+from napari_cellda.core.tiles import Region, Spot, nearest_first
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
@@ -283,19 +283,19 @@ class Engine:
 class _Plane:
     """What is done for one forest on one image, and for one enhancement of it."""
 
-    def __init__(self, owner: tuple[object, ...], maps: TileMaps, forest_done: Coverage) -> None:
+    def __init__(self, owner: tuple[object, ...], maps: TileMaps, limits: Spot, tile: Spot) -> None:
         self._owner = owner
+        self._tile = tile
         self._enhancement: Enhancement | None = None
         self.maps = maps
-        self.forest_done = forest_done
-        self.enhanced_done = forest_done
+        self.forest_done = self.enhanced_done = Coverage(limits, tile)
         self.ranges: dict[tuple[int, int, int], tuple[float, float] | None] = {}
 
     @classmethod
     def empty(cls) -> _Plane:
         nothing = (1, 1, 1)
         maps = TileMaps(nothing, nothing, 1, lambda region: np.zeros((1, *region.shape), "f4"))
-        return cls((), maps, Coverage(nothing, nothing))
+        return cls((), maps, nothing, nothing)
 
     @classmethod
     def begin(
@@ -309,7 +309,7 @@ class _Plane:
         maps = TileMaps(
             limits, tile, classifier.n_classes, lambda r: classifier.predict(source, r, cache)
         )
-        return cls(owner, maps, Coverage(limits, tile))
+        return cls(owner, maps, limits, tile)
 
     def same_owner(self, owner: tuple[object, ...]) -> bool:
         return len(owner) == len(self._owner) and all(
@@ -317,10 +317,16 @@ class _Plane:
         )
 
     def follow(self, enhancement: Enhancement | None, source: Normalised) -> None:
-        """Start the enhanced maps anew if the enhancer or one of its options is another."""
-        if enhancement is not self._enhancement or self.enhanced_done is self.forest_done:
-            self._enhancement = enhancement
-            self.enhanced_done = Coverage(source.image.limits, ENHANCED_TILE)
+        """Start the enhanced maps anew if the enhancer or one of its options is another.
+
+        Without one, the forest's maps are given again: they are the last word on the mask now.
+        """
+        if enhancement == self._enhancement and self.enhanced_done is not self.forest_done:
+            return
+        if enhancement is None and self._enhancement is not None:
+            self.forest_done = Coverage(source.image.limits, self._tile)
+        self._enhancement = enhancement
+        self.enhanced_done = Coverage(source.image.limits, ENHANCED_TILE)
 
 
 def _training_key(snapshot: Snapshot) -> Hashable:

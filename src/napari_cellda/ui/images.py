@@ -83,7 +83,24 @@ def choose_image(session: Session, choice: ImageChoice | None) -> PaintedImage |
         session.use_image(painted)
     if painted.strokes is None:
         adopt_strokes(session, painted)
+    if old is None:
+        _follow_data(session, choice.layer)
     return painted
+
+
+def _follow_data(session: Session, layer: Any) -> None:
+    """Read the image again when its layer gets other data."""
+
+    def read_again(event: Any = None) -> None:
+        painted = next((p for p in session.images if p.layer is layer), None)
+        if painted is None or painted.data is layer.data:
+            return
+        try:
+            choose_image(session, painted.choice)
+        except UserError as error:
+            session.report(error)
+
+    layer.events.data.connect(read_again)
 
 
 def _move_over(old: PaintedImage, new: PaintedImage) -> None:

@@ -35,7 +35,8 @@ def watch(session: Session, viewer: Any) -> None:
     session : Session
         Gets `forget_layer` for every layer deleted, and `close` when the window closes.
     viewer : napari.Viewer
-        Only looked at: nothing is added to it.
+        Only looked at: nothing is added to it. A `ViewerModel` has no window that could close.
     """
     viewer.layers.events.removed.connect(lambda event: session.forget_layer(event.value))
-    _CloseWatcher(viewer.window._qt_window, session)
+    if hasattr(viewer, "window"):
+        _CloseWatcher(viewer.window._qt_window, session)

@@ -24,11 +24,12 @@ from napari_cellda.ui.results import (
     drop_stale,
     prepare_arrays,
     recolor_results,
+    show_forest_again,
     show_next,
     write_answer,
 )
 from napari_cellda.ui.strokes import StrokeWatcher
-from napari_cellda.ui.view import centre_of, visible_region
+from napari_cellda.ui.view import camera_of, centre_of, visible_region
 from napari_cellda.ui.worker import LatestWins
 
 if TYPE_CHECKING:
@@ -113,18 +114,27 @@ class LivePainter(QObject):
         session.strokes_changed.connect(self._on_strokes)
         session.settings_changed.connect(self._on_settings)
         session.classes_changed.connect(self._on_classes)
-        session.enhancer_changed.connect(self.update_view)
+        session.enhancer_changed.connect(self._on_enhancer)
         session.image_changed.connect(self._on_image)
         session.live_changed.connect(self._on_live)
         session.closed.connect(self._close)
         viewer = session.viewer
-        viewer.camera.events.connect(self._on_view)
+        camera_of(viewer).events.connect(self._on_view)
         viewer.dims.events.connect(self._on_view)
 
     @property
     def busy(self) -> bool:
         """Whether the thread is working (or loading)."""
         return self._thread.busy
+
+    @property
+    def settled(self) -> bool:
+        """Whether all strokes are read and answered, and all answers shown."""
+        timers = (self._view_timer, self._redraw_timer, self._layer_timer)
+        pending = [*self._watchers.values(), *timers]
+        return not self.busy and not any(
+            one.pending if isinstance(one, StrokeWatcher) else one.isActive() for one in pending
+        )
 
     # -- what happened -------------------------------------------------------------------------
 
@@ -146,6 +156,12 @@ class LivePainter(QObject):
                 painted.strokes.colormap = stroke_colormap(self._session)
         self._read_strokes()
         self._on_strokes()
+
+    def _on_enhancer(self) -> None:
+        if self._chosen_enhancement() is None:
+            for painted in self._session.images:
+                show_forest_again(self._session, painted)
+        self.update_view()
 
     def _on_image(self) -> None:
         for painted in self._session.images:
@@ -200,7 +216,11 @@ class LivePainter(QObject):
 
     def _ask(self) -> None:
         painted = self._session.current
-        if painted is None or painted.index is None or self._session.is_closed:
+        if self._session.is_closed:
+            return
+        if self._session.live and not any(p.index for p in self._session.images):
+            self._session.set_classifier(None)
+        if painted is None or painted.index is None:
             return
         self._score_timer.stop()
         self._thread.submit(Question(self._snapshot(painted), painted))

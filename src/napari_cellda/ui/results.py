@@ -186,8 +186,15 @@ def drop_stale(session: Session, painted: PaintedImage) -> None:
     drop_results(session, painted, gone)
 
 
-FOREST_ROLES = ("forest",)
-ENHANCED_ROLES = ("enhanced", "boundary")
+def show_forest_again(session: Session, painted: PaintedImage) -> None:
+    """Take the enhanced maps away and show the forest's where they had been."""
+    if "enhanced" not in painted.arrays:
+        return
+    shown = painted.results.get("enhanced")
+    drop_results(session, painted, ("enhanced", "difference", "boundary"))
+    for role, layer in painted.results.items():
+        if role.startswith("forest:") and role != "forest:0" and shown is not None:
+            layer.visible = layer.visible or shown.visible
 
 
 def layers_of(painted: PaintedImage, groups: Iterable[str]) -> list[Any]:

@@ -193,7 +193,7 @@ class Session:
         session = cls._sessions.get(viewer)
         if session is None:
             session = cls._sessions[viewer] = cls(viewer)
-            if hasattr(viewer, "window"):
+            if hasattr(viewer, "layers"):
                 from napari_cellda.ui.lifetime import watch
 
                 watch(session, viewer)

@@ -97,12 +97,9 @@ class StrokeWatcher(QObject):
         if self._is_small:
             self.touch_all()
             return
-        layer = self._layer
-        displayed = layer._slice_input.displayed
-        key = [slice(int(p), int(p) + 1) for p in layer._data_slice.point]
-        for axis, start, size in zip(displayed, event.offset, event.data.shape, strict=False):
-            key[axis] = slice(int(start), int(start) + int(size))
-        self._touch_box(tuple(key))
+        box = self._layer._updated_slice
+        if box is not None:
+            self._touch_box(tuple(slice(int(part.start), int(part.stop)) for part in box))
 
     def _on_set_data(self, event: Any = None) -> None:
         """Find out whether a redraw comes from an undo or redo (or from a moved slider)."""

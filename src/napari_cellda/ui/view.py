@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from napari_cellda.ui.state import PaintedImage
 
 
+def camera_of(viewer: Any) -> Any:
+    """Return the viewer's camera; napari 0.9 moved it to the scene."""
+    scene = getattr(viewer, "scene", None)
+    return viewer.camera if scene is None else scene.camera
+
+
 def shown_axes(painted: PaintedImage) -> str:
     """Return the axes of the layer's dimensions in the viewer (RGB colours are none)."""
     axes = painted.choice.axes
@@ -92,9 +98,10 @@ def look_at(viewer: Any, painted: PaintedImage, spot: dict[str, int]) -> None:
     for number, value in enumerate(world, first):
         viewer.dims.set_point(number, value)
     shown = [world[d - first] for d in viewer.dims.displayed if d >= first]
-    centre = np.array(viewer.camera.center, float)
+    camera = camera_of(viewer)
+    centre = np.array(camera.center, float)
     centre[-len(shown) :] = shown
-    viewer.camera.center = tuple(centre)
+    camera.center = tuple(centre)
 
 
 def _sizes(painted: PaintedImage) -> dict[str, int]:

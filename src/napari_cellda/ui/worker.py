@@ -245,17 +245,17 @@ class LatestWins(Generic[Item, Answer_]):
     ) -> None:
         self._work = work
         self._on_answer, self._on_error, self._on_idle = on_answer, on_error, on_idle
-        self._waiting: deque[Item] = deque(maxlen=1)
+        self._waiting: deque[tuple[int, Item]] = deque(maxlen=1)
+        self._asked = self._answered = 0
         self._wake = threading.Condition()
         self._stopped = False
-        self._busy = False
         self._relay = relay()
         self._thread = threading.Thread(target=self._loop, name="napari-cellda live", daemon=True)
 
     @property
     def busy(self) -> bool:
-        """Whether an item is worked on or waits."""
-        return self._busy or bool(self._waiting)
+        """Whether an item waits, is worked on, or its answers are not delivered yet."""
+        return self._answered < self._asked and not self._stopped
 
     @property
     def alive(self) -> bool:
@@ -267,15 +267,12 @@ class LatestWins(Generic[Item, Answer_]):
         with self._wake:
             if self._stopped:
                 return
-            self._waiting.append(item)
+            self._asked += 1
+            self._waiting.append((self._asked, item))
             if not self._thread.is_alive():
                 _running.add(self)
                 self._thread.start()
             self._wake.notify()
-
-    def drop(self) -> None:
-        """Forget the item that waits; the one that is worked on goes on."""
-        self._waiting.clear()
 
     def abandon(self) -> None:
         """End the thread at its next look at `stop`; nobody is called back any more."""
@@ -298,12 +295,15 @@ class LatestWins(Generic[Item, Answer_]):
                 if self._stopped:
                     _running.discard(self)
                     return
-                item = self._waiting.pop()
-                self._busy = True
+                number, item = self._waiting.pop()
             self._answer(item)
-            self._busy = False
-            if not self._waiting:
-                self._tell(self._on_idle)
+            self._tell(self._finish, number)
+
+    def _finish(self, number: int) -> None:
+        """Note in the window's thread that an item is done, and be idle if it was the last."""
+        self._answered = number
+        if not self.busy:
+            self._on_idle()
 
     def _answer(self, item: Item) -> None:
         try:

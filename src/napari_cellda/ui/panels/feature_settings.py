@@ -87,7 +87,8 @@ class FeatureSettings(QWidget):
         for i, group in enumerate(GROUPS):
             check = self._groups[group] = QCheckBox(GROUP_TITLES[group])
             self._group_box.layout().addWidget(check, i, 0)
-        scales = sorted({scale for one in SETS.values() for scale in one.scales})
+        of_sets = {scale for one in SETS.values() for scale in one.scales}
+        scales = sorted(of_sets | set(self._session.spec.scales or ()))
         for i, scale in enumerate(scales):
             check = self._scales[scale] = QCheckBox(f"{scale:g}")
             check.setToolTip(f"Filters with a radius of about {scale:g} pixels")
@@ -105,7 +106,6 @@ class FeatureSettings(QWidget):
             check.setVisible(group in spec.set.groups)
             check.setChecked(group in (spec.groups or spec.set.groups))
         for scale, check in self._scales.items():
-            check.setVisible(scale in spec.set.scales)
             check.setChecked(scale in (spec.scales or spec.set.scales))
         self._form.set_value(session.forest_params)
         painted = session.current
@@ -124,7 +124,7 @@ class FeatureSettings(QWidget):
         name = self.sets.currentData()
         chosen = SETS[name]
         groups = tuple(g for g in chosen.groups if self._groups[g].isChecked())
-        scales = tuple(s for s in chosen.scales if self._scales[s].isChecked())
+        scales = tuple(scale for scale, check in self._scales.items() if check.isChecked())
         try:
             if not groups or not scales:
                 raise UserError("At least one feature group and one scale are needed.")
