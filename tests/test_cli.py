@@ -113,6 +113,22 @@ def test_a_saved_project_predicts_the_same_maps(field):
     np.testing.assert_array_equal(first, second)
 
 
+def test_an_enhancer_runs_on_maps_of_other_programs(field):
+    assert classify(field) == 0
+    maps = field / "o" / "cell_0_probability.tif"
+    assert run("predict", "nuclei", maps, "--channels", "1", "-o", field / "p") == 0
+    enhanced = tifffile.imread(field / "p" / "cell_0_probability_probability.tif")
+    assert classify(field, "--enhancer", "nuclei") == 0
+    np.testing.assert_allclose(enhanced, tifffile.imread(maps), atol=1e-5)
+
+
+def test_an_enhancer_refuses_an_image(field, capsys):
+    assert run("predict", "nuclei", field / "cell_0.png", "-o", field / "p") == 2
+    complaint = capsys.readouterr().err
+    assert "takes a probability map in [0, 1], but 'cell_0' is uint8" in complaint
+    assert "classify --enhancer nuclei" in complaint
+
+
 def test_ome_zarr_holds_the_same_maps(field):
     zarr = pytest.importorskip("zarr")
     assert classify(field) == 0

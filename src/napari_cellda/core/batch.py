@@ -18,6 +18,7 @@ from napari_cellda.core.forest import ForestParams
 from napari_cellda.core.image_export import ExportChoice, export_image
 from napari_cellda.core.images import open_image
 from napari_cellda.core.instances import InstanceParams
+from napari_cellda.core.network_pipeline import NetworkPipeline
 from napari_cellda.core.normalisation import measure_normalisation
 from napari_cellda.core.paths import find_images, pair_by_stem, stem
 from napari_cellda.core.pipeline import Pipeline
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from napari_cellda.core.export import FileFormat
     from napari_cellda.core.images import Channels, Image
     from napari_cellda.core.normalisation import Normalisation
+    from napari_cellda.core.pipeline import MapMaker
 
 FEATURE_SETS = ("ilastik", "compact", "s2d")
 MAX_CLASSES = 8
@@ -131,20 +133,20 @@ def predict_images(
     file_format: FileFormat = "tif",
     stop: Stop = never,
 ) -> Task[list[Path]]:
-    """Run a saved project on images.
+    """Run a saved project, or the network of a package, on images.
 
     Parameters
     ----------
     model : str
-        A project, ``X.cellda``.
+        A project, ``X.cellda``; a run's folder; or whatever `open_model` opens.
     images, output, instances, file_format, stop
         See `classify_images`.
     channels : "grey", "all", or tuple of int, optional
-        None: those that the project was trained on.
+        None: those that the project was trained on; grey for a network.
     """
     paths = find_images(images)
     check_unique_stems(paths)
-    pipeline, measured, params = open_pipeline(Path(model), channels)
+    pipeline, measured, params = open_map_maker(model, channels)
     if instances and params is None:
         params = InstanceParams()
     return (
@@ -154,8 +156,20 @@ def predict_images(
     )
 
 
+def open_map_maker(
+    model: str, channels: Channels | None = None
+) -> tuple[MapMaker, dict[str, Normalisation], InstanceParams | None]:
+    """Open a project, a run or a package, whichever `model` names; see `open_pipeline`."""
+    path = Path(model)
+    if path.suffix == ".cellda":
+        return open_pipeline(path, channels)
+    source: str | Path = path / "model" if (path / "run.yaml").is_file() else model
+    network = Enhancer.open(source)
+    return NetworkPipeline(network, "grey" if channels is None else channels), {}, None
+
+
 def write_all(
-    pipeline: Pipeline,
+    pipeline: MapMaker,
     paths: Sequence[Path],
     output: Path,
     file_format: FileFormat,
@@ -190,7 +204,7 @@ def write_all(
         if stop():
             break
         try:
-            image = open_image(path, channels=pipeline.classifier.channels)
+            image = open_image(path, channels=pipeline.channels)
             normalisation = (measured or {}).get(fingerprint(image))
             done = yield from export_image(
                 pipeline, image, choice, normalisation=normalisation, stop=stop

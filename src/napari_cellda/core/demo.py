@@ -16,7 +16,7 @@ from napari_cellda.core.classifier import train_classifier
 from napari_cellda.core.enhancer import Enhancer
 from napari_cellda.core.images import image_from_array
 from napari_cellda.core.metrics import pixel_scores
-from napari_cellda.core.pipeline import Pipeline, compute_maps
+from napari_cellda.core.pipeline import Pipeline
 from napari_cellda.core.samples import ihc_sample, nuclei_field
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def score_generated_field(folder: Path) -> Task[list[dict[str, Any]]]:
     pipeline = Pipeline(classifier, Enhancer.open(ENHANCER))
     assert sample.labels is not None
     with ExitStack() as stack:
-        maps = yield from compute_maps(pipeline, image, stack, folder)
+        maps = yield from pipeline.compute(image, stack, folder)
         return [
             {
                 "field": sample.name,

@@ -21,7 +21,7 @@ from napari_cellda.core.export import (
 from napari_cellda.core.image_objects import find_instances
 from napari_cellda.core.instances import InstanceParams
 from napari_cellda.core.label_arrays import read_region, region_index, to_own_axes, write_region
-from napari_cellda.core.pipeline import PIECE_2D, compute_maps
+from napari_cellda.core.pipeline import PIECE_2D
 from napari_cellda.core.tiles import grid
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from napari_cellda.core.export import RegionWriter
     from napari_cellda.core.images import Image
     from napari_cellda.core.normalisation import Normalisation
-    from napari_cellda.core.pipeline import Maps, Pipeline
+    from napari_cellda.core.pipeline import MapMaker, Maps
 
 Format = Literal["imagej", "ome-tiff", "png", "ome-zarr", "ome-zarr-image"]
 ENDINGS = {"imagej": ".tif", "ome-tiff": ".ome.tif", "png": ".png", "ome-zarr": ".zarr"}
@@ -81,7 +81,7 @@ class _Stopped(Exception):
 
 
 def export_image(
-    pipeline: Pipeline,
+    pipeline: MapMaker,
     image: Image,
     choice: ExportChoice,
     *,
@@ -92,7 +92,7 @@ def export_image(
 
     Parameters
     ----------
-    pipeline : Pipeline
+    pipeline : MapMaker
     image : Image
         With its channels selected; all its planes and time points are exported.
     choice : ExportChoice
@@ -118,8 +118,8 @@ def export_image(
     choice.check(image)
     choice.folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        maps = yield from compute_maps(
-            pipeline, image, stack, choice.folder, normalisation=normalisation, stop=stop
+        maps = yield from pipeline.compute(
+            image, stack, choice.folder, normalisation=normalisation, stop=stop
         )
         instances, table = None, None
         if not stop() and (choice.instances or choice.table):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -23,28 +23,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_cellda.core.enhancer import Enhancer
-    from napari_cellda.core.images import Image
+    from napari_cellda.core.images import Channels, Image
 
 PIECE_2D = (1, 1024, 1024)
 """What is held in memory at a time while a whole image is written, (z, y, x) pixels."""
 PIECE_3D = (32, 256, 256)
 FLAT_MAP = 0.3
 """A forest's map with a smaller range is not stretched: it would turn noise into objects."""
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """A trained forest and an optional enhancer."""
-
-    classifier: PixelClassifier
-    enhancer: Enhancer | None = None
-    options: EnhancerOptions = field(default_factory=EnhancerOptions)
-
-    @property
-    def piece(self) -> tuple[int, int, int]:
-        """The (z, y, x) size of the pieces in which an image is computed."""
-        in_3d = self.classifier.spec.ndim == 3 or (self.enhancer and self.enhancer.card.ndim == 3)
-        return PIECE_3D if in_3d else PIECE_2D
 
 
 @dataclass(frozen=True)
@@ -61,55 +46,92 @@ class Maps:
     """Whether the foreground is the membranes between the objects, and not the objects."""
 
 
-def compute_maps(
-    pipeline: Pipeline,
-    image: Image,
-    stack: ExitStack,
-    folder: Path,
-    *,
-    normalisation: Normalisation | None = None,
-    stop: Stop = never,
-) -> Task[Maps]:
-    """Compute all maps of an image.
+class MapMaker(Protocol):
+    """What turns an image into maps: a trained forest, or a network."""
 
-    Parameters
-    ----------
-    pipeline : Pipeline
-    image : Image
-        With its channels selected.
-    stack : ExitStack
-        Closing it frees the maps.
-    folder : Path
-        Where maps too large for memory are kept meanwhile.
-    normalisation : Normalisation, optional
-        None: measured on this image.
-    stop : callable
-        Asked between pieces; what was not reached stays background.
+    @property
+    def channels(self) -> Channels:
+        """What `Image.select` is to be given."""
 
-    Yields
-    ------
-    Stage, Step, Note
-    """
-    pipeline.classifier.check(image)
-    normalisation = normalisation or measure_normalisation(image, pipeline.classifier.normalisation)
-    source = Normalised(image, normalisation)
-    if source.normalisation.is_flat:
-        yield Note(f"'{image.name}' is constant, so its map is flat.")
+    def compute(
+        self,
+        image: Image,
+        stack: ExitStack,
+        folder: Path,
+        *,
+        normalisation: Normalisation | None = None,
+        stop: Stop = never,
+    ) -> Task[Maps]:
+        """Compute all maps of an image.
 
-    def new_maps(*classes: int) -> Any:
-        shape = (*classes, *image.label_shape)
-        return stack.enter_context(scratch_array(shape, np.float32, folder))
+        Parameters
+        ----------
+        image : Image
+            With its channels selected.
+        stack : ExitStack
+            Closing it frees the maps.
+        folder : Path
+            Where maps too large for memory are kept meanwhile.
+        normalisation : Normalisation, optional
+            None: measured on this image.
+        stop : callable
+            Asked between pieces; what was not reached stays 0.
 
-    n_classes = pipeline.classifier.n_classes
-    forest_map = new_maps(n_classes)
-    yield from _predict_forest(pipeline, source, forest_map, stop)
-    if pipeline.enhancer is None:
-        return Maps(forest_map)
-    boundary_map = new_maps() if pipeline.enhancer.card.n_outputs > 1 else None
-    of_membranes = known_structure(pipeline.enhancer.card.structure) == "boundaries"
-    maps = Maps(new_maps(n_classes), forest_map, boundary_map, of_membranes)
-    yield from _enhance(pipeline, image, maps, stop)
-    return maps
+        Yields
+        ------
+        Stage, Step, Note
+        """
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A trained forest and an optional enhancer."""
+
+    classifier: PixelClassifier
+    enhancer: Enhancer | None = None
+    options: EnhancerOptions = field(default_factory=EnhancerOptions)
+
+    @property
+    def piece(self) -> tuple[int, int, int]:
+        """The (z, y, x) size of the pieces in which an image is computed."""
+        in_3d = self.classifier.spec.ndim == 3 or (self.enhancer and self.enhancer.card.ndim == 3)
+        return PIECE_3D if in_3d else PIECE_2D
+
+    @property
+    def channels(self) -> Channels:
+        """What `Image.select` is to be given."""
+        return self.classifier.channels
+
+    def compute(
+        self,
+        image: Image,
+        stack: ExitStack,
+        folder: Path,
+        *,
+        normalisation: Normalisation | None = None,
+        stop: Stop = never,
+    ) -> Task[Maps]:
+        """Compute all maps of an image; see `MapMaker`."""
+        self.classifier.check(image)
+        normalisation = normalisation or measure_normalisation(image, self.classifier.normalisation)
+        source = Normalised(image, normalisation)
+        if source.normalisation.is_flat:
+            yield Note(f"'{image.name}' is constant, so its map is flat.")
+
+        def new_maps(*classes: int) -> Any:
+            shape = (*classes, *image.label_shape)
+            return stack.enter_context(scratch_array(shape, np.float32, folder))
+
+        n_classes = self.classifier.n_classes
+        forest_map = new_maps(n_classes)
+        yield from _predict_forest(self, source, forest_map, stop)
+        if self.enhancer is None:
+            return Maps(forest_map)
+        boundary_map = new_maps() if self.enhancer.card.n_outputs > 1 else None
+        of_membranes = known_structure(self.enhancer.card.structure) == "boundaries"
+        maps = Maps(new_maps(n_classes), forest_map, boundary_map, of_membranes)
+        yield from _enhance(self, image, maps, stop)
+        return maps
 
 
 def _pieces(pipeline: Pipeline, image: Image) -> list[Region]:
