@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -131,7 +132,7 @@ def load_strokes(path: Path, image: Image) -> SavedStrokes | None:
         If the file is damaged or does not fit the image.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             about = json.loads(bytes(arrays["about"]))
             indices, ids = arrays["indices"], arrays["ids"]
         fits = about["format"] == FORMAT and tuple(about["shape"]) == image.label_shape
@@ -230,7 +231,8 @@ class Autosave(QObject):
         self._write([painted])
 
     def _on_closed(self) -> None:
-        self._timer.stop()
+        with suppress(RuntimeError):  # at the end of the program Qt may have deleted it already
+            self._timer.stop()
         self._write(self._session.images)
 
     def _write(self, images: Sequence[PaintedImage]) -> None:
@@ -246,7 +248,10 @@ class Autosave(QObject):
                 save_strokes(self.path_of(painted), painted.image, tiles, classes)
 
         # Not the session's task: it ends its work even when the window is gone.
-        self._writing = run_task(write, title="autosave", on_error=self._session.report)
+        try:
+            self._writing = run_task(write, title="autosave", on_error=self._session.report)
+        except RuntimeError:  # the program is ending, and no thread can be started any more
+            write(lambda: False)
 
     def _changed(
         self, painted: PaintedImage

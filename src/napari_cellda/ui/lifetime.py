@@ -1,13 +1,14 @@
-"""Follow a viewer: layers that are deleted, the window that closes."""
+"""Follow a viewer: layers that are deleted, the window that closes, the program that ends."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import atexit
+from typing import Any
 
 from qtpy.QtCore import QEvent, QObject
 
-if TYPE_CHECKING:
-    from napari_cellda.ui.state import Session
+from napari_cellda.ui.state import Session
+from napari_cellda.ui.worker import stop_tasks
 
 
 class _CloseWatcher(QObject):
@@ -21,7 +22,7 @@ class _CloseWatcher(QObject):
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
         """See the window off; the event itself goes on to napari."""
-        # napari may ask and stay open: only a window that was really hidden afterwards is closed.
+        # napari may ask and stay open, so its close event says nothing; this one does.
         if event.type() == QEvent.Type.DeferredDelete:
             self._session.close()
         return False
@@ -40,3 +41,12 @@ def watch(session: Session, viewer: Any) -> None:
     viewer.layers.events.removed.connect(lambda event: session.forget_layer(event.value))
     if hasattr(viewer, "window"):
         _CloseWatcher(viewer.window._qt_window, session)
+
+
+# A script may end without closing its viewer. Hooks run in the reverse order of their
+# registration: this one before that of `worker`, which then waits for what still has to be saved.
+@atexit.register
+def _close_all() -> None:
+    for session in list(Session._sessions.values()):
+        session.close()
+        stop_tasks(session, seconds=0)

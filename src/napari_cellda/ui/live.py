@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -351,9 +352,12 @@ class LivePainter(QObject):
 
     def _close(self) -> None:
         for timer in (self._view_timer, self._redraw_timer, self._layer_timer, self._score_timer):
-            timer.stop()
+            with suppress(RuntimeError):  # at the end of the program Qt may have deleted it
+                timer.stop()
         self._thread.abandon()
         self._trainer.close()
+        self.engine, self._trained_on = None, ()
+        self._dirty.clear()
 
     def wait(self, seconds: float) -> bool:
         """Wait until the thread has ended after the session closed; True when it has."""

@@ -1,0 +1,125 @@
+"""A form for any settings model: it gives back what it was given and refuses the rest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+from pydantic import Field, field_validator
+
+from napari_cellda.core.enhancer_options import EnhancerOptions
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.feature_sets import FeatureSpec
+from napari_cellda.core.forest import ForestParams
+from napari_cellda.core.params import BaseParams
+from napari_cellda.ui.forms import Form
+
+if TYPE_CHECKING:
+    from pytestqt.qtbot import QtBot
+
+
+class Everything(BaseParams):
+    """One field of every kind."""
+
+    steps: int = Field(500, ge=1, le=1000)
+    """Steps of the optimiser."""
+    rate: float = Field(1e-4, gt=0, lt=1)
+    depth: int | None = Field(None, ge=1)
+    kind: Literal["a", "b"] = "b"
+    on: bool = True
+    name: str | None = None
+    sizes: tuple[float, ...] | None = (1.0, 2.5)
+
+    @field_validator("sizes")
+    @classmethod
+    def _positive(cls, sizes: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if sizes and min(sizes) <= 0:
+            raise UserError("Sizes must be positive.")
+        return sizes
+
+
+@pytest.mark.parametrize("params", [Everything, ForestParams, FeatureSpec, EnhancerOptions])
+def test_form_gives_back_its_defaults(qtbot: QtBot, params: type[BaseParams]) -> None:
+    form = Form(params())
+    qtbot.addWidget(form)
+    form._on_change()
+    assert form.value == params()
+    assert set(form._editors) == set(params.model_fields)
+
+
+def test_help_comes_from_the_model(qtbot: QtBot) -> None:
+    form = Form(Everything())
+    qtbot.addWidget(form)
+    assert form._editors["steps"].widget.toolTip() == "Steps of the optimiser."
+
+
+def enter(form: Form[Any], name: str, value: Any) -> None:
+    widget: Any = form._editors[name].widget
+    if name in ("name", "sizes"):
+        widget.setText(value)
+        widget.editingFinished.emit()
+    elif name == "on":
+        widget.setChecked(value)
+    elif name == "kind":
+        widget.setCurrentIndex(widget.findData(value))
+        widget.activated.emit(widget.currentIndex())
+    else:
+        widget.setValue(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "entered", "expected"),
+    [
+        ("steps", 7, 7),
+        ("rate", 0.25, 0.25),
+        ("depth", 4, 4),
+        ("kind", "a", "a"),
+        ("on", False, False),
+        ("name", "nuclei", "nuclei"),
+        ("sizes", "3, 4.5", (3.0, 4.5)),
+        ("sizes", "", None),
+    ],
+)
+def test_every_kind_of_value_is_entered(
+    qtbot: QtBot, name: str, entered: Any, expected: Any
+) -> None:
+    form = Form(Everything())
+    qtbot.addWidget(form)
+    with qtbot.waitSignal(form.changed) as signal:
+        enter(form, name, entered)
+    assert getattr(signal.args[0], name) == expected
+    assert form.value == Everything(**{name: expected})
+
+
+@pytest.mark.parametrize(
+    ("entered", "message"), [("1, x", "Sizes: "), ("-1", "Sizes must be positive.")]
+)
+def test_what_is_not_allowed_is_refused_and_changes_nothing(
+    qtbot: QtBot, entered: str, message: str
+) -> None:
+    form = Form(Everything())
+    qtbot.addWidget(form)
+    with qtbot.waitSignal(form.refused) as signal, qtbot.assertNotEmitted(form.changed):
+        enter(form, "sizes", entered)
+    assert isinstance(signal.args[0], UserError)
+    assert str(signal.args[0]).startswith(message)
+    assert form.value == Everything()
+
+
+def test_numbers_keep_within_their_limits(qtbot: QtBot) -> None:
+    form = Form(Everything())
+    qtbot.addWidget(form)
+    enter(form, "steps", 5000)
+    assert form.value.steps == 1000
+    enter(form, "steps", 0)
+    assert form.value.steps == 1
+
+
+def test_new_value_is_shown_without_a_signal(qtbot: QtBot) -> None:
+    form = Form(Everything(), skip=("on",))
+    qtbot.addWidget(form)
+    with qtbot.assertNotEmitted(form.changed):
+        form.set_value(Everything(steps=3, depth=2, on=False))
+    assert form._editors["depth"].get() == 2
+    enter(form, "steps", 4)
+    assert form.value == Everything(steps=4, depth=2, on=False)
