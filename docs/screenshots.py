@@ -22,7 +22,14 @@ from scipy import ndimage
 
 from napari_cellda.core.samples import ihc_sample
 from napari_cellda.ui.autosave import FOLDER_VARIABLE
-from napari_cellda.ui.demo import ENHANCER, WINDOW_SIZE, open_panels, run_demo, wait_until
+from napari_cellda.ui.demo import (
+    ENHANCER,
+    PLUGIN,
+    WINDOW_SIZE,
+    open_panels,
+    run_demo,
+    wait_until,
+)
 from napari_cellda.ui.live import LivePainter
 
 IMAGES = Path(__file__).parent / "images"
@@ -150,6 +157,18 @@ def walk(folder: Path) -> None:
     one.viewer.close()
 
 
+def doubt(folder: Path) -> None:
+    """Use an enhancer for what it was not made for, and take a picture of the warning."""
+    one = Walk(folder)
+    one.viewer.open_sample(PLUGIN, "organelles_a")
+    one.raise_panel("Enhance")
+    one.panels["Enhance"].picker.pick(ENHANCER)
+    wait_until(lambda: one.panels["Enhance"].doubts.isVisible(), "the warning")
+    one.viewer.reset_view()
+    one.picture("doubt")
+    one.viewer.close()
+
+
 def main() -> None:
     """Take all pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -159,6 +178,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         os.environ[FOLDER_VARIABLE] = scratch  # strokes of earlier days would be offered again
         walk(output)
+        doubt(output)
         run_demo(Path(scratch), show=False)
         save_small(Image.open(Path(scratch) / "window.png"), output / "window.webp")
 
