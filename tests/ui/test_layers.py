@@ -205,7 +205,7 @@ def test_result_layer_is_made_once_and_updated_in_place(viewer: Any) -> None:
     make_strokes(session, painted)
     array = np.zeros((40, 50), np.float32)
     layer = ensure_layer(session, painted, "forest:1", array, name="Forest", opacity=0.3)
-    assert layer.name == "Forest · cells"
+    assert layer.name == "Forest"
     assert viewer.layers.index(layer) == viewer.layers.index(painted.strokes) - 1
     layer.name, layer.opacity = "my map", 0.8
     array[3, 4] = 1
@@ -214,6 +214,14 @@ def test_result_layer_is_made_once_and_updated_in_place(viewer: Any) -> None:
     other = np.ones((40, 50), np.float32)
     assert ensure_layer(session, painted, "forest:1", other, name="Forest") is layer
     assert (layer.name, layer.opacity, layer.data) == ("my map", 0.8, pytest.approx(other))
+
+
+def test_results_of_a_second_image_are_told_apart(viewer: Any) -> None:
+    paint_on(viewer, np.zeros((40, 50), np.uint8))
+    second = paint_on(viewer, np.zeros((30, 20), np.uint8), name="other")
+    array = np.zeros((30, 20), np.float32)
+    layer = ensure_layer(Session.of(viewer), second, "mask", array, name="Mask")
+    assert layer.name == "Mask · other"
 
 
 def test_results_stack_by_kind_whatever_comes_first(viewer: Any) -> None:

@@ -13,7 +13,13 @@ from napari_cellda.core.tiles import grid
 from napari_cellda.ui.arrays import SpreadArray
 from napari_cellda.ui.axes import ImageChoice, axes_choices, default_channels, read_layer
 from napari_cellda.ui.classes import MAX_CLASSES, class_list
-from napari_cellda.ui.layers import TAG, spread_for_viewer, stroke_colormap
+from napari_cellda.ui.layers import (
+    STROKES_OPACITY,
+    TAG,
+    brush_size,
+    spread_for_viewer,
+    stroke_colormap,
+)
 from napari_cellda.ui.live import LivePainter
 from napari_cellda.ui.state import PaintedImage
 
@@ -143,6 +149,8 @@ def _take_layer(session: Session, painted: PaintedImage, layer: Any) -> None:
     painted.strokes, painted.strokes_array = layer, array
     layer.metadata = {**layer.metadata, TAG: {"role": "strokes"}}
     layer.colormap = stroke_colormap(session)
+    layer.opacity = STROKES_OPACITY
+    layer.brush_size = brush_size(painted.image)
     session.image_changed.emit()
 
 

@@ -12,8 +12,10 @@ from napari_cellda.ui.axes import spread_axis
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from napari_cellda.core.images import Image
     from napari_cellda.ui.state import PaintedImage, Session
 
+STROKES_OPACITY = 0.9
 TAG = "napari-cellda"
 """Our layers carry this key in their metadata, so that they are known after a rename."""
 
@@ -92,16 +94,21 @@ def make_strokes(session: Session, painted: PaintedImage, array: Any = None) -> 
         spread_for_viewer(painted, array),
         name=f"Strokes · {painted.name}",
         colormap=stroke_colormap(session),
-        opacity=0.9,
+        opacity=STROKES_OPACITY,
         metadata={TAG: {"role": "strokes"}},
         **geometry(painted),
     )
-    layer.brush_size = max(3, min(10, min(painted.image.limits[1:]) // 60))
+    layer.brush_size = brush_size(painted.image)
     layer.selected_label = 1
     painted.strokes = layer
     with keep_selection(session.viewer):
         session.viewer.add_layer(layer)
     return layer
+
+
+def brush_size(image: Image) -> int:
+    """Return a brush, in pixels, that suits small images as well as large ones."""
+    return max(3, min(10, min(image.limits[1:]) // 60))
 
 
 def stroke_colormap(session: Session) -> Any:
@@ -164,7 +171,8 @@ def ensure_layer(
     array : array of the image's `label_shape`
         Kept in ``painted.arrays[role]``; write to it and call `refresh_layers` to update.
     name : str
-        For a new layer; one that is there keeps the name that the user may have given it.
+        For a new layer, to which the image's name is added from the second image on; a layer that
+        is there keeps the name that the user may have given it.
     kind : {"image", "labels"}
     visible : bool
         For a new layer. One that is there stays as visible as it is.
@@ -191,7 +199,7 @@ def ensure_layer(
         settings = {"contrast_limits": (0, 1), **settings}
     layer = {"image": Image, "labels": Labels}[kind](
         spread_for_viewer(painted, array),
-        name=f"{name} · {painted.name}",
+        name=_layer_name(session, painted, name),
         visible=visible,
         metadata={TAG: {"role": role}},
         **geometry(painted),
@@ -201,6 +209,11 @@ def ensure_layer(
     with keep_selection(session.viewer):
         session.viewer.layers.insert(_place_for(session.viewer, painted, role), layer)
     return layer
+
+
+def _layer_name(session: Session, painted: PaintedImage, name: str) -> str:
+    """Name a result short as long as it is clear which image it belongs to."""
+    return name if session.images[:1] == [painted] else f"{name} · {painted.name}"
 
 
 STACKING = ("uncertainty", "boundary", "mask", "forest:0", "forest", "enhanced", "difference")

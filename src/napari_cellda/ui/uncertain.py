@@ -175,7 +175,7 @@ def _show(session: Session, painted: PaintedImage, spot: Spot, *, move: bool) ->
     if move:
         look_at(session.viewer, painted, {"t": spot.t, "z": spot.z, "y": spot.y, "x": spot.x})
     _ring(session, painted, spot)
-    session.say(f"The forest is least sure here ({spot.uncertainty:.0%}); paint what it is.")
+    session.say("The forest is least sure in the ring; paint what is there.")
 
 
 def _ring(session: Session, painted: PaintedImage, spot: Spot) -> None:
