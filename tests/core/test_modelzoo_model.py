@@ -46,7 +46,7 @@ def test_the_published_enhancers_load_from_their_state_dict(nickname, tmp_path):
     found = model.runner(batch)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=0.01)
-    assert expected.std() > 0.01
+    assert expected.std() > 0.05
 
 
 @pytest.mark.slow
@@ -464,6 +464,7 @@ def chosen(network, monkeypatch, bfloat16, folder, with_onnx):
 
 def test_the_fastest_faithful_way_is_chosen(with_onnx, monkeypatch):
     folder, network = with_onnx
+    monkeypatch.setattr(network_module, "TOLERANCE", 0.2)  # random weights round badly
     with_bfloat16 = chosen(network, monkeypatch, True, folder, with_onnx=False)
     assert with_bfloat16.name == "torch bfloat16 on cpu"
     assert chosen(network, monkeypatch, True, folder, with_onnx=True).name == OnnxRunner.name
@@ -476,8 +477,9 @@ def test_a_way_that_is_not_faithful_is_not_chosen(with_onnx, monkeypatch):
     honest = TorchRunner.__call__
 
     def call(self, x):
-        return honest(self, x) + (0.006 if self.dtype == torch.bfloat16 else 0)
+        return honest(self, x) + (0.12 if self.dtype == torch.bfloat16 else 0)
 
+    monkeypatch.setattr(network_module, "TOLERANCE", 0.2)
     monkeypatch.setattr(TorchRunner, "__call__", call)
     assert chosen(network, monkeypatch, True, folder, False).name == "torch float32 on cpu"
     monkeypatch.setattr(OnnxRunner, "__call__", lambda self, x: x + 1)

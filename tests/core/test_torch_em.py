@@ -63,7 +63,7 @@ def test_2d_matches_a_literal_reading(norm):
     with torch.inference_mode():
         expected = literal(net.state_dict(), x, [(2, 2)] * 3, norm)
         torch.testing.assert_close(net(x), expected, atol=1e-5, rtol=1e-4)
-    assert expected.std() > 0.01
+    assert expected.std() > 0.05
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,10 @@ import imageio.v3 as imageio
 import numpy as np
 import torch
 import yaml
+from torch import nn
 
 from napari_cellda.core.modelzoo.package import PackageInfo, write_package
+from napari_cellda.core.modelzoo.probe import made_up_map
 from napari_cellda.core.nets import torch_em
 from napari_cellda.core.nets.unet import UNet
 
@@ -242,29 +244,35 @@ def make_published(
 def random_network(architecture: str, kwargs: dict[str, Any], seed: int = 0) -> torch.nn.Module:
     """Return a torch-em U-Net in eval mode whose answer depends visibly on its input."""
     torch.manual_seed(seed)
-    network = getattr(torch_em, architecture)(**kwargs).eval()
-    return enliven(network, seed)
+    network = getattr(torch_em, architecture)(**kwargs)
+    return enliven(network)
 
 
 def random_unet(seed: int = 0, **config: Any) -> UNet:
     """Return a U-Net of ours in eval mode whose answer depends visibly on its input."""
     torch.manual_seed(seed)
-    return enliven(UNet(**config).eval(), seed)
+    return enliven(UNet(**config))
 
 
-def enliven(network: Any, seed: int = 0) -> Any:
-    """Give batch norms statistics as after training, and the output some contrast."""
-    rng = torch.Generator().manual_seed(seed)
-    last = None
+def enliven(network: Any) -> Any:
+    """Give norms statistics as after training, and the logits a standard deviation of 1."""
+    sides = [4 * multiple for multiple in network.multiples]
+    maps = np.stack([[made_up_map(sides, seed)] * network.in_channels for seed in range(2)])
+    norms = [m for m in network.modules() if getattr(m, "track_running_stats", False)]
+    *_, last = (m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Conv3d))
+    for norm in norms:
+        norm.momentum, norm.usual_momentum = 1.0, norm.momentum
+    logits = []
+    hook = last.register_forward_hook(lambda *args: logits.append(args[-1]))
     with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm3d):
-                module.running_mean.normal_(0, 0.1, generator=rng)
-                module.running_var.uniform_(0.1, 0.3, generator=rng)
-            if isinstance(module, torch.nn.Conv2d | torch.nn.Conv3d):
-                last = module
-        last.weight.mul_(4)
-    return network
+        network.train()(torch.from_numpy(maps))
+        scale = 1 / logits[0].std()
+        last.bias.copy_((last.bias - logits[0].mean()) * scale)
+        last.weight.mul_(scale)
+    hook.remove()
+    for norm in norms:
+        norm.momentum = norm.usual_momentum
+    return network.eval()
 
 
 def save_torchscript(network: torch.nn.Module, given: np.ndarray, path: Path) -> None:

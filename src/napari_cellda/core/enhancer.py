@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from napari_cellda.core.enhancer_tiles import tile_axes
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.modelzoo.model import Model, open_model
 from napari_cellda.core.modelzoo.probe import made_up_map
-from napari_cellda.core.network_tiles import Span, cut_axis
+from napari_cellda.core.network_tiles import Span, TileAxis, cut_axis
 from napari_cellda.core.tiles import Region, Spot, reflect_pad, whole
 from napari_cellda.core.zoom import Zoom
 
@@ -42,7 +42,7 @@ class Enhancer:
     Raises
     ------
     UserError
-        If the model takes another number of channels.
+        If the model takes another number of channels, or images.
 
     Notes
     -----
@@ -61,6 +61,8 @@ class Enhancer:
                 f"{model.card.name} takes {model.card.n_inputs} channels; an enhancer takes one, "
                 "the forest's map of a class."
             )
+        if model.card.kind != "enhancer":
+            raise UserError(f"{model.card.name} takes images, not the map of a forest.")
         self.model = model
         self._axes = tile_axes(model)
 
@@ -166,15 +168,22 @@ class Enhancer:
         """
         if self.card.tiles_exactly:
             return 0.0
-        axes = [axis for axis in self._axes if axis.core > 1]
-        whole_map = made_up_map([2 * max(axis.least, 2 * axis.step) for axis in axes])
-        halves = tuple(slice(0, n // 2) for n in whole_map.shape)
-        run = self.model.runner
-        difference = (
-            run(whole_map[None, None])[0][(..., *halves)] - run(whole_map[halves][None, None])[0]
+        axes = self._axes[-self.card.ndim :]
+        sides = [self._half(axis) for axis in axes]
+        whole_map = made_up_map([2 * side for side in sides])[np.newaxis, np.newaxis]
+        quarter: tuple[Any, ...] = (..., *(slice(0, side) for side in sides))
+        # What the halo spoils at the cut is not kept of a tile either.
+        kept: tuple[Any, ...] = (
+            ...,
+            *(slice(0, s - axis.reach) for s, axis in zip(sides, axes, strict=True)),
         )
-        inner = tuple(slice(0, -axis.reach or None) for axis in axes)
-        return float(np.abs(difference[(slice(None), *inner)]).max())
+        run = self.model.runner
+        return float(np.abs(run(whole_map)[kept] - run(whole_map[quarter])[kept]).max())
+
+    def _half(self, axis: TileAxis) -> int:
+        """Return a side for `seam`: a halo and a little, and no less than the network takes."""
+        least = axis.least if self.model.network is None else 0
+        return max(least, axis.reach + 2 * axis.step)
 
     def _enhance_tiles(
         self, read: ReadMap, region: Region, limits: Spot, stop: Callable[[], bool]

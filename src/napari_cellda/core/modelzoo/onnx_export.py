@@ -6,7 +6,7 @@ import importlib.util
 import logging
 import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -58,7 +58,25 @@ def write_onnx(path: Path, network: UNet) -> None:
             verbose=False,
         )
     assert program is not None, "the exporter returns a program when it is given no file"
-    program.save(str(path), external_data=False)
+    model = program.model_proto
+    forget_origin(model)
+    path.write_bytes(model.SerializeToString())
+
+
+def forget_origin(model: Any) -> None:
+    """Drop what the exporter notes beside the graph: stack traces with the paths of this machine.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        Changed in place; what it computes stays the same.
+    """
+    for graph in (model.graph, *model.functions):
+        values = [] if graph is not model.graph else [*graph.input, *graph.output]
+        for noted in (graph, *graph.node, *graph.value_info, *values):
+            del noted.metadata_props[:]
+            noted.doc_string = ""
+    del model.metadata_props[:]
 
 
 class _Exact(torch.nn.Module):

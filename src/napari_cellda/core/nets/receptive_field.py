@@ -72,8 +72,9 @@ _MEASURED: dict[str, int] = {}
 def architecture_reach(network: UNet | TorchEmUNet) -> tuple[int, ...]:
     """Return the halo of one of our networks, measured on its slim twins without norms.
 
-    A twin is 2D and as narrow as can be, so that it costs nothing even for a 3D network. With an instance or group norm it is what the convolutions need; the norm then still makes
-    every pixel depend on the whole tile.
+    A twin is 2D and as narrow as can be, so that it costs nothing even for a 3D network. With an
+    instance or group norm the halo is what the convolutions need; the norm then still makes every
+    pixel depend on the whole tile.
     """
     return tuple(_slim_reach(network.slim(axis)) for axis in range(len(network.multiples)))
 
