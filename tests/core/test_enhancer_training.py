@@ -17,7 +17,7 @@ from napari_cellda.core.looks import Look
 from napari_cellda.core.modelzoo import package
 from napari_cellda.core.modelzoo.model import open_model
 from napari_cellda.core.samples import nuclei_field, organelles_field
-from napari_cellda.core.source_planes import make_truth, object_diameter, open_source
+from napari_cellda.core.source_planes import hold_out, make_truth, object_diameter, open_source
 
 # bioimageio.spec leaves the files of a package to the garbage collector.
 pytestmark = pytest.mark.filterwarnings(
@@ -236,6 +236,28 @@ def test_windows_see_the_boundary_beyond_their_edge(source):
     whole = plane.truth((slice(0, 96), slice(0, 128)))
     part = plane.read((slice(10, 50), slice(17, 90)))[1]
     assert np.array_equal(part, whole[:, 10:50, 17:90])
+
+
+def test_a_part_of_a_plane_reads_its_own_place(source):
+    plane = open_source(source / "images", source / "masks")[0]
+    image, truth = plane.read((slice(0, 96), slice(40, 100)))
+    part = plane.columns(30, 110)
+    assert part.shape == (96, 80)
+    inner = part.read((slice(0, 96), slice(10, 70)))
+    assert np.array_equal(inner[0], image)
+    assert np.array_equal(inner[1], truth)
+    assert part.same_as(plane)
+
+
+def test_the_held_out_part_is_apart_from_the_rest(source):
+    planes = open_source(source / "images", source / "masks")
+    left, right = hold_out(planes, 0.25, "region")
+    assert [p.shape for p in left] == [(96, 96)] * 4
+    assert [(p.shape, p.first_column) for p in right] == [((96, 32), 96)] * 4
+    training, kept = hold_out(planes, 0.25)
+    assert (training, kept) == (planes[:3], planes[3:])
+    assert len(hold_out(planes, 0.5)[1]) == 4
+    assert not planes[0].same_as(planes[1])
 
 
 def test_the_diameter_is_that_of_a_disc_of_the_same_area(tmp_path):

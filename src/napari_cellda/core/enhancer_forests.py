@@ -116,12 +116,10 @@ def _divide(
     """Draw `n` planes (None: one or two) to train on, and list those that remain to predict."""
     n = n or int(rng.integers(1, min(3, len(training))))
     filled = [p for p in training if (p.labels != 0).any() and (p.labels == 0).any()]
-    if predicted is not training:
-        filled = [p for p in filled if not any(p is q for q in predicted)] or filled
     chosen = [filled[i] for i in rng.choice(len(filled), min(n, len(filled)), replace=False)]
-    others = [p for p in predicted if not any(p is used for used in chosen)]
-    # Two planes of which only the one to be predicted has both classes: change places.
-    return chosen, others or [p for p in training if not any(p is used for used in chosen)]
+    others = [p for p in predicted if not any(p.same_as(used) for used in chosen)]
+    # Only when the one plane to be predicted is the one plane with both classes.
+    return chosen, others or [p for p in training if not any(p.same_as(used) for used in chosen)]
 
 
 def _read_fields(

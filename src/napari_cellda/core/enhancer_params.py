@@ -8,6 +8,7 @@ from pydantic import Field
 
 from napari_cellda.core.enhancer_forests import ForestMix
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.source_planes import HoldOut  # noqa: TC001  pydantic needs it at run time
 
 Preset = Literal["cpu", "gpu", "published"]
 
@@ -43,10 +44,17 @@ class EnhancerParams(ForestMix):
     """Largest rotation of a crop in degrees, besides quarter turns and flips."""
     zoom: float = Field(1.3, ge=1, le=4)
     """Largest magnification of a crop in training, and reduction by as much."""
+    bend: float = Field(8.0, ge=0, le=50)
+    """Typical elastic shift in training, in pixels."""
+    deformed_share: float = Field(0.7, ge=0, le=1)
+    """Share of the crops that are turned, zoomed and bent."""
     validate_every: int = Field(250, ge=1)
     """Steps between two validations."""
     validation_share: float = Field(0.2, gt=0, lt=1)
-    """Share of the planes (the last by name) kept for choosing the checkpoint."""
+    """Share of the source kept for choosing the checkpoint."""
+    hold_out: HoldOut = "auto"
+    """What is kept: the last planes, or the right part of every plane, which is the stricter test
+    for the sections of a stack. auto: the region when there are fewer than 50 planes."""
 
     id: str = Field("enhancer", pattern=r"^[a-z0-9][a-z0-9._-]*$")
     """Name of the package, in small letters without spaces."""

@@ -36,6 +36,7 @@ from napari_cellda.core.loop import (
 from napari_cellda.core.losses import mixed_loss
 from napari_cellda.core.metrics import pixel_scores
 from napari_cellda.core.nets.unet import UNet
+from napari_cellda.core.source_planes import SourcePlane, hold_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_cellda.core.enhancer_params import EnhancerParams
-    from napari_cellda.core.source_planes import SourcePlane
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,8 @@ def train_enhancer(
     UserError
         If no forest could be trained before it was stopped, or a loss is not finite.
     """
-    held = max(1, round(params.validation_share * len(planes)))
-    training, validation = list(planes[:-held]), list(planes[-held:])
-    if len(training) < 2:  # forests must not predict their own plane
+    training, validation = hold_out(list(planes), params.validation_share, params.hold_out)
+    if len(training) < 2:  # a forest needs another plane to predict
         training = list(planes)
         yield Note(
             f"There are only {len(planes)} annotated planes, so the checkpoint is chosen on planes "
@@ -162,7 +161,12 @@ class _Trainer:
         # learning rate, at any time.
         self.average = MovingAverage(self.network, params.average)
         self.noise = MapNoise(noise=params.noise, contrast=params.contrast)
-        self.deformation = Deformation(rotation=params.rotation, scale=params.zoom)
+        self.deformation = Deformation(
+            rotation=params.rotation,
+            scale=params.zoom,
+            bend=params.bend,
+            share=params.deformed_share,
+        )
 
     @property
     def parts(self) -> dict[str, Stateful]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MasksAre = Literal["instances", "foreground", "boundary"]
 Structure = Literal["foreground", "boundary", "both"]
+HoldOut = Literal["auto", "planes", "region"]
 Window = tuple[slice, slice]
 
 OUTPUTS: dict[str, tuple[str, ...]] = {
@@ -51,6 +52,8 @@ class SourcePlane:
     masks_are: MasksAre
     outputs: tuple[str, ...]
     """What the truth is turned into: "foreground", "boundary" or both, in this order."""
+    first_column: int = 0
+    """Where the plane begins in its image, when it is only a part of it."""
 
     @property
     def name(self) -> str:
@@ -58,6 +61,16 @@ class SourcePlane:
         image = self.source.image
         place = [f"{a} {i}" for a, i in (("t", self.t), ("z", self.z)) if a in image.label_axes]
         return ", ".join([image.name, *place])
+
+    def columns(self, start: int, stop: int) -> SourcePlane:
+        """Return a part of this plane."""
+        part = self.labels[:, start:stop]
+        return replace(self, labels=part, first_column=self.first_column + start)
+
+    def same_as(self, other: SourcePlane) -> bool:
+        """Whether both are (parts of) one plane of one image."""
+        mine, theirs = ((p.source.image.data, p.t, p.z) for p in (self, other))
+        return mine[0] is theirs[0] and mine[1:] == theirs[1:]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -79,7 +92,8 @@ class SourcePlane:
         truth : (K, h, w) ndarray of bool
             One channel per output.
         """
-        block, _ = self.source.read(Region(self.t, slice(self.z, self.z + 1), *window))
+        rows, columns = window[0], _shift(window[1], self.first_column)
+        block, _ = self.source.read(Region(self.t, slice(self.z, self.z + 1), rows, columns))
         return block[:, 0], self.truth(window)
 
     def truth(self, window: Window) -> NDArray[np.bool_]:
@@ -190,6 +204,36 @@ def check_source(planes: list[SourcePlane], images: str, masks: str) -> None:
         )
 
 
+def hold_out(
+    planes: list[SourcePlane], share: float, how: HoldOut = "auto"
+) -> tuple[list[SourcePlane], list[SourcePlane]]:
+    """Keep a part of the source for choosing the checkpoint.
+
+    Parameters
+    ----------
+    planes : list of SourcePlane
+    share : float, in (0, 1)
+        Share of the planes, or of their columns, that is kept.
+    how : {"auto", "planes", "region"}
+        The last planes, or the right part of every plane. The sections of a stack show the same
+        objects, so a network can do well on a neighbour of what it has learned by heart: only
+        another region tells. "auto" takes the region for fewer than 50 planes, if it is at least
+        64 pixels wide everywhere.
+
+    Returns
+    -------
+    training, validation : list of SourcePlane
+    """
+    least = min(round(share * plane.shape[1]) for plane in planes)
+    if how == "region" or (how == "auto" and len(planes) < 50 and least >= 64):
+        cuts = [min(max(1, round((1 - share) * p.shape[1])), p.shape[1] - 1) for p in planes]
+        pairs = list(zip(planes, cuts, strict=True))
+        left = [plane.columns(0, cut) for plane, cut in pairs]
+        return left, [plane.columns(cut, plane.shape[1]) for plane, cut in pairs]
+    kept = min(max(1, round(share * len(planes))), len(planes) - 1)
+    return planes[:-kept], planes[-kept:]
+
+
 def object_diameter(planes: list[SourcePlane]) -> float | None:
     """Return the median diameter of the true objects, as of a disc of the same area, in pixels.
 
@@ -205,6 +249,10 @@ def object_diameter(planes: list[SourcePlane]) -> float | None:
         counts = np.bincount(labels.ravel())[1:]
         areas.extend(counts[counts >= 10])
     return float(np.sqrt(4 * np.median(areas) / np.pi)) if areas else None
+
+
+def _shift(part: slice, by: int) -> slice:
+    return slice(part.start + by, part.stop + by)
 
 
 def _planes(
