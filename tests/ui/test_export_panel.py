@@ -130,6 +130,13 @@ def test_nothing_ticked_is_refused(ready: ExportPanel, qtbot: QtBot):
     assert "Nothing is chosen" in ready.message.text
 
 
+def test_watershed_without_a_boundary_map_is_refused_at_once(ready: ExportPanel):
+    ready.method.setCurrentIndex(ready.method.findData("watershed"))
+    ready.start.click()
+    assert ready.task is None
+    assert "choose automatic or distance" in ready.message.text
+
+
 def test_png_offers_no_probabilities(ready: ExportPanel):
     ready.probabilities.click()
     ready.file_format.setCurrentIndex(ready.file_format.findData("png"))

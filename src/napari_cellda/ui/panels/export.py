@@ -176,6 +176,7 @@ class ExportPanel(QWidget):
         text = self.folder.text().strip()
         if not text:
             raise UserError("No folder is given; choose where the files shall go.")
+        self._check_method()
         return ExportChoice(
             folder=Path(text).expanduser(),
             mask=self.mask.isChecked(),
@@ -187,6 +188,20 @@ class ExportPanel(QWidget):
                 method=self.method.currentData(), min_size=self.min_size.value()
             ),
         )
+
+    def _check_method(self) -> None:
+        """Refuse at once what would fail after all maps are computed."""
+        enhancer = self.session.enhancer
+        has_boundary = enhancer is not None and enhancer.card.n_outputs > 1
+        if (
+            self.method.isEnabled()
+            and self.method.currentData() == "watershed"
+            and not has_boundary
+        ):
+            raise UserError(
+                "Separating by watershed needs an enhancer that gives a boundary map; choose "
+                "automatic or distance."
+            )
 
     def _sources(self) -> list[OpenSource]:
         """Return what opens the images to export, to be called in the background."""
