@@ -128,7 +128,10 @@ def object_diameter(forest_map: np.ndarray) -> tuple[float, int]:
     depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(mask), 1.0)
     window = 2 * int(np.ceil(0.75 * np.percentile(depth[mask], 95))) + 1
     peaks = mask & (depth == ndimage.maximum_filter(depth, size=max(3, window)))
-    n_peaks = np.bincount(labels[peaks], minlength=n_components + 1)[1:].clip(min=1)
+    # A peak may be a plateau of a few pixels.
+    plateaus, n_plateaus = ndimage.label(peaks, structure=np.ones((3, 3)))
+    owners = ndimage.maximum(labels, plateaus, np.arange(1, n_plateaus + 1)).astype(int)
+    n_peaks = np.bincount(owners, minlength=n_components + 1)[1:].clip(min=1)
     kept = areas >= 9
     sizes, counts = areas[kept] / n_peaks[kept], n_peaks[kept]
     order = np.argsort(sizes)

@@ -58,20 +58,27 @@ def write_package(
     Raises
     ------
     UserError
-        If the test input does not fit, or the description breaks bioimage.io's rules.
+        If the test input does not fit, the description breaks bioimage.io's rules, or the disk is
+        full.
     """
     folder, network = Path(folder), deepcopy(network).cpu().eval()
-    folder.parent.mkdir(parents=True, exist_ok=True)
     _check_input(network, info, test_input)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        parts = Path(scratch) / "package"
-        parts.mkdir()
-        _write_files(parts, network, info, test_input, cover)
-        if onnx if onnx is not None else can_export_onnx():
-            write_onnx(parts / "weights.onnx", network)
-        rdf = yaml.safe_dump(_describe(parts, network, info), sort_keys=False, allow_unicode=True)
-        (parts / "rdf.yaml").write_text(rdf, encoding="utf-8")
-        _replace_folder(parts, folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+            parts = Path(scratch) / "package"
+            parts.mkdir()
+            _write_files(parts, network, info, test_input, cover)
+            if onnx if onnx is not None else can_export_onnx():
+                write_onnx(parts / "weights.onnx", network)
+            rdf = _describe(parts, network, info)
+            text = yaml.safe_dump(rdf, sort_keys=False, allow_unicode=True)
+            (parts / "rdf.yaml").write_text(text, encoding="utf-8")
+            _replace_folder(parts, folder)
+    except OSError as error:
+        raise UserError(
+            f"The model package {folder.name} could not be written: {error}."
+        ) from error
     return folder
 
 

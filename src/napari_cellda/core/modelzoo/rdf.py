@@ -65,7 +65,7 @@ def read_card(folder: Path) -> ModelCard:
         model with other than one input and one output of axes ``bcyx`` or ``bczyx``.
     """
     path = find_rdf(folder)
-    rdf = _load(path)
+    rdf = load_rdf(path)
     version = str(rdf.get("format_version", ""))
     if rdf.get("type", "model") != "model":
         raise UserError(f"{path.name} describes a {rdf['type']}, not a model.")
@@ -80,7 +80,14 @@ def read_card(folder: Path) -> ModelCard:
         ) from error
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load_rdf(path: Path) -> dict[str, Any]:
+    """Read the text of a description.
+
+    Raises
+    ------
+    UserError
+        If it is no YAML mapping, or larger than any description.
+    """
     if path.stat().st_size > MAX_RDF_BYTES:
         raise UserError(f"{path.name} is larger than any model description, and was not read.")
     try:
