@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+import signal
 import subprocess
 import sys
 
@@ -13,6 +15,7 @@ import tifffile
 from napari_cellda.cli import main
 from napari_cellda.cli_support import expand_lists, parse_channels
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.modelzoo.bundled import bundled_folder
 
 
 @pytest.fixture
@@ -189,6 +192,117 @@ def test_values_that_do_not_exist_are_refused(field, capsys):
     assert classify(field, "--enhancer", "nuclei", "--enhancer-class", "5") == 2
     assert "--enhancer-class is 5" in capsys.readouterr().err
     assert not (field / "o").exists()
+
+
+IMAGES = {
+    "rgba": (np.uint8, (48, 52, 4)),
+    "bool": (np.bool_, (48, 52)),
+    "u16": (np.uint16, (48, 52)),
+    "i32": (np.int32, (48, 52)),
+    "f64": (np.float64, (48, 52)),
+    "big": (np.dtype(">u2"), (48, 52)),
+    "thin": (np.uint8, (3, 5000)),
+    "tiny": (np.uint8, (2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_images_of_every_kind_work(name, tmp_path):
+    dtype, shape = IMAGES[name]
+    pixels = (np.random.default_rng(0).random(shape) * 200).astype(dtype)
+    byte_order = ">" if np.dtype(dtype).byteorder == ">" else None
+    colour = {"photometric": "rgb"} if len(shape) == 3 else {}
+    tifffile.imwrite(tmp_path / "x.tif", pixels, byteorder=byte_order, **colour)
+    strokes = np.zeros(shape[:2], np.uint8)
+    strokes[0], strokes[-1] = 1, 2
+    tifffile.imwrite(tmp_path / "x_strokes.tif", strokes)
+    files = (tmp_path / "x.tif", "--strokes", tmp_path / "x_strokes.tif")
+    out = tmp_path / "o"
+    assert run("classify", *files, "--features", "compact", "--instances", "-o", out) == 0
+    assert tifffile.imread(out / "x_mask.tif").shape == shape[:2]
+
+
+@pytest.mark.parametrize(
+    ("fill", "note"), [(7.0, "is constant"), (np.nan, "48 pixels that are NaN or infinite")]
+)
+def test_what_is_odd_in_an_image_is_noted(fill, note, tmp_path, capsys):
+    pixels = np.full((48, 48), 7, np.float32)
+    if fill != 7:
+        pixels = np.random.default_rng(0).random((48, 48), np.float32)
+        pixels[20] = fill
+    strokes = np.zeros((48, 48), np.uint8)
+    strokes[2, 5:40], strokes[40, 5:40] = 1, 2
+    tifffile.imwrite(tmp_path / "x.tif", pixels)
+    tifffile.imwrite(tmp_path / "x_strokes.tif", strokes)
+    files = (tmp_path / "x.tif", "--strokes", tmp_path / "x_strokes.tif")
+    assert run("classify", *files, "-o", tmp_path / "o") == 0
+    assert capsys.readouterr().err.count(note) == 1
+    if fill != 7:
+        assert not tifffile.imread(tmp_path / "o" / "x_mask.tif")[20].any()
+
+
+def strokes_of(*values, shape=(96, 112)):
+    strokes = np.zeros(shape, np.uint8)
+    for row, value in enumerate(values, 1):
+        strokes[10 * row, 5:40] = value
+    return strokes
+
+
+@pytest.mark.parametrize(
+    ("strokes", "sentence"),
+    [
+        (strokes_of(), "No strokes were found for 'cell_0'"),
+        (strokes_of(2), "hold only the value 2"),
+        (strokes_of(1, 2, shape=(60, 60)), "have shape (60, 60), but the image needs (96, 112)"),
+        (strokes_of(1, 9), "holds the value 9"),
+    ],
+)
+def test_unusable_strokes_write_nothing(field, strokes, sentence, capsys):
+    tifffile.imwrite(field / "cell_0_strokes.tif", strokes)
+    assert classify(field) == 2
+    assert_one_sentence(capsys, sentence)
+    assert not (field / "o").exists()
+
+
+def assert_one_sentence(capsys, part):
+    complaint = capsys.readouterr().err.strip()
+    assert part in complaint
+    assert len(complaint.splitlines()) == 1
+
+
+def test_places_that_cannot_be_written_are_named(field, capsys):
+    (field / "file").write_text("")
+    images = (field / "cell_0.png", "--strokes", field / "cell_0_strokes.tif")
+    assert run("classify", *images, "--features", "compact", "-o", field / "file") == 2
+    assert_one_sentence(capsys, "a file is in the way")
+    assert classify(field, "--save", field / "file" / "p.cellda") == 2
+    assert_one_sentence(capsys, "a file is in the way")
+    assert classify(field, "--save", field / "p.txt") == 2
+    assert_one_sentence(capsys, "a project's name ends in .cellda")
+    assert classify(field, "--enhancer", "") == 2
+    assert_one_sentence(capsys, "No model was named")
+    assert classify(field, "--seed", "-1") == 2
+    assert_one_sentence(capsys, "--seed")
+    assert not (field / "o").exists()
+
+
+def test_interrupted_work_leaves_nothing(field, monkeypatch):
+    def interrupt(*_):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("napari_cellda.core.pipeline.write_region", interrupt)
+    assert classify(field) == 130
+    assert list((field / "o").iterdir()) == []
+
+
+def test_a_damaged_model_is_not_sound(tmp_path, capsys):
+    shutil.copytree(bundled_folder("nuclei"), tmp_path / "copy")
+    for name in ("weights.pt", "weights.onnx"):
+        path = tmp_path / "copy" / name
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert run("models", "check", tmp_path / "copy") == 2
+    assert "is not sound" in capsys.readouterr().err
+    assert run("models", "check", "nuclei") == 0
 
 
 def test_models_are_listed_and_shown(capsys):

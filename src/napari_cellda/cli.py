@@ -117,7 +117,7 @@ def classify(
     instances: Instances = False,
     file_format: Format = "tif",
     save: Annotated[Path | None, typer.Option(help="Also save a project, X.cellda.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the forest.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the forest.")] = 0,
 ) -> None:
     """Train a forest on strokes, predict every image, and repair the maps with an enhancer."""
     from napari_cellda.core.batch import ClassifyJob, classify_images
@@ -167,7 +167,8 @@ def methods(
     from napari_cellda.methods import describe, discover
 
     if name is None:
-        print_table([{"method": m.name, "title": m.title, "paper": m.paper} for m in discover()])
+        rows = [{"method": m.name, "title": m.title, "paper": m.paper} for m in discover()]
+        print_table(rows, "There is no adaptation method in this version yet.")
     else:
         print_json(describe(name))
 
@@ -190,7 +191,7 @@ def enhancer_train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE of a setting of the preset.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of forests, crops and network.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of forests, crops and network.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with this run.")] = False,
 ) -> None:
     """Train a Prediction Enhancer on annotated images; RUN/model is the package."""
@@ -221,7 +222,7 @@ def models_list() -> None:
     """List the enhancers that are bundled or were imported."""
     from napari_cellda.core.modelzoo import list_models
 
-    print_table(list_models())
+    print_table(list_models(), "There is no model yet; import one with: models import PATH.")
 
 
 @models_app.command("show")
@@ -237,7 +238,10 @@ def models_check(path: Annotated[str, typer.Argument(help="Package to check.")])
     """Validate a package and run its own test; nothing of it is executed as code."""
     from napari_cellda.core.modelzoo import check_model
 
-    typer.echo(check_model(path))
+    report = check_model(path)
+    typer.echo(report)
+    if not report.sound:
+        raise UserError(f"'{path}' is not sound; see above.")
 
 
 @models_app.command("import")

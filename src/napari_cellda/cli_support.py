@@ -107,13 +107,13 @@ def follow(task: Task[T]) -> T:
                     console.print(text)
 
 
-def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print rows that share their keys; "nothing yet" when there is none."""
+def print_table(rows: Sequence[Mapping[str, Any]], if_empty: str = "") -> None:
+    """Print rows that share their keys, or a sentence when there is none."""
     from rich.console import Console
     from rich.table import Table
 
     if not rows:
-        Console().print("Nothing here yet.")
+        Console().print(if_empty)
         return
     table = Table(*rows[0], box=None, pad_edge=False)
     for row in rows:

@@ -6,7 +6,7 @@ import pytest
 from napari_cellda.core import classifier as module
 from napari_cellda.core.classifier import Normalised, gather_samples, train_classifier
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Note, run_quietly
+from napari_cellda.core.events import run_quietly
 from napari_cellda.core.feature_cache import FeatureCache
 from napari_cellda.core.features import FeatureSpec
 from napari_cellda.core.forest import ForestParams
@@ -106,18 +106,6 @@ def test_one_forest_from_several_images(disk):
         [image, image], [only_background, only_disk], spec=SPEC, params=FEW_TREES
     )
     assert run_quietly(task).class_names == ("background", "class 1")
-
-
-def test_a_constant_image_gives_a_note():
-    image = image_from_array(np.full((40, 40), 7, np.uint8), "yx", name="flat")
-    strokes = np.zeros((40, 40), np.uint8)
-    strokes[5, 5:30], strokes[30, 5:30] = 1, 2
-    notes = [
-        event.text
-        for event in train_classifier([image], [strokes], spec=SPEC, params=FEW_TREES)
-        if isinstance(event, Note)
-    ]
-    assert any("'flat' is constant" in text for text in notes)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,15 @@ ZEROS = 16 * 2**20
 PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds between attempts to remove a folder."""
 FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
-REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EIO, errno.ENAMETOOLONG)
+REFUSED = (
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EFBIG,
+    errno.EIO,
+    errno.ENAMETOOLONG,
+)
 
 
 @contextmanager
@@ -66,6 +74,12 @@ def write_atomically(path: str | Path, *, replace_folder: bool = False) -> Itera
             put_in_place(aside, target, replace_folder=replace_folder)
     finally:
         remove(aside)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it; a UserError if the system refuses."""
+    with plain_disk_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager

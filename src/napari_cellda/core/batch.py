@@ -93,13 +93,16 @@ def classify_images(
     Raises
     ------
     UserError
-        Before anything is written, if the input cannot be used.
+        Before anything is written, if the input cannot be used; after all else is written, if
+        single images failed.
     """
+    if job.save is not None and job.save.suffix != ".cellda":
+        raise UserError(f"--save is '{job.save}'; a project's name ends in .cellda.")
     paths = find_images(images)
     check_unique_stems(paths)
     pairs = pair_by_stem(paths, find_images(strokes))
     spec = feature_spec(job.features)
-    enhancer = Enhancer.open(job.enhancer) if job.enhancer else None
+    enhancer = None if job.enhancer is None else Enhancer.open(job.enhancer)
     painted = [open_image(image, channels=job.channels) for image, _ in pairs]
     labels = [read_strokes(path, image) for (_, path), image in zip(pairs, painted, strict=True)]
     classifier = yield from train_classifier(
@@ -212,7 +215,8 @@ def write_all(
             written += done.paths if done is not None else ()
         except UserError as error:
             failures.append(str(error))
-            yield Note(f"Skipped {path.name}: {error}")
+            if len(paths) > 1:
+                yield Note(f"Skipped {path.name}: {error}")
     if failures:
         raise UserError(
             failures[0]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Note, Stage, Step, Task
+from napari_cellda.core.events import Stage, Step, Task
 from napari_cellda.core.features import FeatureSpec, compute_features
 from napari_cellda.core.forest import Forest, ForestParams, fit_forest
 from napari_cellda.core.label_arrays import read_region
@@ -261,7 +261,7 @@ def train_classifier(
 
     Yields
     ------
-    Stage, Step, Note
+    Stage, Step
 
     Raises
     ------
@@ -273,8 +273,6 @@ def train_classifier(
     features, labels = [], []
     for done, (image, painted) in enumerate(zip(images, strokes, strict=True), 1):
         source = Normalised.measure(image, normalisation)
-        if source.normalisation.is_flat:
-            yield Note(f"'{image.name}' is constant, so its map will be flat.")
         found, classes = gather_samples(source, painted, spec, cache, stop)
         features.append(found)
         labels.append(classes)

@@ -7,13 +7,13 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import imageio.v3 as iio
 import numpy as np
 
-from napari_cellda.core.atomic import write_atomically
+from napari_cellda.core.atomic import make_folder, write_atomically
 from napari_cellda.core.batch import ClassifyJob, classify_images
 from napari_cellda.core.classifier import train_classifier
 from napari_cellda.core.enhancer import Enhancer
+from napari_cellda.core.export import write_png
 from napari_cellda.core.images import image_from_array
 from napari_cellda.core.metrics import pixel_scores
 from napari_cellda.core.pipeline import Pipeline
@@ -41,11 +41,11 @@ def demo_without_window(output: Path) -> Task[list[dict[str, Any]]]:
     list of dict
         One row per map of a generated field: its pixel figures against the truth.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     section = ihc_sample()
     image, strokes = output / f"{section.name}.png", output / f"{section.name}_strokes.png"
-    iio.imwrite(image, section.image)
-    iio.imwrite(strokes, section.strokes)
+    write_png(image, section.image)
+    write_png(strokes, section.strokes)
     job = ClassifyJob(enhancer=ENHANCER, instances=True, save=output / f"{section.name}.cellda")
     yield from classify_images([image], [strokes], output, job)
     rows = yield from score_generated_field(output)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from napari_cellda.core.atomic import make_folder
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Stage, Step
 from napari_cellda.core.export import (
@@ -116,7 +117,7 @@ def export_image(
         If the choice does not fit the image, or the disk is full.
     """
     choice.check(image)
-    choice.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(choice.folder)
     with ExitStack() as stack:
         maps = yield from pipeline.compute(
             image, stack, choice.folder, normalisation=normalisation, stop=stop

@@ -151,8 +151,9 @@ class Image:
         indices = [] if isinstance(channels, str) else [int(index) for index in channels]
         if not indices or any(not 0 <= index < self.n_channels for index in indices):
             raise UserError(
-                f"'{self.name}' has {self.n_channels} channel(s), counted from 0; "
-                f"'{channels}' is not grey, all or a choice of them."
+                f"'{self.name}' has {self.n_channels} channel(s), counted from 0, and "
+                f"'{', '.join(map(str, indices)) or channels}' was asked for; "
+                "expected grey, all or a choice of them."
             )
         rgb = self.rgb and indices == [0, 1, 2]
         return self._map_levels(lambda data: take_channels(data, indices), rgb=rgb)
