@@ -7,6 +7,7 @@ index alone, so a resumed run goes on exactly where an uninterrupted one would b
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -281,6 +282,8 @@ def prepare(
         if torch.backends.mps.is_available():
             device = "mps"
     precision = precision or ("bf16-mixed" if _likes_bfloat16(device) else "32-true")
+    # It announces the precision on stderr, among what is meant for the user.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(accelerator=device, devices=1, precision=precision)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model, ready = fabric.setup(network, optimiser)
