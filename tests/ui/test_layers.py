@@ -114,7 +114,7 @@ def test_strokes_of_inner_channels_are_the_same_in_every_channel(viewer: Any) ->
 
 
 def test_large_strokes_are_painted_and_undone_on_disk(
-    viewer: Any, monkeypatch: pytest.MonkeyPatch
+    viewer: Any, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("napari_cellda.ui.arrays.IN_MEMORY_BYTES", 1000)
     monkeypatch.setattr("napari_cellda.ui.strokes.SMALL", 1000)
@@ -124,6 +124,7 @@ def test_large_strokes_are_painted_and_undone_on_disk(
     assert isinstance(painted.strokes_array, zarr.Array)
     watcher = StrokeWatcher(session, painted, PARENT)
     watcher.read()
+    qtbot.waitUntil(lambda: not watcher.pending)
     changed: list[int] = []
     session.strokes_changed.connect(lambda: changed.append(1))
     viewer.dims.set_point(1, 5)
@@ -143,13 +144,16 @@ def test_large_strokes_are_painted_and_undone_on_disk(
     assert len(changed) == 3
 
 
-def test_brush_is_seen_before_it_is_lifted(viewer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_brush_is_seen_before_it_is_lifted(
+    viewer: Any, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("napari_cellda.ui.strokes.SMALL", 10)
     painted = paint_on(viewer, np.zeros((3, 5, 90, 100), np.uint8))
     session = Session.of(viewer)
     strokes = make_strokes(session, painted)
     watcher = StrokeWatcher(session, painted, PARENT)
     watcher.read()
+    qtbot.waitUntil(lambda: not watcher.pending)
     viewer.dims.set_point(1, 3)
     with strokes.block_history():
         strokes.paint((3, 70, 80), 1)
@@ -160,7 +164,7 @@ def test_brush_is_seen_before_it_is_lifted(viewer: Any, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("small", [10, 1 << 22])
 def test_fill_eraser_scripts_and_new_data_are_noticed(
-    viewer: Any, small: int, monkeypatch: pytest.MonkeyPatch
+    viewer: Any, qtbot: QtBot, small: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("napari_cellda.ui.strokes.SMALL", small)
     painted = paint_on(viewer, np.zeros((60, 70), np.uint8))
@@ -168,6 +172,7 @@ def test_fill_eraser_scripts_and_new_data_are_noticed(
     strokes = make_strokes(session, painted)
     watcher = StrokeWatcher(session, painted, PARENT)
     watcher.read()
+    qtbot.waitUntil(lambda: not watcher.pending)
     assert painted.index is not None
     strokes.fill((5, 5), 1)
     watcher.read()
@@ -274,3 +279,26 @@ def test_units_come_along(viewer: Any) -> None:
     assert painted.image.unit == "micrometer"
     settings = geometry(painted)
     assert [str(unit) for unit in settings["units"]] == ["micrometer"] * (painted.layer.ndim - 1)
+
+
+def test_large_strokes_that_are_there_are_read_beside_the_window(
+    viewer: Any, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_cellda.ui.strokes.SMALL", 1000)
+    painted = paint_on(viewer, np.zeros((90, 100), np.uint8))
+    session = Session.of(viewer)
+    array = np.zeros((90, 100), np.uint8)
+    array[5:9, 5:9] = 1
+    strokes = make_strokes(session, painted, array)
+    watcher = StrokeWatcher(session, painted, PARENT)
+    changed: list[int] = []
+    session.strokes_changed.connect(lambda: changed.append(1))
+    watcher.read()
+    assert painted.index is None
+    assert watcher.pending
+    strokes.brush_size = 1
+    strokes.paint((50, 50), 2)
+    qtbot.waitUntil(lambda: not watcher.pending)
+    assert painted.index is not None
+    assert painted.index.counts(2).tolist() == [16, 1]
+    assert changed

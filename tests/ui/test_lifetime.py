@@ -118,6 +118,22 @@ def test_closed_dock_keeps_the_work(open_panel: Open, qtbot: QtBot) -> None:
     assert not session.is_closed
 
 
+def test_deleted_panel_is_called_no_more(open_panel: Open, qtbot: QtBot) -> None:
+    """Its cross was clicked: Qt deletes the widgets while the session lives on."""
+    panel = open_panel(cells(), window="hidden")
+    session, painter = panel.session, panel.painter
+    dock = panel.parent()
+    dock.destroyOnClose()
+    dock.deleteLater()
+    qtbot.waitSignal(panel.destroyed, raising=False, timeout=2000).wait()
+    session.current.strokes.paint((20, 20), 1)
+    session.current.strokes.paint((20, 140), 2)
+    qtbot.waitUntil(lambda: painter.settled, timeout=WAIT_MS)
+    assert session.classifier is not None
+    session.report(ValueError("nobody is there to show it"))
+    session.viewer.layers.remove(session.current.layer)
+
+
 def test_second_panel_of_a_viewer_shares_its_session(open_panel: Open, qtbot: QtBot) -> None:
     from napari_cellda.ui.panels.paint import PaintPanel
 

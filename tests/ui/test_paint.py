@@ -20,6 +20,7 @@ from napari_cellda.ui.advice import OPEN_AN_IMAGE
 from napari_cellda.ui.axes import ImageChoice
 from napari_cellda.ui.images import choose_image, take_over
 from napari_cellda.ui.view import camera_of, current_place
+from napari_cellda.ui.worker import tasks_of
 from painting import WAIT_MS, cells, paint_both, wait_idle
 
 if TYPE_CHECKING:
@@ -223,21 +224,23 @@ def test_mask_becomes_strokes_without_covering_those_there(open_panel: Open, qtb
     menu.aboutToShow.emit()
     assert [action.text() for action in menu.actions()] == ["truth"]
     menu.actions()[0].trigger()
-    wait_idle(panel, qtbot)
+    qtbot.waitUntil(lambda: session.current.strokes_array.all(), timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: not tasks_of(session), timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: session.classifier is not None, timeout=WAIT_MS)
     expected = mask + 1
     expected[5, 5] = 2
     np.testing.assert_array_equal(session.current.strokes_array, expected)
-    assert session.classifier is not None
     assert layer in session.viewer.layers
 
 
-def test_instances_become_one_foreground_class(open_panel: Open) -> None:
+def test_instances_become_one_foreground_class(open_panel: Open, qtbot: QtBot) -> None:
     panel = open_panel(cells())
     instances = np.zeros((120, 160), np.uint32)
     instances[10:20, 10:20], instances[50:60, 50:60] = 7, 900
     layer = panel.session.viewer.add_labels(instances)
-    painted = take_over(panel.session, layer, foreground_only=True)
-    assert painted == 200
+    take_over(panel.session, layer, foreground_only=True)
+    strokes = panel.session.current.strokes_array
+    qtbot.waitUntil(lambda: np.count_nonzero(strokes) == 200, timeout=WAIT_MS)
     np.testing.assert_array_equal(panel.session.current.strokes_array, 2 * (instances > 0))
 
 
@@ -660,3 +663,23 @@ def test_choice_of_another_layer_made_by_a_script(open_panel: Open, qtbot: QtBot
     other = panel.session.viewer.add_image(cells((80, 90)), name="other")
     choose_image(panel.session, ImageChoice(other, "yx", "grey"))
     qtbot.waitUntil(lambda: panel.picker.layers.currentText() == "other")
+
+
+def test_image_chosen_by_mistake_leaves_no_strokes_behind(open_panel: Open, qtbot: QtBot) -> None:
+    panel = open_panel(cells())
+    other = panel.session.viewer.add_image(cells((80, 90)), name="other")
+    panel.picker.offer(other)
+    wait_idle(panel, qtbot)
+    assert [painted.name for painted in panel.session.images] == ["other"]
+    assert [layer.name for layer in panel.session.viewer.layers if "Strokes" in layer.name] == [
+        "Strokes · other"
+    ]
+
+
+def test_results_leave_with_their_image_and_strokes_stay(open_panel: Open, qtbot: QtBot) -> None:
+    panel = open_panel(cells())
+    paint_both(panel)
+    wait_idle(panel, qtbot)
+    layers = panel.session.viewer.layers
+    layers.remove(panel.session.current.layer)
+    qtbot.waitUntil(lambda: [layer.name for layer in layers] == ["Strokes · cells"])

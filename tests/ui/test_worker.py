@@ -13,8 +13,9 @@ import pytest
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Step, Task
+from napari_cellda.ui.latest import LatestWins
 from napari_cellda.ui.state import Session
-from napari_cellda.ui.worker import LatestWins, run_task, stop_tasks, tasks_of
+from napari_cellda.ui.worker import run_task, stop_tasks, tasks_of
 
 if TYPE_CHECKING:
     from pytestqt.qtbot import QtBot
@@ -228,7 +229,8 @@ def test_program_ends_with_its_main_thread() -> None:
     code = """
         import time
         from qtpy.QtWidgets import QApplication
-        from napari_cellda.ui.worker import LatestWins, run_task
+        from napari_cellda.ui.latest import LatestWins
+        from napari_cellda.ui.worker import run_task
         app = QApplication([])
         def work(item, superseded, stop):
             while not stop():

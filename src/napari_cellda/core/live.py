@@ -24,7 +24,8 @@ from napari_cellda.core.classifier import (
 from napari_cellda.core.coverage import Coverage, TileMaps, place_of
 from napari_cellda.core.enhancer import merge_enhanced
 from napari_cellda.core.feature_cache import FeatureCache
-from napari_cellda.core.forest import fit_forest, grow_forest
+from napari_cellda.core.features import FeatureSpec, compute_features
+from napari_cellda.core.forest import ForestParams, fit_forest, grow_forest
 from napari_cellda.core.normalisation import measure_normalisation
 from napari_cellda.core.pipeline import map_range
 from napari_cellda.core.sample_store import SampleStore
@@ -327,6 +328,17 @@ class _Plane:
             self.forest_done = Coverage(source.image.limits, self._tile)
         self._enhancement = enhancement
         self.enhanced_done = Coverage(source.image.limits, ENHANCED_TILE)
+
+
+def ready_engine(trainer: Trainer) -> Engine:
+    """Compile what painting needs, wait until the trainer is ready, and return an engine."""
+    noise = np.random.default_rng(0).random((1, 32, 32), dtype=np.float32)
+    features = compute_features(noise, FeatureSpec())
+    samples = features[:, :, 0].T.copy()
+    forest = trainer.fit(samples, np.arange(32) % 2, 2, ForestParams(trees=2))
+    if forest is not None:
+        forest.predict(features)
+    return Engine(trainer=trainer)
 
 
 def _training_key(snapshot: Snapshot) -> Hashable:

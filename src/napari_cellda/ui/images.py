@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cellda.core.classifier import TILE_2D
+from napari_cellda.core.classifier import TILE_2D, never
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.label_arrays import read_region, write_region
 from napari_cellda.core.tiles import grid
@@ -22,8 +22,12 @@ from napari_cellda.ui.layers import (
 )
 from napari_cellda.ui.live import LivePainter
 from napari_cellda.ui.state import PaintedImage
+from napari_cellda.ui.worker import run_task
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_cellda.core.images import Image
     from napari_cellda.ui.state import Session
 
 
@@ -94,6 +98,19 @@ def choose_image(session: Session, choice: ImageChoice | None) -> PaintedImage |
     return painted
 
 
+def leave_unpainted(session: Session, painted: PaintedImage | None) -> None:
+    """Forget an image that was chosen, perhaps by mistake, and never painted on."""
+    if painted is None or painted is session.current or painted not in session.images:
+        return
+    if painted.strokes is not None and (painted.index is None or painted.index.snapshot()):
+        return
+    session.images.remove(painted)
+    for layer in (painted.strokes, *painted.results.values()):
+        if layer is not None and layer in session.viewer.layers:
+            session.viewer.layers.remove(layer)
+    session.image_changed.emit()
+
+
 def _follow_data(session: Session, layer: Any) -> None:
     """Read the image again when its layer gets other data."""
 
@@ -113,7 +130,7 @@ def _move_over(old: PaintedImage, new: PaintedImage) -> None:
     """Keep the strokes and result layers of an image that is read in another way now."""
     if old.strokes_array is not None and old.image.label_shape == new.image.label_shape:
         new.strokes, new.strokes_array = old.strokes, old.strokes_array
-        new.results, new.arrays = old.results, old.arrays
+        new.results, new.arrays, new.levels = old.results, old.arrays, old.levels
 
 
 def adopt_strokes(session: Session, painted: PaintedImage) -> Any:
@@ -158,8 +175,10 @@ def _has_strokes(session: Session) -> bool:
     return any(p.index is not None and p.index.counts(1).sum() for p in session.images)
 
 
-def take_over(session: Session, mask: Any, *, foreground_only: bool = False) -> int:
+def take_over(session: Session, mask: Any, *, foreground_only: bool = False) -> None:
     """Take an existing mask or strokes layer over as strokes of the current image.
+
+    Strokes that are there already are kept. Works in the background, since masks may be large.
 
     Parameters
     ----------
@@ -170,11 +189,6 @@ def take_over(session: Session, mask: Any, *, foreground_only: bool = False) -> 
         foreground class.
     foreground_only : bool
         Leave 0 unpainted.
-
-    Returns
-    -------
-    int
-        Number of pixels painted by it. Strokes that are there already are kept.
 
     Raises
     ------
@@ -189,13 +203,59 @@ def take_over(session: Session, mask: Any, *, foreground_only: bool = False) -> 
             f"{painted.image.label_shape} ({painted.image.label_axes})."
         )
     LivePainter.of(session).start_strokes(painted)
-    image, strokes = painted.image, painted.strokes_array
-    n_classes = len(session.classes)
+    strokes, n_classes = painted.strokes_array, len(session.classes)
+    session.say(f"Taking '{mask.name}' over as strokes...")
+
+    def show(count: int) -> None:
+        session.say("")
+        if painted.strokes is not None and painted.strokes_array is strokes:
+            painted.strokes.data = painted.strokes.data
+
+    run_task(
+        lambda stop: copy_mask(
+            painted.image, data, strokes, n_classes, stop, foreground_only=foreground_only
+        ),
+        session=session,
+        title="take mask over",
+        on_result=show,
+    )
+
+
+def copy_mask(
+    image: Image,
+    mask: Any,
+    strokes: Any,
+    n_classes: int,
+    stop: Callable[[], bool] = never,
+    *,
+    foreground_only: bool = False,
+) -> int:
+    """Write a mask into strokes where nothing is painted yet, as `take_over` says.
+
+    Parameters
+    ----------
+    image : Image
+    mask, strokes : integer arrays of the image's `label_shape`
+        Numpy, dask or zarr; read and written tile by tile.
+    n_classes : int
+    stop : callable
+        Asked before every tile.
+    foreground_only : bool
+        Leave 0 unpainted.
+
+    Returns
+    -------
+    int
+        Number of pixels painted.
+    """
     tiles = [tile for t in range(image.n_times) for tile in grid(image.limits, TILE_2D, t)]
-    largest = max(int(read_region(image, data, tile).max()) for tile in tiles)
+    peaks = (int(read_region(image, mask, tile).max()) for tile in tiles if not stop())
+    largest = max(peaks, default=0)
     total = 0
     for tile in tiles:
-        values = read_region(image, data, tile).astype(np.int64)
+        if stop():
+            break
+        values = read_region(image, mask, tile).astype(np.int64)
         ids = values + 1 if largest < n_classes else (values > 0) + 1
         if foreground_only:
             ids = np.where(values == 0, 0, ids)
@@ -204,5 +264,4 @@ def take_over(session: Session, mask: Any, *, foreground_only: bool = False) -> 
         total += int(free.sum())
         if free.any():
             write_region(image, strokes, tile, np.where(free, ids, present).astype(strokes.dtype))
-    painted.strokes.data = painted.strokes.data
     return total

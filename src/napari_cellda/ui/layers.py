@@ -187,8 +187,8 @@ def ensure_layer(
     layer = painted.results.get(role)
     if layer is not None:
         if painted.arrays.get(role) is not array:
-            layer.data = spread_for_viewer(painted, array)
             painted.arrays[role] = array
+            layer.data = _data_for_viewer(painted, role)
         return layer
     painted.arrays[role] = array
     if role in painted.unwanted:
@@ -198,7 +198,8 @@ def ensure_layer(
     if kind == "image":
         settings = {"contrast_limits": (0, 1), **settings}
     layer = {"image": Image, "labels": Labels}[kind](
-        spread_for_viewer(painted, array),
+        _data_for_viewer(painted, role),
+        multiscale=bool(painted.levels.get(role)),
         name=_layer_name(session, painted, name),
         visible=visible,
         metadata={TAG: {"role": role}},
@@ -209,6 +210,13 @@ def ensure_layer(
     with keep_selection(session.viewer):
         session.viewer.layers.insert(_place_for(session.viewer, painted, role), layer)
     return layer
+
+
+def _data_for_viewer(painted: PaintedImage, role: str) -> Any:
+    """Return a result's array, or the list of its levels if its planes are large."""
+    arrays = [painted.arrays[role], *painted.levels.get(role, ())]
+    spread_out = [spread_for_viewer(painted, array) for array in arrays]
+    return spread_out if len(arrays) > 1 else spread_out[0]
 
 
 def _layer_name(session: Session, painted: PaintedImage, name: str) -> str:
@@ -262,6 +270,7 @@ def drop_results(session: Session, painted: PaintedImage, roles: Iterable[str]) 
     for role in list(roles):
         layer = painted.results.pop(role, None)
         painted.arrays.pop(role, None)
+        painted.levels.pop(role, None)
         if layer is not None and session.viewer is not None and layer in session.viewer.layers:
             session.viewer.layers.remove(layer)
 

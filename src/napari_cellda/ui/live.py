@@ -12,7 +12,6 @@ from qtpy.QtWidgets import QApplication
 from napari_cellda.core.snapshot import (
     Done,
     EnhancedTile,
-    Enhancement,
     ForestTile,
     PaintedSnapshot,
     Snapshot,
@@ -20,7 +19,14 @@ from napari_cellda.core.snapshot import (
     Waiting,
 )
 from napari_cellda.core.trainer import Trainer
-from napari_cellda.ui.layers import follow_geometry, make_strokes, refresh_layers, stroke_colormap
+from napari_cellda.ui.latest import LatestWins
+from napari_cellda.ui.layers import (
+    drop_results,
+    follow_geometry,
+    make_strokes,
+    refresh_layers,
+    stroke_colormap,
+)
 from napari_cellda.ui.results import (
     drop_stale,
     prepare_arrays,
@@ -29,9 +35,14 @@ from napari_cellda.ui.results import (
     show_next,
     write_answer,
 )
+from napari_cellda.ui.snapshots import (
+    chosen_enhancement,
+    make_snapshot,
+    n_outputs,
+    painted_images,
+)
 from napari_cellda.ui.strokes import StrokeWatcher
-from napari_cellda.ui.view import camera_of, centre_of, visible_region
-from napari_cellda.ui.worker import LatestWins
+from napari_cellda.ui.view import camera_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,8 +97,8 @@ class LivePainter(QObject):
         self._trainer.start()
         self._watchers: dict[int, StrokeWatcher] = {}
         self._trained_on: tuple[PaintedSnapshot, ...] = ()
-        self._enhancement: Enhancement | None = None
         self._dirty: dict[PaintedImage, set[str]] = {}
+        self._ndim = session.spec.ndim
         self.loaded = False
         self._thread = LatestWins(self._work, self._on_answer, self._on_error, self._on_idle)
         self._view_timer = self._timer(VIEW_MS, self.update_view)
@@ -118,6 +129,7 @@ class LivePainter(QObject):
         session.enhancer_changed.connect(self._on_enhancer)
         session.image_changed.connect(self._on_image)
         session.live_changed.connect(self._on_live)
+        session.leaving.connect(self._on_leaving)
         session.closed.connect(self._close)
         viewer = session.viewer
         camera_of(viewer).events.connect(self._on_view)
@@ -144,9 +156,11 @@ class LivePainter(QObject):
             self.train()
 
     def _on_settings(self) -> None:
-        for painted in self._session.images:
-            painted.index = None
-        self._read_strokes()
+        if self._session.spec.ndim != self._ndim:  # tiles have another size
+            self._ndim = self._session.spec.ndim
+            for painted in self._session.images:
+                painted.index = None
+            self._read_strokes()
         self._on_strokes()
 
     def _on_classes(self) -> None:
@@ -159,7 +173,7 @@ class LivePainter(QObject):
         self._on_strokes()
 
     def _on_enhancer(self) -> None:
-        if self._chosen_enhancement() is None:
+        if chosen_enhancement(self._session) is None:
             for painted in self._session.images:
                 show_forest_again(self._session, painted)
         self.update_view()
@@ -175,6 +189,15 @@ class LivePainter(QObject):
             watcher.disconnect_layer()
             watcher.deleteLater()
         self._on_strokes()
+
+    def _on_leaving(self, painted: PaintedImage) -> None:
+        """Take the results of a deleted image away, once napari is done with deleting it."""
+
+        def drop() -> None:
+            if painted not in self._session.images and not self._session.is_closed:
+                drop_results(self._session, painted, list(painted.results))
+
+        QTimer.singleShot(0, drop)
 
     def _watch(self, painted: PaintedImage) -> None:
         watcher = self._watchers[painted.key] = StrokeWatcher(self._session, painted, self)
@@ -201,13 +224,13 @@ class LivePainter(QObject):
     def train(self) -> None:
         """Train on the strokes as they are now, and show the maps."""
         self._read_strokes(only_pending=True)
-        self._trained_on = self._painted_images()
+        self._trained_on = painted_images(self._session)
         self._ask()
 
     def update_view(self) -> None:
         """Show maps for what is visible now, from the forest that is there."""
         if self._session.live:
-            self._trained_on = self._painted_images()
+            self._trained_on = painted_images(self._session)
         self._ask()
 
     def _read_strokes(self, *, only_pending: bool = False) -> None:
@@ -224,50 +247,14 @@ class LivePainter(QObject):
         if painted is None or painted.index is None:
             return
         self._score_timer.stop()
-        self._thread.submit(Question(self._snapshot(painted), painted))
+        self._thread.submit(Question(make_snapshot(self._session, self._trained_on), painted))
 
     def _ask_score(self) -> None:
         painted = self._session.current
         if painted is not None and painted.index is not None and not self._thread.busy:
-            self._thread.submit(Question(self._snapshot(painted), painted, score_only=True))
-
-    def _painted_images(self) -> tuple[PaintedSnapshot, ...]:
-        """Freeze the strokes of all images that go with the current one."""
-        current = self._session.current
-        return tuple(
-            PaintedSnapshot(p.key, p.image, p.index.snapshot())
-            for p in self._session.images
-            if p.index is not None
-            and current is not None
-            and p.image.n_channels == current.image.n_channels
-        )
-
-    def _snapshot(self, painted: PaintedImage) -> Snapshot:
-        session = self._session
-        images = self._trained_on
-        if all(item.key != painted.key for item in images):
-            images = (*images, PaintedSnapshot(painted.key, painted.image, ()))
-        view = visible_region(session.viewer, painted)
-        return Snapshot(
-            images=images,
-            target=painted.key,
-            view=view,
-            centre=centre_of(view),
-            spec=session.spec,
-            normalisation=session.normalisation,
-            channels=painted.choice.channels,
-            class_names=session.classes.names,
-            params=session.forest_params,
-            enhancement=self._chosen_enhancement(),
-        )
-
-    def _chosen_enhancement(self) -> Enhancement | None:
-        options = self._session.enhancer_options
-        if self._session.enhancer is None or not options.live:
-            return None
-        return Enhancement(
-            self._session.enhancer, options.class_index, options.scale_range, options.rescale
-        )
+            self._thread.submit(
+                Question(make_snapshot(self._session, self._trained_on), painted, score_only=True)
+            )
 
     # -- in the background thread --------------------------------------------------------------
 
@@ -275,7 +262,9 @@ class LivePainter(QObject):
         self, question: Question, superseded: Callable[[], bool], stop: Callable[[], bool]
     ) -> Iterator[Answer | Loaded | OutOfBag | list[str]]:
         if self.engine is None:
-            self.engine = _load(self._trainer)
+            from napari_cellda.core.live import ready_engine
+
+            self.engine = ready_engine(self._trainer)
             yield Loaded()
         snapshot, painted = question.snapshot, question.painted
         if snapshot is None or painted is None:
@@ -286,7 +275,7 @@ class LivePainter(QObject):
                 yield OutOfBag(score)
             return
         yield prepare_arrays(
-            painted, len(snapshot.class_names), _n_outputs(snapshot), self._session.scratch
+            painted, len(snapshot.class_names), n_outputs(snapshot), self._session.scratch
         )
         with_mask = snapshot.enhancement is None
         for answer in self.engine.answer(snapshot, superseded, stop):
@@ -354,6 +343,8 @@ class LivePainter(QObject):
         for timer in (self._view_timer, self._redraw_timer, self._layer_timer, self._score_timer):
             with suppress(RuntimeError):  # at the end of the program Qt may have deleted it
                 timer.stop()
+        for watcher in self._watchers.values():
+            watcher.disconnect_layer()
         self._thread.abandon()
         self._trainer.close()
         self.engine, self._trained_on = None, ()
@@ -362,25 +353,3 @@ class LivePainter(QObject):
     def wait(self, seconds: float) -> bool:
         """Wait until the thread has ended after the session closed; True when it has."""
         return self._thread.wait(seconds)
-
-
-def _n_outputs(snapshot: Snapshot) -> int:
-    chosen = snapshot.enhancement
-    return 0 if chosen is None else chosen.enhancer.card.n_outputs
-
-
-def _load(trainer: Trainer) -> Engine:
-    """Import what painting needs and compile its kernels; wait until the trainer is ready."""
-    import numpy as np
-
-    from napari_cellda.core.features import FeatureSpec, compute_features
-    from napari_cellda.core.forest import ForestParams
-    from napari_cellda.core.live import Engine
-
-    noise = np.random.default_rng(0).random((1, 32, 32), dtype=np.float32)
-    features = compute_features(noise, FeatureSpec())
-    samples = features[:, :, 0].T.copy()
-    forest = trainer.fit(samples, np.arange(32) % 2, 2, ForestParams(trees=2))
-    if forest is not None:
-        forest.predict(features)
-    return Engine(trainer=trainer)

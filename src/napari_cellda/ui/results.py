@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,12 +18,17 @@ from napari_cellda.ui.layers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from napari_cellda.core.tiles import Region
     from napari_cellda.ui.arrays import Scratch
     from napari_cellda.ui.state import PaintedImage, Session
 
 MASK_DTYPE = np.uint8
+LARGE_PLANE = 2**22
+"""Pixels of a plane beyond which its results get coarser levels."""
+MAX_LEVELS = 6
+"""So that a level's pixels fall on the corners of computed blocks, which are multiples of 64."""
 
 
 def write_answer(
@@ -61,7 +67,22 @@ def write_answer(
         blocks["mask"] = final_map.argmax(axis=0).astype(MASK_DTYPE)
     for role, block in blocks.items():
         write_region(painted.image, painted.arrays[role], answer.region, block)
+        for number, level in enumerate(painted.levels.get(role, ()), 1):
+            _write_level(painted, level, answer.region, block, 2**number)
     return list(blocks)
+
+
+def _write_level(
+    painted: PaintedImage, level: Any, region: Region, block: np.ndarray, step: int
+) -> None:
+    """Write every `step`-th pixel of a block to a coarser level."""
+    from napari_cellda.core.label_arrays import write_region
+
+    rows, columns = (
+        slice(part.start // step, -(-part.stop // step)) for part in (region.y, region.x)
+    )
+    coarse = replace(region, y=rows, x=columns)
+    write_region(painted.image, level, coarse, block[..., ::step, ::step])
 
 
 def prepare_arrays(
@@ -86,10 +107,26 @@ def prepare_arrays(
     roles += ["enhanced", "difference"] if n_outputs else []
     roles += ["boundary"] if n_outputs > 1 else []
     new = [role for role in roles if role not in painted.arrays]
+    shape = painted.image.label_shape
     for role in new:
         dtype = MASK_DTYPE if role == "mask" else np.float32
-        painted.arrays[role] = scratch.zeros(painted.image.label_shape, dtype)
+        painted.levels[role] = [scratch.zeros(level, dtype) for level in coarser_shapes(shape)]
+        painted.arrays[role] = scratch.zeros(shape, dtype)
     return new
+
+
+def coarser_shapes(shape: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return the shapes of the coarser levels of an array; none for planes of a common size.
+
+    napari draws a single-scale plane as a whole after every change; of one with levels only what
+    is visible, at the resolution of the screen.
+    """
+    shapes: list[tuple[int, ...]] = []
+    *rest, height, width = shape
+    while height * width > LARGE_PLANE and len(shapes) < MAX_LEVELS:
+        height, width = -(-height // 2), -(-width // 2)
+        shapes.append((*rest, height, width))
+    return shapes
 
 
 def show_next(session: Session, painted: PaintedImage) -> bool:

@@ -60,6 +60,8 @@ class PaintedImage:
     arrays: dict[str, Any] = field(default_factory=dict)
     """Result arrays by role, each of the image's `label_shape`: "forest:0", "forest:1"..., "mask",
     "uncertainty", "enhanced", "boundary", "difference". Parts not computed yet are 0."""
+    levels: dict[str, list[Any]] = field(default_factory=dict)
+    """Coarser versions of the arrays of large planes, each half the one before, by role."""
     results: dict[str, Any] = field(default_factory=dict)
     """The napari layers that show them, by the same roles."""
     unwanted: set[str] = field(default_factory=set)

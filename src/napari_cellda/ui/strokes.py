@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,9 +11,13 @@ from qtpy.QtCore import QObject, QTimer
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.stroke_index import StrokeIndex
 from napari_cellda.core.tiles import Region
+from napari_cellda.ui.worker import run_task
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari_cellda.ui.state import PaintedImage, Session
+    from napari_cellda.ui.worker import TaskHandle
 
 READ_AFTER_MS = 40
 """Strokes are read again at most this often while the brush moves."""
@@ -33,6 +38,7 @@ class StrokeWatcher(QObject):
         self._layer = painted.strokes
         self._regions: list[Region] = []
         self._all = True
+        self._reading: TaskHandle | None = None
         self._history = self._signature()
         self._timer = QTimer(self, singleShot=True, interval=READ_AFTER_MS)
         self._timer.timeout.connect(self.read)
@@ -47,14 +53,16 @@ class StrokeWatcher(QObject):
 
     def disconnect_layer(self) -> None:
         """Stop following; the layer may be gone already."""
-        self._timer.stop()
+        with suppress(RuntimeError):  # at the end of the program Qt may have deleted it
+            self._timer.stop()
         for name, callback in self._connections.items():
             getattr(self._layer.events, name).disconnect(callback)
 
     @property
     def pending(self) -> bool:
         """Whether something was painted that is not read yet."""
-        return bool(self._timer.isActive())
+        reading = self._reading is not None and self._painted.index is None
+        return reading or bool(self._timer.isActive())
 
     def read(self) -> None:
         """Read what may have changed, now."""
@@ -62,6 +70,9 @@ class StrokeWatcher(QObject):
         if painted.strokes is not self._layer or painted.strokes_array is None:
             return
         self._timer.stop()
+        if painted.index is None and not self._is_small:
+            self._read_beside()
+            return
         if painted.index is None:
             painted.index = StrokeIndex(painted.image, self._session.spec)
             self._all = True
@@ -74,6 +85,28 @@ class StrokeWatcher(QObject):
             return
         if changed:
             self._session.strokes_changed.emit()
+
+    def _read_beside(self) -> None:
+        """Read all of a large array in the background; what is painted meanwhile is read after."""
+        if self._reading is not None and self._reading.running:
+            return
+        painted, array = self._painted, self._painted.strokes_array
+        self._all = False
+
+        def read_all(stop: Callable[[], bool]) -> StrokeIndex:
+            index = StrokeIndex(painted.image, self._session.spec)
+            index.update(array)
+            return index
+
+        def take(index: StrokeIndex) -> None:
+            if painted.strokes_array is array and painted.index is None:
+                painted.index = index
+                self.read()
+                self._session.strokes_changed.emit()
+
+        self._reading = run_task(
+            read_all, session=self._session, title="read strokes", on_result=take
+        )
 
     def touch_all(self) -> None:
         """Read everything soon."""

@@ -14,19 +14,17 @@ import threading
 import weakref
 from collections import deque
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from qtpy.QtCore import QCoreApplication, QObject, QTimer, Signal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from napari_cellda.core.events import Event, Task
     from napari_cellda.ui.state import Session
 
 T = TypeVar("T")
-Item = TypeVar("Item")
-Answer_ = TypeVar("Answer_")
 
 _DRAIN_SECONDS = 0.008  # callbacks handled per turn of the event loop, so that it stays fluent
 _EXIT_SECONDS = 10.0
@@ -113,7 +111,18 @@ class TaskHandle:
         return not self.running
 
 
-_running: set[TaskHandle | LatestWins[Any, Any]] = set()
+class Ending(Protocol):
+    """Work in a thread that can be told to end."""
+
+    def abandon(self) -> None:
+        """End soon and call nobody back."""
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it has ended; False when `seconds` were not enough."""
+
+
+running: set[Ending] = set()
+"""All threads of work, so that the end of the program can wait for them."""
 _by_session: weakref.WeakKeyDictionary[Session, set[TaskHandle]] = weakref.WeakKeyDictionary()
 
 
@@ -167,11 +176,11 @@ def run_task(
         else:
             post(tell, on_result, result)
         finally:
-            _running.discard(handle)
+            running.discard(handle)
             post(tell, on_finished)
 
     handle._thread = threading.Thread(target=body, name=f"napari-cellda {title}", daemon=True)
-    _running.add(handle)
+    running.add(handle)
     if session is not None:
         _follow(session).add(handle)
     handle._thread.start()
@@ -213,118 +222,18 @@ def stop_tasks(session: Session, seconds: float) -> bool:
     return _join(handles, seconds)
 
 
-def _join(handles: Sequence[TaskHandle | LatestWins[Any, Any]], seconds: float) -> bool:
+def _join(handles: Sequence[Ending], seconds: float) -> bool:
     end = monotonic() + seconds
     for handle in handles:
         handle.wait(max(0.0, end - monotonic()))
     return all(handle.wait(0) for handle in handles)
 
 
-class LatestWins(Generic[Item, Answer_]):
-    """One background thread that answers the latest question and drops older ones.
-
-    Parameters
-    ----------
-    work : callable
-        ``work(item, superseded, stop)`` runs in the thread and yields answers. `superseded` is
-        True once a newer item waits, `stop` once the thread shall end.
-    on_answer : callable
-        Called with (item, answer) in the window's thread.
-    on_error : callable
-        Called with any `Exception` of `work`, RuntimeErrors too, in the window's thread.
-    on_idle : callable
-        Called in the window's thread when there is nothing left to do.
-    """
-
-    def __init__(
-        self,
-        work: Callable[[Item, Callable[[], bool], Callable[[], bool]], Iterator[Answer_]],
-        on_answer: Callable[[Item, Answer_], None],
-        on_error: Callable[[Exception], None],
-        on_idle: Callable[[], None],
-    ) -> None:
-        self._work = work
-        self._on_answer, self._on_error, self._on_idle = on_answer, on_error, on_idle
-        self._waiting: deque[tuple[int, Item]] = deque(maxlen=1)
-        self._asked = self._answered = 0
-        self._wake = threading.Condition()
-        self._stopped = False
-        self._relay = relay()
-        self._thread = threading.Thread(target=self._loop, name="napari-cellda live", daemon=True)
-
-    @property
-    def busy(self) -> bool:
-        """Whether an item waits, is worked on, or its answers are not delivered yet."""
-        return self._answered < self._asked and not self._stopped
-
-    @property
-    def alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
-
-    def submit(self, item: Item) -> None:
-        """Ask for an answer to `item`; an item that still waits is dropped."""
-        with self._wake:
-            if self._stopped:
-                return
-            self._asked += 1
-            self._waiting.append((self._asked, item))
-            if not self._thread.is_alive():
-                _running.add(self)
-                self._thread.start()
-            self._wake.notify()
-
-    def abandon(self) -> None:
-        """End the thread at its next look at `stop`; nobody is called back any more."""
-        with self._wake:
-            self._stopped = True
-            self._waiting.clear()
-            self._wake.notify()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait until the thread has ended, at most `seconds`; True when it has."""
-        if self._thread.is_alive():
-            self._thread.join(seconds)
-        return not self._thread.is_alive()
-
-    def _loop(self) -> None:
-        while True:
-            with self._wake:
-                while not self._waiting and not self._stopped:
-                    self._wake.wait()
-                if self._stopped:
-                    _running.discard(self)
-                    return
-                number, item = self._waiting.pop()
-            self._answer(item)
-            self._tell(self._finish, number)
-
-    def _finish(self, number: int) -> None:
-        """Note in the window's thread that an item is done, and be idle if it was the last."""
-        self._answered = number
-        if not self.busy:
-            self._on_idle()
-
-    def _answer(self, item: Item) -> None:
-        try:
-            for answer in self._work(item, lambda: bool(self._waiting), lambda: self._stopped):
-                self._tell(self._on_answer, item, answer)
-        except Exception as error:
-            self._tell(self._on_error, error)
-
-    def _tell(self, callback: Callable[..., None], *args: Any) -> None:
-        def call() -> None:
-            if not self._stopped:
-                callback(*args)
-
-        self._relay.post(call)
-
-
 @atexit.register
 def _stop_all() -> None:
     # Threads are daemons, so that a hung one never keeps the program alive; those that listen get
     # the time to end their present step.
-    handles = list(_running)
+    handles = list(running)
     for handle in handles:
         handle.abandon()
     _join(handles, _EXIT_SECONDS)

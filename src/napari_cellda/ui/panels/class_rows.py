@@ -86,14 +86,14 @@ class ClassRow(QFrame):
     def set_selected(self, selected: bool) -> None:
         """Show whether this class is painted with."""
         border = self._item.color if selected else "transparent"
-        background = "rgba(255, 255, 255, 28)" if selected else "rgba(255, 255, 255, 8)"
+        background = f"rgba(128, 128, 128, {60 if selected else 25})"
         self.setStyleSheet(
             f"#classRow {{ border: 2px solid {border}; border-radius: 6px;"
             f" background: {background}; }}"
             "#classRow QLineEdit { background: transparent; border: none; padding: 0px; }"
-            "#classRow QLineEdit:focus:!read-only { background: rgba(0, 0, 0, 80); }"
+            "#classRow QLineEdit:focus:!read-only { background: rgba(128, 128, 128, 80); }"
             "#classRow QLabel { background: transparent; }"
-            "#keyBadge { border: 1px solid rgba(255, 255, 255, 110); border-radius: 4px; }"
+            "#keyBadge { border: 1px solid rgba(128, 128, 128, 200); border-radius: 4px; }"
             "#classRow QToolButton { background: transparent; border: none; font-size: 14px; }"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
@@ -19,7 +20,14 @@ from qtpy.QtWidgets import (
 from napari_cellda.core.errors import UserError
 from napari_cellda.ui.advice import next_step, painted_counts
 from napari_cellda.ui.class_edits import ClassEditor
-from napari_cellda.ui.images import choose_image, image_layers, mask_layers, take_over
+from napari_cellda.ui.connect import connect_while_alive
+from napari_cellda.ui.images import (
+    choose_image,
+    image_layers,
+    leave_unpainted,
+    mask_layers,
+    take_over,
+)
 from napari_cellda.ui.keys import bind_keys, select_class
 from napari_cellda.ui.live import LivePainter
 from napari_cellda.ui.panels.banner import Banner
@@ -51,6 +59,7 @@ class PaintPanel(QWidget):
         self.session = Session.of(viewer)
         self.painter = LivePainter.of(self.session)
         self._editor = ClassEditor.of(self.session)
+        self._followed: weakref.WeakSet[Any] = weakref.WeakSet()
         self._make_widgets()
         self._lay_out()
         self._connect_widgets()
@@ -149,20 +158,25 @@ class PaintPanel(QWidget):
         self._timer.timeout.connect(self._refresh)
         self._choose_timer = QTimer(self, singleShot=True, interval=0)
         self._choose_timer.timeout.connect(self._choose_default)
-        for signal in (session.loaded, session.rested, session.results_changed):
-            signal.connect(self._refresh_soon)
-        for signal in (session.classifier_changed, session.score_changed):
-            signal.connect(self._refresh_soon)
-        session.live_changed.connect(self._on_live)
-        session.strokes_changed.connect(self._on_strokes)
-        session.settings_changed.connect(self.features.refresh)
-        session.classes_changed.connect(self._show_classes)
-        session.image_changed.connect(self._on_image)
-        session.failed.connect(self._on_error)
-        session.status_changed.connect(self._on_status)
         layers = session.viewer.layers.events
-        for event in (layers.inserted, layers.removed, layers.renamed):
-            event.connect(self._on_layers)
+        for signal, slot in (
+            (session.loaded, self._refresh_soon),
+            (session.rested, self._refresh_soon),
+            (session.results_changed, self._refresh_soon),
+            (session.classifier_changed, self._refresh_soon),
+            (session.score_changed, self._refresh_soon),
+            (session.live_changed, self._on_live),
+            (session.strokes_changed, self._on_strokes),
+            (session.settings_changed, self.features.refresh),
+            (session.classes_changed, self._show_classes),
+            (session.image_changed, self._on_image),
+            (session.failed, self._on_error),
+            (session.status_changed, self._on_status),
+            (layers.inserted, self._on_layers),
+            (layers.removed, self._on_layers),
+            (layers.renamed, self._on_layers),
+        ):
+            connect_while_alive(self, signal, slot)
 
     def _trying(self, action: Callable[..., Any]) -> Callable[..., None]:
         """Wrap an action so that its error is shown in the panel."""
@@ -180,8 +194,10 @@ class PaintPanel(QWidget):
 
     def _on_chosen(self, choice: Any) -> None:
         self.banner.clear()
+        before = self.session.current
         try:
             painted = choose_image(self.session, choice)
+            leave_unpainted(self.session, before)
             if painted is not None and painted.strokes is None:
                 self._start()
         except UserError as error:
@@ -237,7 +253,10 @@ class PaintPanel(QWidget):
         """Light the row of the class that the brush paints, whoever chose it."""
         painted = self.session.current
         if painted is not None and painted.strokes is not None:
-            painted.strokes.events.selected_label.connect(self._show_selected)
+            if painted.strokes not in self._followed:
+                self._followed.add(painted.strokes)
+                label_changed = painted.strokes.events.selected_label
+                connect_while_alive(self, label_changed, self._show_selected)
             self._show_selected()
 
     def _show_selected(self, event: Any = None) -> None:

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.keys import ENHANCED_KEY, FOREST_KEY, STROKES_KEY, shown_layers, toggle
 from napari_cellda.ui.results import layers_of
 
@@ -79,7 +80,7 @@ class ShowButtons(QWidget):
             for layer in layers:
                 if layer not in self._followed:
                     self._followed.add(layer)
-                    layer.events.visible.connect(self.refresh)
+                    connect_while_alive(self, layer.events.visible, self.refresh)
             deleted = self._session.current is not None and any(
                 role.split(":")[0] == what for role in self._session.current.unwanted
             )
