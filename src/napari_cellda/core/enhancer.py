@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from napari_cellda.core.enhancer_tiles import tile_axes
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.modelzoo.model import Model, open_model
 from napari_cellda.core.modelzoo.probe import made_up_map
-from napari_cellda.core.network_tiles import Span, TileAxis, cut_axis
+from napari_cellda.core.network_tiles import Span, ceil_to, cut_axis
 from napari_cellda.core.tiles import Region, Spot, reflect_pad, whole
 from napari_cellda.core.zoom import Zoom
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from napari_cellda.core.modelzoo.model import Consent
     from napari_cellda.core.zoom import ReadMap
 
+SEAM_TILES = {2: (256, 256), 3: (32, 64, 64)}
+"""Tiles that `seam` compares with twice as long ones, in pixels."""
 FLAT_RANGE = 0.3
 """A forest's map with a smaller range is never stretched: noise would become objects."""
 
@@ -163,27 +165,29 @@ class Enhancer:
         Returns
         -------
         float
-            0 for a network whose tiles equal the whole. Otherwise the largest difference of a
-            made-up map enhanced whole and enhanced in tiles of half its size.
+            0 for a network whose tiles equal the whole. Otherwise the largest difference, on a
+            made-up map, between a tile and the same place in one that is twice as long.
         """
         if self.card.tiles_exactly:
             return 0.0
-        axes = self._axes[-self.card.ndim :]
-        sides = [self._half(axis) for axis in axes]
-        whole_map = made_up_map([2 * side for side in sides])[np.newaxis, np.newaxis]
-        quarter: tuple[Any, ...] = (..., *(slice(0, side) for side in sides))
+        tile = self._seam_tile()
+        twice = made_up_map([*tile[:-1], 2 * tile[-1]])[np.newaxis, np.newaxis]
         # What the halo spoils at the cut is not kept of a tile either.
-        kept: tuple[Any, ...] = (
-            ...,
-            *(slice(0, s - axis.reach) for s, axis in zip(sides, axes, strict=True)),
-        )
-        run = self.model.runner
-        return float(np.abs(run(whole_map)[kept] - run(whole_map[quarter])[kept]).max())
+        kept = tile[-1] - self._axes[-1].reach
+        together = self.model.runner(twice)[..., :kept]
+        alone = self.model.runner(twice[..., : tile[-1]])[..., :kept]
+        return float(np.abs(together - alone).max())
 
-    def _half(self, axis: TileAxis) -> int:
-        """Return a side for `seam`: a halo and a little, and no less than the network takes."""
-        least = axis.least if self.model.network is None else 0
-        return max(least, axis.reach + 2 * axis.step)
+    def _seam_tile(self) -> list[int]:
+        """Return a tile for `seam`, with room for a halo; of a known network a small one will do."""
+        known = self.model.network is not None
+        axes = self._axes[-self.card.ndim :]
+        sides = [
+            max(ceil_to(side, axis.step), 0 if known else axis.least)
+            for side, axis in zip(SEAM_TILES[self.card.ndim], axes, strict=True)
+        ]
+        sides[-1] = max(sides[-1], axes[-1].reach + axes[-1].step)
+        return sides
 
     def _enhance_tiles(
         self, read: ReadMap, region: Region, limits: Spot, stop: Callable[[], bool]
