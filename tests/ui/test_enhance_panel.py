@@ -356,3 +356,29 @@ def test_nothing_is_cut_off_in_a_narrow_dock(opened: EnhancePanel, qtbot: QtBot)
     for child in opened.findChildren(QWidget):
         if child.isVisible():
             assert child.mapTo(opened, child.rect().topRight()).x() < width
+
+
+def test_a_closed_panel_is_left_alone(opened: EnhancePanel, painted, qtbot: QtBot):
+    session = opened.session
+    painted.arrays["enhanced"] = painted.arrays["forest:1"]
+    second = EnhancePanel(session.viewer)  # not known to qtbot, which would close it again
+    session.rested.emit()
+    second.size.measure.click()
+    second.open("nuclei")
+    second.deleteLater()
+    qtbot.waitUntil(lambda: is_deleted(second))
+    session.rested.emit()
+    session.say("nobody reads this")
+    session.set_enhancer(None)
+    session.set_classes(class_list(("background", "a", "b")))
+    session.report(UserError("nor this"))
+    qtbot.wait(200)
+    assert opened.target.count() == 2
+
+
+def is_deleted(widget: QWidget) -> bool:
+    try:
+        widget.objectName()
+    except RuntimeError:
+        return True
+    return False

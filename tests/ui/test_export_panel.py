@@ -201,6 +201,27 @@ def test_closing_the_session_ends_the_work_quietly(
     assert ready.message.text == ""
 
 
+def test_closing_the_panel_ends_its_work(
+    ready: ExportPanel, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+):
+    ended = []
+
+    def work(pipeline, sources, choice, stop):
+        while not stop():
+            yield Step(1)
+        ended.append(True)
+        return []
+
+    monkeypatch.setattr(export_panel, "export_images", work)
+    second = ExportPanel(ready.session.viewer)  # not known to qtbot, which would close it again
+    second.start.click()
+    second.deleteLater()
+    qtbot.waitUntil(lambda: bool(ended))
+    ready.session.set_classifier(None)
+    qtbot.wait(50)
+    assert ready.message.text == ""
+
+
 def test_an_image_deleted_meanwhile_does_no_harm(
     ready: ExportPanel, qtbot: QtBot, viewer: ViewerModel, tmp_path: Path
 ):

@@ -8,6 +8,7 @@ import numpy as np
 from qtpy.QtCore import QObject, Signal
 
 from napari_cellda.core.label_arrays import read_region
+from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.view import visible_region
 from napari_cellda.ui.worker import run_task
 
@@ -43,7 +44,9 @@ class TrustWatch(QObject):
         self._session = session
         self._on_doubts = on_doubts
         self._task: TaskHandle | None = None
-        session.rested.connect(self.check)
+        self._measuring: TaskHandle | None = None
+        connect_while_alive(self, session.rested, self.check)
+        self.destroyed.connect(lambda: self._abandon())
 
     def check(self) -> None:
         """Compare the enhanced map with the forest's, in the background; the latest check wins."""
@@ -69,6 +72,11 @@ class TrustWatch(QObject):
             self._task.abandon()
             self._task = None
 
+    def _abandon(self) -> None:
+        self.cancel()
+        if self._measuring is not None:
+            self._measuring.abandon()
+
     def measure(self) -> None:
         """Measure the objects in the visible part of the forest's map, in the background."""
         from napari_cellda.core.trust import object_diameter
@@ -77,7 +85,7 @@ class TrustWatch(QObject):
         if maps is None:
             self._session.say("There is no forest's map to measure on; paint two classes first.")
             return
-        run_task(
+        self._measuring = run_task(
             lambda stop: object_diameter(maps[0]),
             session=self._session,
             title="measure objects",

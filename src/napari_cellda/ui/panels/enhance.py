@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.model_loading import ModelLoader, ask_consent, listed_models
 from napari_cellda.ui.panels.banner import Banner
 from napari_cellda.ui.panels.model_card import ModelCardView
@@ -140,12 +141,17 @@ class EnhancePanel(QWidget):
         self.size.measure_wanted.connect(self.trust.measure)
         self.trust.measured.connect(self.size.set_diameter)
         self.difference.toggled.connect(self._show_difference)
-        self.session.classes_changed.connect(self._refresh_classes)
-        self.session.enhancer_changed.connect(self._take_over)
-        self.session.settings_changed.connect(self._warn)
-        self.session.status_changed.connect(self._say)
-        self.session.results_changed.connect(self._on_results)
-        self.session.failed.connect(self._on_failure)
+        session = self.session
+        for signal, slot in (
+            (session.classes_changed, self._refresh_classes),
+            (session.enhancer_changed, self._take_over),
+            (session.settings_changed, self._warn),
+            (session.status_changed, self._say),
+            (session.results_changed, self._on_results),
+            (session.failed, self._on_failure),
+        ):
+            connect_while_alive(self, signal, slot)
+        self.destroyed.connect(lambda: self.loader.cancel())
 
     # -- choosing a model -----------------------------------------------------------------------
 

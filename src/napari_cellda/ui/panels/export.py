@@ -25,6 +25,7 @@ from qtpy.QtWidgets import (
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Step
+from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.exporting import export_images, session_pipeline, show_objects
 from napari_cellda.ui.panels.banner import Banner
 from napari_cellda.ui.panels.scrolling import Scrolling
@@ -164,7 +165,8 @@ class ExportPanel(QWidget):
         self.cancel.clicked.connect(self.stop)
         self.open_folder.clicked.connect(self._open_folder)
         for signal in ("image_changed", "classifier_changed", "enhancer_changed"):
-            getattr(self.session, signal).connect(self._refresh)
+            connect_while_alive(self, getattr(self.session, signal), self._refresh)
+        self.destroyed.connect(lambda: self._abandon())
 
     # -- what is chosen -------------------------------------------------------------------------
 
@@ -242,6 +244,11 @@ class ExportPanel(QWidget):
         if self.task is not None:
             self.task.stop()
             self.status.setText("Stopping\u2026")
+
+    def _abandon(self) -> None:
+        """End the work of a panel that was closed: nobody could cancel it any more."""
+        if self.task is not None:
+            self.task.abandon()
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, Stage):
