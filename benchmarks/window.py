@@ -49,11 +49,13 @@ class Heartbeat:
         self._last = now
 
     def start(self) -> None:
+        """Begin anew."""
         self.gaps.clear()
         self._last = None
         self._timer.start()
 
     def stop(self) -> np.ndarray:
+        """Return the gaps in milliseconds."""
         self._timer.stop()
         return np.array(self.gaps)
 
@@ -66,6 +68,7 @@ class Recorder:
         self.tape: list[list[tuple[float, Any]]] = []
 
     def answer(self, snapshot: Any, superseded: Any, stop: Any) -> Any:
+        """Answer as the engine does."""
         began = time.perf_counter()
         reel: list[tuple[float, Any]] = []
         self.tape.append(reel)
@@ -85,6 +88,7 @@ class Replay:
         self._next = 0
 
     def answer(self, snapshot: Any, superseded: Any, stop: Any) -> Any:
+        """Give the recorded answers of the next question."""
         began = time.perf_counter()
         reel = self._recorder.tape[min(self._next, len(self._recorder.tape) - 1)]
         self._next += 1
@@ -95,9 +99,10 @@ class Replay:
                 return
 
     def score(self, snapshot: Any, stop: Any) -> None:
-        return None
+        """Measure nothing."""
 
     def normalisation_of(self, key: Any) -> Any:
+        """Return what the engine measured."""
         return self._recorder.normalisation_of(key)
 
 
@@ -146,9 +151,9 @@ def paint_all(viewer: Any, panel: Any) -> None:
         start = rng.uniform(0.2, 0.8, 2)
         draw_stroke(viewer, tuple(start), tuple(start + rng.uniform(-0.08, 0.08, 2)))
         if number % 3 == 2:
-            wait_for(lambda: not panel.painter.busy)
+            wait_for(lambda: panel.painter.settled)
         spin(0.15)
-    wait_for(lambda: not panel.painter.busy)
+    wait_for(lambda: panel.painter.settled)
     spin(0.3)
 
 
@@ -186,7 +191,7 @@ def run_once(image: np.ndarray, enhancer: Any, recorder: Recorder | None) -> Any
     viewer.window.add_dock_widget(panel, name="Paint", area="right")
     wait_for(lambda: panel.painter.loaded and panel.session.current is not None)
     panel.session.set_enhancer(enhancer)
-    wait_for(lambda: not panel.painter.busy)
+    wait_for(lambda: panel.painter.settled)
     spin(1)
     engine = panel.painter.engine
     panel.painter.engine = Recorder(engine) if recorder is None else Replay(recorder)

@@ -132,6 +132,14 @@ def test_visible_area_comes_first_from_the_small_forest_then_from_the_whole(engi
     assert kinds[-1] is Done
 
 
+def test_parts_are_counted_down(engine: Engine) -> None:
+    image = make_image()
+    answers = list(engine.answer(snapshot_of(image, make_strokes(image))))
+    last = max(i for i, a in enumerate(answers) if isinstance(a, Trained))
+    left = [a.left for a in answers[last:] if isinstance(a, ForestTile)]
+    assert left == list(reversed(range(len(left))))
+
+
 def test_nearest_tile_of_the_view_comes_first(engine: Engine) -> None:
     image = make_image()
     snapshot = snapshot_of(image, make_strokes(image), centre=(0.0, 190.0, 290.0))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_cellda.ui.state import Session
 from napari_cellda.ui.worker import run_task, tasks_of
 from painting import WAIT_MS, cells, paint_both, wait_idle
 
@@ -116,6 +117,16 @@ def test_closed_dock_keeps_the_work(open_panel: Open, qtbot: QtBot) -> None:
     wait_idle(panel, qtbot)
     assert session.classifier is not None
     assert not session.is_closed
+
+
+def test_panels_from_the_menu_share_the_session(open_panel: Open) -> None:
+    """napari hands plugins a proxy of the viewer, another one each time."""
+    from napari.utils._proxies import PublicOnlyProxy
+
+    panel = open_panel(cells(), window="hidden")
+    viewer = panel.session.viewer
+    assert Session.of(PublicOnlyProxy(viewer)) is panel.session
+    assert Session.of(viewer) is panel.session
 
 
 def test_deleted_panel_is_called_no_more(open_panel: Open, qtbot: QtBot) -> None:

@@ -16,6 +16,7 @@ import pytest
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.features import FeatureSpec
 from napari_cellda.core.images import image_from_array
+from napari_cellda.ui.advice import OPEN_AN_IMAGE, next_step
 from napari_cellda.ui.arrays import IN_MEMORY_BYTES, Scratch, SpreadArray, spread
 from napari_cellda.ui.axes import (
     ImageChoice,
@@ -190,6 +191,28 @@ def test_closed_session_says_so_once_and_keeps_nothing() -> None:
     session.close()
     assert len(seen) == 1
     assert session.images == []
+
+
+def test_advice_tells_the_next_step() -> None:
+    session = Session()
+    say = lambda **state: next_step(session, **{"loaded": True, "busy": False, **state})  # noqa: E731
+    assert say() == OPEN_AN_IMAGE
+    painted = painted_image(session)
+    painted.strokes = None
+    assert "Start painting" in say()
+    painted.strokes = object()
+    counts = [0, 0]
+    painted.index = SimpleNamespace(counts=lambda n: counts)  # type: ignore[assignment]
+    assert say() == "Paint some background: press Q, then draw on the image."
+    counts[0] = 5
+    assert say() == "Now paint some foreground: press W, then draw on the image."
+    counts[1] = 7
+    assert "Loading" in say(loaded=False)
+    assert say(busy=True) == "Computing the map..."
+    assert say(busy=True, left=31) == "Computing the map, 31 parts to go..."
+    assert say().startswith("Paint where the map is wrong")
+    session.live = False
+    assert "Train now" in say()
 
 
 # -- classes -----------------------------------------------------------------------------------

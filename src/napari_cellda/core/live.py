@@ -234,12 +234,13 @@ class Engine:
         self, snapshot: Snapshot, source: Normalised, region: Region, outdated: Stop
     ) -> Iterator[ForestTile]:
         plane = self._plane
-        for part in nearest_first(plane.forest_done.missing(region), snapshot.centre):
+        parts = nearest_first(plane.forest_done.missing(region), snapshot.centre)
+        for left, part in _countdown(parts):
             if outdated():
                 return
             probability_map = plane.maps.read(part)
             plane.forest_done.add(part)
-            yield ForestTile(snapshot.target, part, probability_map)
+            yield ForestTile(snapshot.target, part, probability_map, left)
 
     def _enhanced_tiles(
         self, snapshot: Snapshot, source: Normalised, region: Region, outdated: Stop
@@ -249,7 +250,8 @@ class Engine:
             return
         k = chosen.class_index
         stretch = self._stretch(snapshot, chosen) if chosen.scale_range else None
-        for part in nearest_first(plane.enhanced_done.missing(region), snapshot.centre):
+        parts = nearest_first(plane.enhanced_done.missing(region), snapshot.centre)
+        for left, part in _countdown(parts):
             output_maps = chosen.enhancer.enhance_region(
                 lambda wanted: plane.maps.read(wanted)[k],
                 part,
@@ -263,7 +265,7 @@ class Engine:
             forest_map = plane.maps.read(part)
             merged = merge_enhanced(forest_map, output_maps[0], k)
             plane.enhanced_done.add(part)
-            yield EnhancedTile(snapshot.target, part, output_maps, forest_map[k], merged)
+            yield EnhancedTile(snapshot.target, part, output_maps, forest_map[k], merged, left)
 
     def _stretch(self, snapshot: Snapshot, chosen: Enhancement) -> tuple[float, float] | None:
         """Return the range of the forest's map over the plane, measured once per forest.
@@ -328,6 +330,11 @@ class _Plane:
             self.forest_done = Coverage(source.image.limits, self._tile)
         self._enhancement = enhancement
         self.enhanced_done = Coverage(source.image.limits, ENHANCED_TILE)
+
+
+def _countdown(parts: list[Region]) -> list[tuple[int, Region]]:
+    """Pair each part with the number of those after it."""
+    return list(zip(reversed(range(len(parts))), parts, strict=True))
 
 
 def ready_engine(trainer: Trainer) -> Engine:

@@ -94,6 +94,8 @@ class ForestTile:
     region: Region
     probability_map: np.ndarray
     """(K, Z, Y, X) float32, sum 1."""
+    left: int = 0
+    """Parts of this kind still to come."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +110,8 @@ class EnhancedTile:
     """(Z, Y, X) float32: what it was given."""
     probability_map: np.ndarray
     """(K, Z, Y, X) float32: the forest's map with the enhanced class put in, sum 1."""
+    left: int = 0
+    """Parts of this kind still to come."""
 
 
 @dataclass(frozen=True)

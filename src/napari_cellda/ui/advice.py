@@ -9,8 +9,11 @@ if TYPE_CHECKING:
 
 OPEN_AN_IMAGE = "Open an image: drag a file into the window, or use File ▸ Open Sample ▸ CellDA."
 
+MANY = 10
+"""From so many parts on, the rest is counted."""
 
-def next_step(session: Session, *, loaded: bool, busy: bool) -> str:
+
+def next_step(session: Session, *, loaded: bool, busy: bool, left: int = 0) -> str:
     """Say what to do next.
 
     Parameters
@@ -20,6 +23,8 @@ def next_step(session: Session, *, loaded: bool, busy: bool) -> str:
         Whether the libraries are loaded.
     busy : bool
         Whether the background thread is working.
+    left : int
+        Parts of the map still to come.
 
     Returns
     -------
@@ -42,7 +47,9 @@ def next_step(session: Session, *, loaded: bool, busy: bool) -> str:
     if session.classifier is None and not session.live:
         return "Press 'Train now' to see the forest's answer."
     if busy:
-        return "Computing the map..."
+        return (
+            "Computing the map..." if left < MANY else f"Computing the map, {left} parts to go..."
+        )
     if missing:
         return _paint(session, missing, first=False)
     return "Paint where the map is wrong. U shows where the forest is least sure."

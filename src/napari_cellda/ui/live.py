@@ -74,6 +74,15 @@ class OutOfBag:
 
 
 @dataclass(frozen=True, eq=False)
+class Written:
+    """Result arrays were written to."""
+
+    roles: list[str]
+    left: int = 0
+    """Parts of this kind still to come."""
+
+
+@dataclass(frozen=True, eq=False)
 class Question:
     """What the background thread is asked; no snapshot: load the libraries."""
 
@@ -100,6 +109,7 @@ class LivePainter(QObject):
         self._dirty: dict[PaintedImage, set[str]] = {}
         self._ndim = session.spec.ndim
         self.loaded = False
+        self.left = 0
         self._thread = LatestWins(self._work, self._on_answer, self._on_error, self._on_idle)
         self._view_timer = self._timer(VIEW_MS, self.update_view)
         self._redraw_timer = self._timer(REDRAW_MS, self._redraw)
@@ -260,7 +270,7 @@ class LivePainter(QObject):
 
     def _work(
         self, question: Question, superseded: Callable[[], bool], stop: Callable[[], bool]
-    ) -> Iterator[Answer | Loaded | OutOfBag | list[str]]:
+    ) -> Iterator[Answer | Loaded | OutOfBag | Written]:
         if self.engine is None:
             from napari_cellda.core.live import ready_engine
 
@@ -274,28 +284,26 @@ class LivePainter(QObject):
             if score is not None:
                 yield OutOfBag(score)
             return
-        yield prepare_arrays(
-            painted, len(snapshot.class_names), n_outputs(snapshot), self._session.scratch
-        )
+        n_classes, scratch = len(snapshot.class_names), self._session.scratch
+        yield Written(prepare_arrays(painted, n_classes, n_outputs(snapshot), scratch))
         with_mask = snapshot.enhancement is None
         for answer in self.engine.answer(snapshot, superseded, stop):
             if isinstance(answer, ForestTile | EnhancedTile):
-                yield write_answer(painted, answer, with_mask=with_mask)
+                yield Written(write_answer(painted, answer, with_mask=with_mask), answer.left)
             else:
                 yield answer
 
     # -- what came back ------------------------------------------------------------------------
 
-    def _on_answer(
-        self, question: Question, answer: Answer | Loaded | OutOfBag | list[str]
-    ) -> None:
+    def _on_answer(self, question: Question, answer: Answer | Loaded | OutOfBag | Written) -> None:
         session, painted = self._session, question.painted
         if isinstance(answer, Loaded):
             self.loaded = True
             session.loaded.emit()
             self.update_view()
-        elif isinstance(answer, list) and painted in session.images:
-            self._dirty.setdefault(painted, set()).update(answer)
+        elif isinstance(answer, Written) and painted in session.images:
+            self.left = answer.left
+            self._dirty.setdefault(painted, set()).update(answer.roles)
             if not self._redraw_timer.isActive():
                 self._redraw_timer.start()
         elif isinstance(answer, Trained):

@@ -54,9 +54,9 @@ ADVICE_MS = 60
 class PaintPanel(QWidget):
     """Everything about strokes and the forest, for one viewer."""
 
-    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
-        self.session = Session.of(viewer)
+        self.session = Session.of(napari_viewer)
         self.painter = LivePainter.of(self.session)
         self._editor = ClassEditor.of(self.session)
         self._followed: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -318,7 +318,8 @@ class PaintPanel(QWidget):
         self.quality.refresh()
         self.loading.setVisible(not painter.loaded)
         busy = painter.busy and painter.loaded
-        self.advice.setText(self._said or next_step(session, loaded=painter.loaded, busy=busy))
+        advice = next_step(session, loaded=painter.loaded, busy=busy, left=painter.left)
+        self.advice.setText(self._said or advice)
 
 
 def _row(*widgets: QWidget) -> QHBoxLayout:
