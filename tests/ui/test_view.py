@@ -84,10 +84,14 @@ def test_other_views_mean_the_whole_plane(viewer: ViewerModel, change: str) -> N
     assert (region.y, region.x) == (slice(0, 40), slice(0, 50))
 
 
-def test_look_at_moves_sliders_and_camera(viewer: ViewerModel) -> None:
+def test_look_at_moves_sliders_and_the_camera_only_where_needed(viewer: ViewerModel) -> None:
     painted = chosen(viewer, (4, 6, 40, 50), "tzyx", scale=(1, 2, 0.5, 0.5), translate=(0, 1, 3, 4))
+    before = tuple(camera_of(viewer).center)
     look_at(viewer, painted, {"t": 2, "z": 3, "y": 10, "x": 20})
     assert tuple(viewer.dims.point[:2]) == (2, 7)
+    assert tuple(camera_of(viewer).center) == before
+    painted.layer.corner_pixels = np.array([[2, 3, 30, 30], [2, 3, 39, 49]])
+    look_at(viewer, painted, {"t": 2, "z": 3, "y": 10, "x": 20})
     assert tuple(camera_of(viewer).center[-2:]) == (8, 14)
 
 

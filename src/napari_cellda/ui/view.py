@@ -79,7 +79,7 @@ def centre_of(region: Region) -> tuple[float, float, float]:
 
 
 def look_at(viewer: Any, painted: PaintedImage, spot: dict[str, int]) -> None:
-    """Move sliders and camera so that a pixel of the image is in the middle of the canvas.
+    """Move the sliders to a pixel of the image, and the camera if it is not in view.
 
     Parameters
     ----------
@@ -97,6 +97,10 @@ def look_at(viewer: Any, painted: PaintedImage, spot: dict[str, int]) -> None:
     first = len(viewer.dims.order) - len(axes)
     for number, value in enumerate(world, first):
         viewer.dims.set_point(number, value)
+    region = visible_region(viewer, painted)
+    y, x = spot.get("y", region.y.start), spot.get("x", region.x.start)
+    if region.y.start <= y < region.y.stop and region.x.start <= x < region.x.stop:
+        return
     shown = [world[d - first] for d in viewer.dims.displayed if d >= first]
     camera = camera_of(viewer)
     centre = np.array(camera.center, float)
