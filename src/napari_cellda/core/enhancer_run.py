@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from napari_cellda.core.images import Channels
     from napari_cellda.core.loop import Stop
     from napari_cellda.core.nets.unet import UNet
-    from napari_cellda.core.samples import Sample
     from napari_cellda.core.source_planes import SourcePlane
 
 METHOD = "enhancer train"
@@ -199,31 +198,42 @@ very different size in pixels, it invents what it knows. Compare with the forest
 
 
 def _example(shows: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Make a picture and a forest's map of it, from a generated sample: for cover and test."""
+    """Make a picture and a forest's map of it, from generated samples: for cover and test."""
+    from napari_cellda.core.annotator import random_strokes
     from napari_cellda.core.features import FeatureSpec, compute_features
     from napari_cellda.core.forest import ForestParams, fit_forest
 
-    sample, strokes = _example_sample(shows)
-    grey = sample.image.astype(np.float32).reshape(*sample.strokes.shape, -1).mean(axis=-1)
-    features = compute_features(((grey - grey.mean()) / grey.std())[None], FeatureSpec())
-    painted = strokes > 0
-    labels = strokes[painted].astype(np.intp) - 1
-    forest = fit_forest(features[:, painted].T, labels, 2, ForestParams())
-    return sample.image, forest.predict(features)[1]
+    def features(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+        grey = picture.reshape(*picture.shape[:2], -1).mean(axis=-1, dtype=np.float32)
+        return compute_features((grey / 255)[None], FeatureSpec())
+
+    painted, truth = _example_field(shows, 2, 2 * TEST_SIDE)
+    strokes = random_strokes(truth.astype(np.int8), 8, rng=0)
+    labels = strokes[strokes > 0].astype(np.intp) - 1
+    forest = fit_forest(features(painted)[:, strokes > 0].T, labels, 2, ForestParams())
+    image, _ = _example_field(shows, 1, TEST_SIDE)
+    return image, forest.predict(features(image))[1]
 
 
-def _example_sample(shows: str) -> tuple[Sample, NDArray[np.uint8]]:
-    from napari_cellda.core.annotator import random_strokes
+def _example_field(shows: str, seed: int, side: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Generate the sample that looks most like the structure, and its truth."""
+    from scipy import ndimage
+
     from napari_cellda.core.samples import nuclei_field, organelles_field
 
-    shape = (TEST_SIDE, TEST_SIDE)
     if "nucle" in shows:
-        sample = nuclei_field(shape, 1, "b")
-        return sample, sample.strokes
-    sample = organelles_field(shape, 1)
-    if "membrane" in shows and sample.boundary_mask is not None:
-        return sample, random_strokes(sample.boundary_mask.astype(np.int8), 6, rng=0)
-    return sample, sample.strokes
+        sample = nuclei_field((side, side), seed, "b")
+        assert sample.labels is not None
+        return sample.image, sample.labels > 0
+    if "membrane" in shows:
+        sample = organelles_field((side, side), seed)
+        assert sample.boundary_mask is not None
+        return sample.image, sample.boundary_mask
+    # At twice the size: real mitochondria are larger in sections than those of the sample.
+    sample = organelles_field((side // 2, side // 2), seed)
+    assert sample.labels is not None
+    image = ndimage.zoom(sample.image, 2, order=1)
+    return image, (sample.labels > 0).repeat(2, axis=0).repeat(2, axis=1)
 
 
 def _cover(
