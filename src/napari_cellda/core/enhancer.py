@@ -179,7 +179,7 @@ class Enhancer:
         return float(np.abs(together - alone).max())
 
     def _seam_tile(self) -> list[int]:
-        """Return a tile for `seam`, with room for a halo; of a known network a small one will do."""
+        """Return a tile for `seam`: with room for a halo, and small where the network allows it."""
         known = self.model.network is not None
         axes = self._axes[-self.card.ndim :]
         sides = [

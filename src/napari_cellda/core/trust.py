@@ -19,7 +19,7 @@ class TrustThresholds:
 
     jump: float = 0.5
     """Smallest change of a pixel's probability, across 0.5, that contradicts the forest."""
-    contradicted: float = 0.5
+    contradicted: float = 0.4
     """Contradicted area, as a share of what either map calls foreground."""
     least_area: float = 0.01
     """Smaller contradictions, as a share of the region, are left alone."""
