@@ -52,30 +52,40 @@ def tiled_and_whole(network, map_, folder, monkeypatch, cores):
     return results
 
 
-@pytest.mark.parametrize("up", ["nearest", "bilinear", "transpose"])
-@pytest.mark.parametrize("shape", [(100, 131), (64, 64), (7, 200), (1, 1)])
+@pytest.mark.parametrize(
+    ("up", "shape"),
+    [
+        ("nearest", (100, 131)),
+        ("bilinear", (100, 131)),
+        ("transpose", (100, 131)),
+        ("nearest", (64, 64)),
+        ("nearest", (7, 200)),
+        ("nearest", (1, 1)),
+    ],
+)
 def test_tiles_equal_the_whole(up, shape, tmp_path, monkeypatch):
     network = zoo.random_unet(width=4, depth=3, up=up)
-    tiled, untiled = tiled_and_whole(network, made_up_map(shape), tmp_path, monkeypatch, (16, 40))
+    tiled, untiled = tiled_and_whole(network, made_up_map(shape), tmp_path, monkeypatch, (40, 48))
     assert tiled.shape == (1, *shape)
     np.testing.assert_allclose(tiled, untiled, atol=1e-3)
     assert shape == (1, 1) or untiled.std() > 0.05
 
 
 def test_tiles_equal_the_whole_in_3d(tmp_path, monkeypatch):
-    network = zoo.random_unet(width=4, depth=2, ndim=3, out_channels=2)
-    map_ = made_up_map((13, 40, 50))
-    tiled, untiled = tiled_and_whole(network, map_, tmp_path, monkeypatch, (4, 16, 24))
-    assert tiled.shape == (2, 13, 40, 50)
+    network = zoo.random_unet(width=4, depth=1, ndim=3, out_channels=2)
+    map_ = made_up_map((13, 30, 40))
+    tiled, untiled = tiled_and_whole(network, map_, tmp_path, monkeypatch, (8, 16, 24))
+    assert tiled.shape == (2, *map_.shape)
     np.testing.assert_allclose(tiled, untiled, atol=1e-3)
+    assert untiled.std() > 0.05
 
 
 def test_tiles_of_a_published_network_with_batch_norm_equal_the_whole(tmp_path, monkeypatch):
     folder, _ = zoo.make_published(tmp_path / "m", "amiable-crocodile", initial_features=4)
     model = Enhancer.open(folder).model
-    map_ = made_up_map((150, 420))
+    map_ = made_up_map((40, 420))
     results = []
-    for cores in ((64, 80), (4096, 4096)):
+    for cores in ((64, 224), (4096, 4096)):
         monkeypatch.setitem(enhancer_tiles.CORES, 2, cores)
         results.append(Enhancer(model).enhance(map_))
     np.testing.assert_allclose(*results, atol=1e-3)
@@ -88,7 +98,7 @@ def test_without_its_halo_a_tile_would_differ(tmp_path, monkeypatch):
     model = enhancer_of(network, tmp_path).model
     map_ = made_up_map((100, 131))
     untiled = Enhancer(model).enhance(map_)
-    monkeypatch.setitem(enhancer_tiles.CORES, 2, (16, 40))
+    monkeypatch.setitem(enhancer_tiles.CORES, 2, (40, 48))
     enhancer = Enhancer(model)
     enhancer._axes = [replace(axis, halo=min(axis.halo, 8)) for axis in enhancer._axes]
     assert np.abs(enhancer.enhance(map_) - untiled).max() > 1e-3

@@ -7,7 +7,10 @@ weights, the texts and the test arrays are made up.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import shutil
+import tempfile
 import warnings
 import zipfile
 from dataclasses import dataclass, field
@@ -219,11 +222,26 @@ def make_published(
     network : torch.nn.Module
         Whose weights were written.
     """
-    model = PUBLISHED[nickname]
+    built, network = _built(nickname, seed, tuple(sorted(overrides.items())))
+    shutil.copytree(built, folder)
+    return folder, network
+
+
+@functools.cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="zoo-")
+
+
+@functools.cache
+def _built(
+    nickname: str, seed: int, overrides: tuple[tuple[str, Any], ...]
+) -> tuple[Path, torch.nn.Module]:
+    """Write a published package, once per process: tracing takes a while."""
+    model, changes = PUBLISHED[nickname], dict(overrides)
     rdf = published_rdf(model)
-    rdf["weights"]["pytorch_state_dict"]["kwargs"].update(overrides)
-    network = random_network(model.architecture, {**model.kwargs, **overrides}, seed)
-    folder.mkdir(parents=True)
+    rdf["weights"]["pytorch_state_dict"]["kwargs"].update(changes)
+    network = random_network(model.architecture, {**model.kwargs, **changes}, seed)
+    folder = Path(tempfile.mkdtemp(dir=_scratch().name))
     (folder / "unet.py").write_text(TRAP)
     (folder / "environment.yaml").write_text("name: torch-em-deploy\ndependencies: [pytorch]\n")
     (folder / "documentation.md").write_text(f"# {model.name}\n")
