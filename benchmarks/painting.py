@@ -26,13 +26,12 @@ import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 
 import timing
-from napari_cellda.core import forest as forest_module
-from napari_cellda.core import traversal
 from napari_cellda.core.annotator import random_strokes
 from napari_cellda.core.features import FeatureSpec, compute_features
-from napari_cellda.core.forest import ForestParams, grow_forest
+from napari_cellda.core.forest import ForestParams, grow_forest, traversal
+from napari_cellda.core.forest import fit as forest_module
+from napari_cellda.core.forest.from_sklearn import export_forest
 from napari_cellda.core.sampling import balance
-from napari_cellda.core.tree_export import export_forest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

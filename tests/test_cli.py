@@ -13,7 +13,7 @@ import pytest
 import tifffile
 
 from napari_cellda.cli import main
-from napari_cellda.cli_support import expand_lists, parse_channels
+from napari_cellda.cli.support import expand_lists, parse_channels
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.modelzoo.bundled import bundled_folder
 

@@ -7,8 +7,8 @@ from napari_cellda.core import classifier as module
 from napari_cellda.core.classifier import Normalised, gather_samples, train_classifier
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import run_quietly
-from napari_cellda.core.feature_cache import FeatureCache
 from napari_cellda.core.features import FeatureSpec
+from napari_cellda.core.features.cache import FeatureCache
 from napari_cellda.core.forest import ForestParams
 from napari_cellda.core.images import image_from_array
 from napari_cellda.core.tiles import Region, whole

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_cellda.core.coverage import BLOCK, Coverage, TileMaps, split_into_boxes
+from napari_cellda.core.live.coverage import BLOCK, Coverage, TileMaps, split_into_boxes
 from napari_cellda.core.tiles import Region, whole
 
 LIMITS = (2, 300, 410)

@@ -6,8 +6,8 @@ import pytest
 import torch
 import zoo_packages as zoo
 
-from napari_cellda.core import enhancer_tiles
 from napari_cellda.core.enhancer import Enhancer, merge_enhanced
+from napari_cellda.core.enhancer import tile_axes as enhancer_tiles
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.modelzoo.model import Model
 from napari_cellda.core.modelzoo.network import TorchRunner

@@ -6,18 +6,23 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cellda.core.enhancer_forests import ForestMix, make_maps
-from napari_cellda.core.enhancer_maps import MapCache, map_contrast
-from napari_cellda.core.enhancer_params import PRESETS, EnhancerParams, enhancer_params
-from napari_cellda.core.enhancer_run import run_enhancer_training
+from napari_cellda.core.enhancer_training.forests import ForestMix, make_maps
+from napari_cellda.core.enhancer_training.looks import Look
+from napari_cellda.core.enhancer_training.maps import MapCache, map_contrast
+from napari_cellda.core.enhancer_training.params import PRESETS, EnhancerParams, enhancer_params
+from napari_cellda.core.enhancer_training.run import run_enhancer_training
+from napari_cellda.core.enhancer_training.source import (
+    hold_out,
+    make_truth,
+    object_diameter,
+    open_source,
+)
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Score, Stage, Step, run_quietly
 from napari_cellda.core.jobs import Run
-from napari_cellda.core.looks import Look
 from napari_cellda.core.modelzoo import package
 from napari_cellda.core.modelzoo.model import open_model
 from napari_cellda.core.samples import nuclei_field, organelles_field
-from napari_cellda.core.source_planes import hold_out, make_truth, object_diameter, open_source
 
 # bioimageio.spec leaves the files of a package to the garbage collector.
 pytestmark = pytest.mark.filterwarnings(
@@ -138,7 +143,7 @@ def test_a_resume_refuses_what_is_no_such_run(tmp_path, source, finished):
 
 def test_no_forest_predicts_its_own_plane(source, monkeypatch):
     planes = open_source(source / "images", source / "masks")
-    from napari_cellda.core import enhancer_forests
+    from napari_cellda.core.enhancer_training import forests as enhancer_forests
 
     used = {"read": [], "predicted": []}
     original = enhancer_forests._predict

@@ -20,9 +20,9 @@ from napari_cellda.core.export import (
     write_png,
     write_tiff,
 )
-from napari_cellda.core.export_zarr import halve_block
+from napari_cellda.core.export.ome_zarr import halve_block
 from napari_cellda.core.images import open_image
-from napari_cellda.core.readers import read_labels
+from napari_cellda.core.images.readers import read_labels
 from napari_cellda.core.tiles import whole
 
 MICRONS = {"pixel_size": (2.0, 0.5, 0.25), "unit": "micrometer"}
@@ -301,7 +301,7 @@ def test_numbers_are_never_wrapped(tmp_path):
 
 
 def test_beyond_4_gb_is_bigtiff_and_not_imagej():
-    from napari_cellda.core.export_tiff import choose_kind
+    from napari_cellda.core.export.tiff import choose_kind
 
     small, large = (3, 1000, 1000), (3, 40_000, 40_000)
     assert choose_kind("a.tif", small, "cyx", np.dtype("f4"), "auto") == "imagej"
@@ -480,7 +480,7 @@ def test_halve_block():
 
 
 def test_the_pyramid_in_pieces_equals_the_whole(tmp_path, monkeypatch):
-    from napari_cellda.core import export_zarr
+    from napari_cellda.core.export import ome_zarr as export_zarr
 
     array = np.random.default_rng(0).random((733, 611)).astype(np.float32)
     monkeypatch.setattr(export_zarr, "SMALLEST_LEVEL", 64)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from napari_cellda.core import memory
-from napari_cellda.core.feature_cache import FeatureCache
 from napari_cellda.core.features import FeatureSpec, compute_features
+from napari_cellda.core.features.cache import FeatureCache
 
 spec = FeatureSpec(name="compact")
 
@@ -130,7 +130,7 @@ def test_many_threads_and_a_small_budget():
 
 
 def test_the_default_budget_is_a_quarter_of_what_is_free(monkeypatch):
-    monkeypatch.setattr("napari_cellda.core.feature_cache.available_memory", lambda: 4000)
+    monkeypatch.setattr("napari_cellda.core.features.cache.available_memory", lambda: 4000)
     assert FeatureCache().budget_bytes == 1000
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
-from napari_cellda.core import forest as forest_module
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.forest import Forest, ForestParams, fit_forest, grow_forest, warm_up
+from napari_cellda.core.forest import fit as forest_module
+from napari_cellda.core.forest.from_sklearn import HiddenLeaves, export_forest
 from napari_cellda.core.sampling import balance
-from napari_cellda.core.tree_export import HiddenLeaves, export_forest
 
 
 def samples(n: int = 500, n_classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -196,7 +196,7 @@ def test_truncated():
 
 
 def test_warm_up_leaves_nothing_to_compile():
-    from napari_cellda.core import traversal
+    from napari_cellda.core.forest import traversal
 
     warm_up()
     compiled = len(traversal.predict_window.signatures)
@@ -367,7 +367,7 @@ def test_missing_foreign_and_truncated_files(forest, tmp_path):
 
 
 def test_a_zip_bomb_is_refused(forest, tmp_path, monkeypatch):
-    monkeypatch.setattr("napari_cellda.core.forest_file.MAX_BYTES", 2**22)
+    monkeypatch.setattr("napari_cellda.core.forest.file.MAX_BYTES", 2**22)
     with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as file:
         for name in arrays_of(forest):
             with file.open(f"{name}.npy", "w") as member:

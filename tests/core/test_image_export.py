@@ -13,9 +13,9 @@ import zarr
 from napari_cellda.core.classifier import train_classifier
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import run_quietly
+from napari_cellda.core.export.image import ExportChoice, export_image
 from napari_cellda.core.features import FeatureSpec
 from napari_cellda.core.forest import ForestParams
-from napari_cellda.core.image_export import ExportChoice, export_image
 from napari_cellda.core.images import image_from_array, open_image
 from napari_cellda.core.instances import InstanceParams
 from napari_cellda.core.pipeline import Pipeline
@@ -149,7 +149,7 @@ def test_a_failing_write_leaves_no_file_and_keeps_the_older_one(
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("napari_cellda.core.export_tiff.RegionWriter.write", full)
+    monkeypatch.setattr("napari_cellda.core.export.tiff.RegionWriter.write", full)
     with pytest.raises(UserError, match="disk is full"):
         run_quietly(export_image(*trained, choose(tmp_path), stop=never))
     assert [p.name for p in tmp_path.iterdir()] == ["cells_mask.tif"]

@@ -7,7 +7,7 @@ import zarr
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.images import image_from_array
-from napari_cellda.core.lazy import blocks, compute
+from napari_cellda.core.images.lazy import blocks, compute
 from napari_cellda.core.tiles import Region, grid, whole
 
 

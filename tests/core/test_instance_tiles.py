@@ -3,9 +3,9 @@ import pytest
 from scipy import ndimage
 
 from napari_cellda.core.events import run_quietly
-from napari_cellda.core.instance_tiles import label_tiles
 from napari_cellda.core.instances import InstanceParams, instances_from_maps
-from napari_cellda.core.objects import ObjectTally, measure_objects
+from napari_cellda.core.instances.objects import ObjectTally, measure_objects
+from napari_cellda.core.instances.tiled import label_tiles
 from napari_cellda.core.tiles import grid
 
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_cellda.core.basins import basin_passes, local_maxima, merge_shallow_basins
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.instances import InstanceParams, instances_from_maps
-from napari_cellda.core.multicut import join_fragments, oversegment, partition
+from napari_cellda.core.instances.basins import basin_passes, local_maxima, merge_shallow_basins
+from napari_cellda.core.instances.multicut import join_fragments, oversegment, partition
 
 METHODS = ("watershed", "distance", "multicut")
 

@@ -9,17 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_cellda.core import classifier, live, sample_store
+from napari_cellda.core import classifier
 from napari_cellda.core.classifier import Normalised, train_classifier
 from napari_cellda.core.enhancer import merge_enhanced
 from napari_cellda.core.events import Task
 from napari_cellda.core.events import run_quietly as run
-from napari_cellda.core.feature_cache import FeatureCache
 from napari_cellda.core.features import FeatureSpec
+from napari_cellda.core.features.cache import FeatureCache
 from napari_cellda.core.forest import ForestParams
 from napari_cellda.core.images import Image, image_from_array
-from napari_cellda.core.live import Engine
-from napari_cellda.core.snapshot import (
+from napari_cellda.core.live import engine as live
+from napari_cellda.core.live import sample_store
+from napari_cellda.core.live.engine import Engine
+from napari_cellda.core.live.snapshot import (
     Done,
     EnhancedTile,
     Enhancement,
@@ -29,7 +31,7 @@ from napari_cellda.core.snapshot import (
     Trained,
     Waiting,
 )
-from napari_cellda.core.stroke_index import StrokeIndex
+from napari_cellda.core.live.stroke_index import StrokeIndex
 from napari_cellda.core.tiles import Region, whole
 
 SPEC = FeatureSpec(name="compact", scales=(1.0,))

@@ -4,8 +4,14 @@ import pytest
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.images import Image, image_from_array
-from napari_cellda.core.normalisation import Normalisation, measure_normalisation
-from napari_cellda.core.statistics import Source, float_key, from_key, moments, order_statistics
+from napari_cellda.core.images.normalisation import Normalisation, measure_normalisation
+from napari_cellda.core.images.statistics import (
+    Source,
+    float_key,
+    from_key,
+    moments,
+    order_statistics,
+)
 from napari_cellda.core.tiles import whole
 
 KINDS = ("percentile", "minmax", "zscore", "none")

@@ -3,7 +3,7 @@ import pytest
 from skimage.measure import regionprops
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.objects import measure_objects
+from napari_cellda.core.instances.objects import measure_objects
 
 LABELS = np.array(
     [

@@ -7,12 +7,12 @@ import zipfile
 import numpy as np
 import pytest
 
-from napari_cellda.core.enhancer_options import EnhancerOptions
+from napari_cellda.core.enhancer.options import EnhancerOptions
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.features import FeatureSpec
 from napari_cellda.core.forest import ForestParams, fit_forest
 from napari_cellda.core.images import image_from_array
-from napari_cellda.core.normalisation import measure_normalisation
+from napari_cellda.core.images.normalisation import measure_normalisation
 from napari_cellda.core.project import (
     ClassStyle,
     EnhancerReference,

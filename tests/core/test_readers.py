@@ -12,10 +12,10 @@ from PIL import Image as Pillow
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.export import write_ome_zarr
 from napari_cellda.core.images import open_image
+from napari_cellda.core.images.readers import read_labels
+from napari_cellda.core.images.units import standard_unit
 from napari_cellda.core.paths import find_images, pair_by_stem, pairing_stem, stem
-from napari_cellda.core.readers import read_labels
 from napari_cellda.core.tiles import Region, whole
-from napari_cellda.core.units import standard_unit
 
 
 def content(image, t=0):

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from napari_cellda.core import samples
-from napari_cellda.core.shapes import cell_walls, scatter_blobs, smooth_noise
+from napari_cellda.core.samples import fields as samples
+from napari_cellda.core.samples.shapes import cell_walls, scatter_blobs, smooth_noise
 
 FIELDS = [samples.nuclei_field, samples.organelles_field, samples.phase_field]
 

@@ -9,7 +9,7 @@ from napari_cellda.core.classifier import painted_tiles
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.features import FeatureSpec
 from napari_cellda.core.images import Image, image_from_array
-from napari_cellda.core.stroke_index import StrokeIndex
+from napari_cellda.core.live.stroke_index import StrokeIndex
 from napari_cellda.core.tiles import Region
 
 SPEC = FeatureSpec()

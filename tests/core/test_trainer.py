@@ -13,10 +13,10 @@ import numpy as np
 import psutil
 import pytest
 
-from napari_cellda.core import trainer as module
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.forest import ForestParams, fit_forest
-from napari_cellda.core.trainer import Trainer, TrainerLost, read_message, serve, write_message
+from napari_cellda.core.live import trainer as module
+from napari_cellda.core.live.trainer import Trainer, TrainerLost, read_message, serve, write_message
 
 PARAMS = ForestParams(trees=25, jobs=1)
 NAMES = tuple(f"feature {i}" for i in range(6))
@@ -109,7 +109,7 @@ def test_trains_here_where_no_process_can_be_started(monkeypatch: pytest.MonkeyP
 def test_helper_ends_with_a_parent_that_is_killed() -> None:
     code = """
         import time
-        from napari_cellda.core.trainer import Trainer
+        from napari_cellda.core.live.trainer import Trainer
         trainer = Trainer()
         trainer.start()
         print(trainer._process.pid, flush=True)

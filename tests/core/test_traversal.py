@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
-from napari_cellda.core import simd, traversal
-from napari_cellda.core.tree_export import export_forest
-from napari_cellda.core.trees import Forest
+from napari_cellda.core.forest import simd, traversal
+from napari_cellda.core.forest.from_sklearn import export_forest
+from napari_cellda.core.forest.trees import Forest
 
 
 def samples(

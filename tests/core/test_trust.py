@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from napari_cellda.core.modelzoo.card import ModelCard
-from napari_cellda.core.structures import known_structure
-from napari_cellda.core.trust import (
+from napari_cellda.core.enhancer.trust import (
     TrustThresholds,
     check_trust,
     contradiction,
     object_diameter,
 )
+from napari_cellda.core.modelzoo.card import ModelCard
+from napari_cellda.core.modelzoo.structures import known_structure
 
 NUCLEI = ModelCard("nuclei", "Nuclei", structure="nuclei", object_diameter=20.0)
 

@@ -62,7 +62,8 @@ def own_autosave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def train_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train small forests in this process: starting a helper takes seconds."""
-    from napari_cellda.core import forest, trainer
+    from napari_cellda.core.forest import fit as forest
+    from napari_cellda.core.live import trainer
 
     def refuse() -> None:
         raise OSError("not in tests")

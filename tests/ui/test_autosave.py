@@ -16,7 +16,7 @@ import zarr
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.features import FeatureSpec
 from napari_cellda.core.images import image_from_array
-from napari_cellda.core.stroke_index import StrokeIndex
+from napari_cellda.core.live.stroke_index import StrokeIndex
 from napari_cellda.ui import autosave
 from napari_cellda.ui.autosave import (
     Autosave,

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 from pydantic import Field, field_validator
 
-from napari_cellda.core.enhancer_options import EnhancerOptions
+from napari_cellda.core.enhancer.options import EnhancerOptions
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.feature_sets import FeatureSpec
+from napari_cellda.core.features.sets import FeatureSpec
 from napari_cellda.core.forest import ForestParams
 from napari_cellda.core.params import BaseParams
 from napari_cellda.ui.forms import Form

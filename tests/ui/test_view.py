@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 
-from napari_cellda.core.snapshot import ForestTile
+from napari_cellda.core.live.snapshot import ForestTile
 from napari_cellda.core.tiles import Region
 from napari_cellda.ui import results
 from napari_cellda.ui.arrays import Scratch

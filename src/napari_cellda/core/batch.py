@@ -10,16 +10,17 @@ import numpy as np
 
 from napari_cellda.core.classifier import PixelClassifier, never, train_classifier
 from napari_cellda.core.enhancer import Enhancer
-from napari_cellda.core.enhancer_options import EnhancerOptions
+from napari_cellda.core.enhancer.options import EnhancerOptions
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Task
+from napari_cellda.core.export.image import ExportChoice, export_image
 from napari_cellda.core.features import FeatureSpec
 from napari_cellda.core.forest import ForestParams
-from napari_cellda.core.image_export import ExportChoice, export_image
 from napari_cellda.core.images import open_image
+from napari_cellda.core.images.normalisation import measure_normalisation
+from napari_cellda.core.images.readers import read_labels
 from napari_cellda.core.instances import InstanceParams
 from napari_cellda.core.network_pipeline import NetworkPipeline
-from napari_cellda.core.normalisation import measure_normalisation
 from napari_cellda.core.paths import find_images, pair_by_stem, stem
 from napari_cellda.core.pipeline import Pipeline
 from napari_cellda.core.project import (
@@ -32,7 +33,6 @@ from napari_cellda.core.project import (
     relative_to_project,
     save_project,
 )
-from napari_cellda.core.readers import read_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from napari_cellda.core.classifier import Stop
     from napari_cellda.core.export import FileFormat
     from napari_cellda.core.images import Channels, Image
-    from napari_cellda.core.normalisation import Normalisation
+    from napari_cellda.core.images.normalisation import Normalisation
     from napari_cellda.core.pipeline import MapMaker
 
 FEATURE_SETS = ("ilastik", "compact", "s2d")

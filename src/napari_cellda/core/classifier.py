@@ -12,12 +12,12 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Stage, Step, Task
 from napari_cellda.core.features import FeatureSpec, compute_features
 from napari_cellda.core.forest import Forest, ForestParams, fit_forest
-from napari_cellda.core.label_arrays import read_region
-from napari_cellda.core.normalisation import Kind, Normalisation, measure_normalisation
+from napari_cellda.core.images.label_arrays import read_region
+from napari_cellda.core.images.normalisation import Kind, Normalisation, measure_normalisation
 from napari_cellda.core.tiles import Region, grid
 
 if TYPE_CHECKING:
-    from napari_cellda.core.feature_cache import FeatureCache
+    from napari_cellda.core.features.cache import FeatureCache
     from napari_cellda.core.images import Image
 
 Stop = Callable[[], bool]

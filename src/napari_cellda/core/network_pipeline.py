@@ -11,11 +11,11 @@ from napari_cellda.core.atomic import scratch_array
 from napari_cellda.core.classifier import Normalised, never
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Stage, Step
-from napari_cellda.core.label_arrays import write_region
-from napari_cellda.core.normalisation import Normalisation
+from napari_cellda.core.images.label_arrays import write_region
+from napari_cellda.core.images.normalisation import Normalisation
+from napari_cellda.core.images.statistics import Source, moments, order_statistics
+from napari_cellda.core.modelzoo.structures import known_structure
 from napari_cellda.core.pipeline import PIECE_2D, PIECE_3D, Maps
-from napari_cellda.core.statistics import Source, moments, order_statistics
-from napari_cellda.core.structures import known_structure
 from napari_cellda.core.tiles import grid
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ import numpy as np
 from napari_cellda.core.atomic import scratch_array
 from napari_cellda.core.classifier import Normalised, PixelClassifier, Stop, never
 from napari_cellda.core.enhancer import merge_enhanced
-from napari_cellda.core.enhancer_options import EnhancerOptions
+from napari_cellda.core.enhancer.options import EnhancerOptions
 from napari_cellda.core.events import Note, Stage, Step, Task
-from napari_cellda.core.label_arrays import read_region, write_region
-from napari_cellda.core.normalisation import Normalisation, measure_normalisation
-from napari_cellda.core.structures import known_structure
+from napari_cellda.core.images.label_arrays import read_region, write_region
+from napari_cellda.core.images.normalisation import Normalisation, measure_normalisation
+from napari_cellda.core.modelzoo.structures import known_structure
 from napari_cellda.core.tiles import Region, grid
 
 if TYPE_CHECKING:

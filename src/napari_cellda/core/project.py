@@ -21,11 +21,11 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from napari_cellda.core.atomic import write_atomically
-from napari_cellda.core.enhancer_options import EnhancerOptions
+from napari_cellda.core.enhancer.options import EnhancerOptions
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.features import FeatureSpec
+from napari_cellda.core.images.normalisation import Kind, Normalisation
 from napari_cellda.core.instances import InstanceParams
-from napari_cellda.core.normalisation import Kind, Normalisation
 from napari_cellda.core.params import BaseParams
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from napari_cellda.core.images import Image
-    from napari_cellda.core.stroke_index import TileStrokes
+    from napari_cellda.core.live.stroke_index import TileStrokes
     from napari_cellda.ui.state import PaintedImage, Session
     from napari_cellda.ui.worker import TaskHandle
 

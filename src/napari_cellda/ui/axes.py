@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.images.units import standard_unit
 from napari_cellda.core.paths import stem
-from napari_cellda.core.units import standard_unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cellda.core.label_arrays import read_region, write_region
+from napari_cellda.core.images.label_arrays import read_region, write_region
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_cellda.core.stroke_index import TileStrokes
+    from napari_cellda.core.live.stroke_index import TileStrokes
     from napari_cellda.ui.classes import ClassList
     from napari_cellda.ui.state import PaintedImage, Session
 

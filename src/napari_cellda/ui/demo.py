@@ -118,7 +118,7 @@ def main() -> None:
     output = parser.parse_args().output
     run_demo(output, show=False)
 
-    from napari_cellda.cli_support import follow, print_table
+    from napari_cellda.cli.support import follow, print_table
     from napari_cellda.core.demo import demo_without_window
 
     print_table(follow(demo_without_window(output)))

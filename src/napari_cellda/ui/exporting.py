@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari_cellda.core.enhancer_options import EnhancerOptions
+from napari_cellda.core.enhancer.options import EnhancerOptions
 from napari_cellda.core.errors import UserError
 from napari_cellda.ui.layers import ensure_layer
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from napari_cellda.core.events import Task
-    from napari_cellda.core.image_export import ExportChoice, Exported
+    from napari_cellda.core.export.image import ExportChoice, Exported
     from napari_cellda.core.images import Image
-    from napari_cellda.core.normalisation import Normalisation
+    from napari_cellda.core.images.normalisation import Normalisation
     from napari_cellda.core.pipeline import Pipeline
     from napari_cellda.ui.state import PaintedImage, Session
 
@@ -58,7 +58,7 @@ def export_images(
     list of Exported
         Of the images that were finished; fewer than given if stopped.
     """
-    from napari_cellda.core.image_export import export_image
+    from napari_cellda.core.export.image import export_image
 
     opened = [open_source() for open_source in sources]
     names = [image.name for image, _ in opened]

@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_cellda.core.classifier import TILE_2D, never
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.label_arrays import read_region, write_region
+from napari_cellda.core.images.label_arrays import read_region, write_region
 from napari_cellda.core.tiles import grid
 from napari_cellda.ui.arrays import SpreadArray
 from napari_cellda.ui.axes import ImageChoice, axes_choices, default_channels, read_layer

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QApplication
 
-from napari_cellda.core.snapshot import (
+from napari_cellda.core.live.snapshot import (
     Done,
     EnhancedTile,
     ForestTile,
@@ -18,7 +18,7 @@ from napari_cellda.core.snapshot import (
     Trained,
     Waiting,
 )
-from napari_cellda.core.trainer import Trainer
+from napari_cellda.core.live.trainer import Trainer
 from napari_cellda.ui.latest import LatestWins
 from napari_cellda.ui.layers import (
     drop_results,
@@ -47,8 +47,8 @@ from napari_cellda.ui.view import camera_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from napari_cellda.core.live import Engine
-    from napari_cellda.core.snapshot import Answer
+    from napari_cellda.core.live.engine import Engine
+    from napari_cellda.core.live.snapshot import Answer
     from napari_cellda.ui.state import PaintedImage, Session
 
 VIEW_MS = 120
@@ -272,7 +272,7 @@ class LivePainter(QObject):
         self, question: Question, superseded: Callable[[], bool], stop: Callable[[], bool]
     ) -> Iterator[Answer | Loaded | OutOfBag | Written]:
         if self.engine is None:
-            from napari_cellda.core.live import ready_engine
+            from napari_cellda.core.live.engine import ready_engine
 
             self.engine = ready_engine(self._trainer)
             yield Loaded()

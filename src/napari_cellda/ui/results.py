@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cellda.core.snapshot import EnhancedTile, ForestTile
+from napari_cellda.core.live.snapshot import EnhancedTile, ForestTile
 from napari_cellda.ui.layers import (
     diverging,
     drop_results,
@@ -51,7 +51,7 @@ def write_answer(
         The roles that changed.
     """
     from napari_cellda.core.confidence import uncertainty_map
-    from napari_cellda.core.label_arrays import write_region
+    from napari_cellda.core.images.label_arrays import write_region
 
     blocks: dict[str, np.ndarray] = {}
     final_map = answer.probability_map
@@ -76,7 +76,7 @@ def _write_level(
     painted: PaintedImage, level: Any, region: Region, block: np.ndarray, step: int
 ) -> None:
     """Write every `step`-th pixel of a block to a coarser level."""
-    from napari_cellda.core.label_arrays import write_region
+    from napari_cellda.core.images.label_arrays import write_region
 
     rows, columns = (
         slice(part.start // step, -(-part.stop // step)) for part in (region.y, region.x)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_cellda.core.snapshot import Enhancement, PaintedSnapshot, Snapshot
+from napari_cellda.core.live.snapshot import Enhancement, PaintedSnapshot, Snapshot
 from napari_cellda.ui.view import centre_of, visible_region
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from psygnal import Signal
 
-from napari_cellda.core.enhancer_options import EnhancerOptions
+from napari_cellda.core.enhancer.options import EnhancerOptions
 from napari_cellda.core.errors import UserError
 from napari_cellda.ui.arrays import Scratch
 from napari_cellda.ui.classes import ClassList
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from napari_cellda.core.features import FeatureSpec
     from napari_cellda.core.forest import ForestParams
     from napari_cellda.core.images import Image
-    from napari_cellda.core.normalisation import Kind, Normalisation
-    from napari_cellda.core.stroke_index import StrokeIndex
+    from napari_cellda.core.images.normalisation import Kind, Normalisation
+    from napari_cellda.core.live.stroke_index import StrokeIndex
     from napari_cellda.ui.axes import ImageChoice
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.stroke_index import StrokeIndex
+from napari_cellda.core.live.stroke_index import StrokeIndex
 from napari_cellda.core.tiles import Region
 from napari_cellda.ui.worker import run_task
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
-from napari_cellda.core.label_arrays import read_region
+from napari_cellda.core.images.label_arrays import read_region
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.view import visible_region
 from napari_cellda.ui.worker import run_task
@@ -50,7 +50,7 @@ class TrustWatch(QObject):
 
     def check(self) -> None:
         """Compare the enhanced map with the forest's, in the background; the latest check wins."""
-        from napari_cellda.core.trust import check_trust
+        from napari_cellda.core.enhancer.trust import check_trust
 
         session = self._session
         enhancer, options = session.enhancer, session.enhancer_options
@@ -79,7 +79,7 @@ class TrustWatch(QObject):
 
     def measure(self) -> None:
         """Measure the objects in the visible part of the forest's map, in the background."""
-        from napari_cellda.core.trust import object_diameter
+        from napari_cellda.core.enhancer.trust import object_diameter
 
         maps = self._visible_maps(f"forest:{self._session.enhancer_options.class_index}")
         if maps is None:

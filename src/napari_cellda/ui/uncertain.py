@@ -11,7 +11,7 @@ from napari_cellda.core.classifier import Normalised
 from napari_cellda.core.confidence import most_uncertain, uncertainty_map
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Stage, Step
-from napari_cellda.core.label_arrays import read_region
+from napari_cellda.core.images.label_arrays import read_region
 from napari_cellda.core.tiles import Region
 from napari_cellda.ui.layers import TAG, geometry, keep_selection
 from napari_cellda.ui.view import look_at, visible_region
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_cellda.core.classifier import PixelClassifier
     from napari_cellda.core.events import Event, Task
     from napari_cellda.core.images import Image
-    from napari_cellda.core.stroke_index import TileStrokes
+    from napari_cellda.core.live.stroke_index import TileStrokes
     from napari_cellda.ui.state import PaintedImage, Session
 
 MAX_PLANES = 24

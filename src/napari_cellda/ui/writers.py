@@ -85,7 +85,7 @@ def layer_axes(array: Any, meta: dict[str, Any]) -> str:
 
 def layer_pixel_size(axes: str, meta: dict[str, Any]) -> tuple[tuple[float, float, float], str]:
     """Return the extent of a pixel along (z, y, x) and its unit ("pixel" when not known)."""
-    from napari_cellda.core.units import standard_unit
+    from napari_cellda.core.images.units import standard_unit
 
     spatial = axes.removesuffix("c") if meta.get("rgb") else axes
     scale = meta.get("scale")

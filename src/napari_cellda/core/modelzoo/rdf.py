@@ -15,7 +15,7 @@ import yaml
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.modelzoo.card import ModelCard, WeightsEntry
 from napari_cellda.core.modelzoo.rdf_tensors import read_tensors
-from napari_cellda.core.structures import known_structure
+from napari_cellda.core.modelzoo.structures import known_structure
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import napari
 
     from napari_cellda.core.events import Event
-    from napari_cellda.core.image_export import ExportChoice, Exported
+    from napari_cellda.core.export.image import ExportChoice, Exported
     from napari_cellda.core.images import Channels, Image
     from napari_cellda.ui.exporting import OpenSource
     from napari_cellda.ui.state import PaintedImage
@@ -172,7 +172,7 @@ class ExportPanel(QWidget):
 
     def choice(self) -> ExportChoice:
         """Return what the widgets say."""
-        from napari_cellda.core.image_export import ExportChoice
+        from napari_cellda.core.export.image import ExportChoice
         from napari_cellda.core.instances import InstanceParams
 
         text = self.folder.text().strip()

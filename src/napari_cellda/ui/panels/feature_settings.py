@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QGridLayout, QLabel, QWidget
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.feature_sets import GROUPS, SETS, FeatureSpec
+from napari_cellda.core.features.sets import GROUPS, SETS, FeatureSpec
 from napari_cellda.ui.forms import Form
 
 if TYPE_CHECKING:

@@ -1,0 +1,72 @@
+"""The command line: the same calls as the panels, without napari.
+
+Exit codes: 0 done, 2 a user's mistake (one plain sentence, no traceback), 1 a fault of ours, 130
+interrupted. One module a group of commands. Heavy libraries are imported inside the commands, so
+that help is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from napari_cellda import __version__
+from napari_cellda.cli import enhancer, main_job, models
+from napari_cellda.cli.support import expand_lists
+from napari_cellda.core.errors import UserError
+
+app = typer.Typer(
+    name="napari-cellda",
+    help="Interactive domain adaptation of cell and organelle segmentation, without the window.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.add_typer(main_job.app)
+app.add_typer(enhancer.app, name="enhancer")
+app.add_typer(models.app, name="models")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"napari-cellda {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and leave."
+        ),
+    ] = False,
+) -> None:
+    """Give every command the same root options."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(expand_lists(given), prog_name="napari-cellda", standalone_mode=False)
+    except UserError as error:
+        return _complain(str(error))
+    except typer.Abort:
+        return 130
+    except Exception as error:
+        # Typer carries its own copy of click in some releases, so its usage errors are known by
+        # what they can do and not by their class.
+        if not hasattr(error, "format_message"):
+            raise
+        return _complain(error.format_message())
+    return code if isinstance(code, int) else 0
+
+
+def _complain(sentence: str) -> int:
+    if sentence:  # asking for help without a word is no error to explain
+        typer.echo(f"Error: {sentence}", err=True)
+    return 2

@@ -1,0 +1,22 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Images = Annotated[
+    list[Path], typer.Argument(help="Images: TIFF, PNG, JPEG, OME-TIFF, OME-Zarr, or folders.")
+]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
+Channels = Annotated[
+    str | None,
+    typer.Option(
+        help="`grey`, `all`, or channel indices such as `0,2`. A forest takes all unless told."
+    ),
+]
+Instances = Annotated[bool, typer.Option("--instances", help="Also separate objects.")]
+FORMATS = ("tif", "ome-zarr")
+Format = Annotated[str, typer.Option("--format", help="`tif` or `ome-zarr`.")]

@@ -1,0 +1,283 @@
+"""The Prediction Enhancer: a network that repairs a forest's map, tile by tile."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_cellda.core.enhancer.network_tiles import Span, ceil_to, cut_axis
+from napari_cellda.core.enhancer.tile_axes import tile_axes
+from napari_cellda.core.enhancer.zoom import Zoom
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.modelzoo.model import Model, open_model
+from napari_cellda.core.modelzoo.probe import made_up_map
+from napari_cellda.core.tiles import Region, Spot, reflect_pad, whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from pathlib import Path
+
+    from napari_cellda.core.enhancer.zoom import ReadMap
+    from napari_cellda.core.modelzoo.card import ModelCard
+    from napari_cellda.core.modelzoo.model import Consent
+
+SEAM_TILES = {2: (256, 256), 3: (32, 64, 64)}
+"""Tiles that `seam` compares with twice as long ones, in pixels."""
+FLAT_RANGE = 0.3
+"""A forest's map with a smaller range is never stretched: noise would become objects."""
+
+
+def _never() -> bool:
+    return False
+
+
+class Enhancer:
+    """A model that takes a forest's map of one class and returns a better one [1]_.
+
+    Parameters
+    ----------
+    model : Model
+        One input channel.
+
+    Raises
+    ------
+    UserError
+        If the model takes another number of channels, or images.
+
+    Notes
+    -----
+    All methods may be called from any thread.
+
+    References
+    ----------
+    .. [1] Matskevych, Wolny, Pape, Kreshuk, "From shallow to deep: exploiting feature-based
+       classifiers for domain adaptation in semantic segmentation", Front. Comput. Sci. 2022.
+       https://doi.org/10.3389/fcomp.2022.805166
+    """
+
+    def __init__(self, model: Model) -> None:
+        if model.card.n_inputs != 1:
+            raise UserError(
+                f"{model.card.name} takes {model.card.n_inputs} channels; an enhancer takes one, "
+                "the forest's map of a class."
+            )
+        if model.card.kind != "enhancer":
+            raise UserError(f"{model.card.name} takes images, not the map of a forest.")
+        self.model = model
+        self._axes = tile_axes(model)
+
+    @classmethod
+    def open(
+        cls, source: str | Path, *, consent: Consent = False, trusted: Collection[str] = ()
+    ) -> Enhancer:
+        """Open an enhancer from wherever `open_model` can open it."""
+        return cls(open_model(source, consent=consent, trusted=trusted))
+
+    @property
+    def card(self) -> ModelCard:
+        """What the package says about itself."""
+        return self.model.card
+
+    @property
+    def halo(self) -> int:
+        """Pixels around a region that its enhanced map depends on, the largest over the axes."""
+        return max(axis.reach for axis in self._axes)
+
+    def enhance(self, map_block: np.ndarray) -> np.ndarray:
+        """Enhance a map that is in memory, as an image of its own.
+
+        Parameters
+        ----------
+        map_block : (Y, X) or (Z, Y, X) ndarray of float32, in [0, 1]
+
+        Returns
+        -------
+        (K, Y, X) or (K, Z, Y, X) ndarray of float32, in [0, 1]
+            One map per output of the enhancer (see `card.output_names`).
+        """
+        stack = map_block if map_block.ndim == 3 else map_block[np.newaxis]
+        limits = (stack.shape[0], stack.shape[1], stack.shape[2])
+        enhanced = self.enhance_region(lambda r: stack[r.slices], whole(limits), limits)
+        assert enhanced is not None, "nobody asked it to stop"
+        return enhanced if map_block.ndim == 3 else enhanced[:, 0]
+
+    def enhance_region(
+        self,
+        read_forest_map: ReadMap,
+        region: Region,
+        limits: Spot,
+        *,
+        scale_range: tuple[float, float] | None = None,
+        rescale: float = 1.0,
+        stop: Callable[[], bool] = _never,
+    ) -> np.ndarray | None:
+        """Enhance one region of a map that is read piece by piece.
+
+        Parameters
+        ----------
+        read_forest_map : callable
+            Gives the (Z, Y, X) float32 map, in [0, 1], of a region inside the image. Asked for the
+            region and a halo, a tile at a time.
+        region : Region
+            What is wanted.
+        limits : tuple of int
+            Size of the image, (Z, Y, X).
+        scale_range : (float, float), optional
+            The map's least and largest value over the **whole image**; the map is stretched from
+            it to [0, 1], unless they are closer than 0.3. None, the default, leaves the map as it
+            is: enhancers are trained on maps that were not stretched, whatever their RDF says.
+        rescale : float
+            Zoom applied to the map before the network and undone after it, so that objects have
+            the size of the training's; along y and x, for a 3D enhancer along z too.
+        stop : callable
+            Asked before every tile.
+
+        Returns
+        -------
+        (K, Z, Y, X) ndarray of float32, in [0, 1], or None
+            None: `stop` said so.
+
+        Raises
+        ------
+        UserError
+            If there is not enough memory for a tile.
+
+        Notes
+        -----
+        A 2D enhancer takes a stack slice by slice. At the image's border the map is reflected by
+        one step of the network. Tiles equal the whole image, up to rounding, for every network
+        without instance or group norm; for those, see `seam`.
+        """
+        read = _stretched(read_forest_map, scale_range)
+        if rescale == 1.0:
+            return self._enhance_tiles(read, region, limits, stop)
+        zoom = Zoom((rescale if self.card.ndim == 3 else 1.0, rescale, rescale), limits)
+        zoomed = self._enhance_tiles(
+            lambda part: zoom.read(read, part), zoom.needed(region), zoom.zoomed_limits, stop
+        )
+        return None if zoomed is None else zoom.undo(zoomed, region)
+
+    def seam(self) -> float:
+        """Measure how much tiles may differ along their seams.
+
+        Returns
+        -------
+        float
+            0 for a network whose tiles equal the whole. Otherwise the largest difference, on a
+            made-up map, between a tile and the same place in one that is twice as long.
+        """
+        if self.card.tiles_exactly:
+            return 0.0
+        tile = self._seam_tile()
+        twice = made_up_map([*tile[:-1], 2 * tile[-1]])[np.newaxis, np.newaxis]
+        # What the halo spoils at the cut is not kept of a tile either.
+        kept = tile[-1] - self._axes[-1].reach
+        together = self.model.runner(twice)[..., :kept]
+        alone = self.model.runner(twice[..., : tile[-1]])[..., :kept]
+        return float(np.abs(together - alone).max())
+
+    def _seam_tile(self) -> list[int]:
+        """Return a tile for `seam`: with room for a halo, and small where the network allows it."""
+        known = self.model.network is not None
+        axes = self._axes[-self.card.ndim :]
+        sides = [
+            max(ceil_to(side, axis.step), 0 if known else axis.least)
+            for side, axis in zip(SEAM_TILES[self.card.ndim], axes, strict=True)
+        ]
+        sides[-1] = max(sides[-1], axes[-1].reach + axes[-1].step)
+        return sides
+
+    def _enhance_tiles(
+        self, read: ReadMap, region: Region, limits: Spot, stop: Callable[[], bool]
+    ) -> np.ndarray | None:
+        enhanced = np.empty((self.card.n_outputs, *region.shape), np.float32)
+        cuts = [
+            cut_axis(part.start, part.stop, limit, axis)
+            for part, limit, axis in zip(region.slices, limits, self._axes, strict=True)
+        ]
+        for spans in product(*cuts):
+            if stop():
+                return None
+            answer = self._run(_read_block(read, region.t, spans, limits))
+            core = Region(region.t, *(slice(s.core_start, s.core_stop) for s in spans))
+            inner = (slice(s.core_start - s.start, s.core_stop - s.start) for s in spans)
+            enhanced[(slice(None), *core.inside(region))] = answer[(slice(None), *inner)]
+        # Some published networks end without an activation, and rounding may overshoot.
+        np.clip(enhanced, 0, 1, out=enhanced)
+        return enhanced
+
+    def _run(self, block: np.ndarray) -> np.ndarray:
+        """Return the (K, Z, Y, X) answer to one (Z, Y, X) block."""
+        # 2D networks get one plane: their z axis has cores of one pixel and no halo.
+        batch = block[np.newaxis, np.newaxis] if self.card.ndim == 3 else block[np.newaxis]
+        try:
+            answer: np.ndarray = self.model.runner(batch)[0]
+        except (RuntimeError, MemoryError) as error:
+            if "alloc" not in str(error) and "memory" not in str(error):
+                raise
+            raise UserError(
+                f"There is not enough memory to run {self.card.name} on {block.shape} pixels."
+            ) from error
+        return answer if self.card.ndim == 3 else answer[:, np.newaxis]
+
+
+def _stretched(read: ReadMap, scale_range: tuple[float, float] | None) -> ReadMap:
+    """Return a reader of the map stretched from `scale_range` to [0, 1]."""
+    if scale_range is None or scale_range[1] - scale_range[0] < FLAT_RANGE:
+        return read
+    low, high = scale_range
+
+    def stretched(region: Region) -> np.ndarray:
+        stretched_map: np.ndarray = np.clip((read(region) - low) / (high - low), 0, 1)
+        return stretched_map
+
+    return stretched
+
+
+def _read_block(read: ReadMap, t: int, spans: tuple[Span, ...], limits: Spot) -> np.ndarray:
+    """Read one (Z, Y, X) block; what lies outside the image is reflected."""
+    inside = [slice(max(s.start, 0), min(s.stop, n)) for s, n in zip(spans, limits, strict=True)]
+    block = np.asarray(read(Region(t, *inside)), np.float32)
+    before = [part.start - s.start for part, s in zip(inside, spans, strict=True)]
+    after = [s.stop - part.stop for part, s in zip(inside, spans, strict=True)]
+    return reflect_pad(block, before, after)
+
+
+def merge_enhanced(forest_map: np.ndarray, foreground_map: np.ndarray, k: int) -> np.ndarray:
+    """Put an enhanced foreground into a forest's map.
+
+    Parameters
+    ----------
+    forest_map : (K, ...) ndarray of float32
+        Class probabilities, sum 1.
+    foreground_map : (...) ndarray of float32, in [0, 1]
+        Replaces class `k`.
+    k : int
+        Class index; 1 is the first foreground class.
+
+    Returns
+    -------
+    (K, ...) ndarray of float32
+        Sum 1: the other classes share what is left in their old proportions, evenly where they
+        had nothing.
+
+    Raises
+    ------
+    UserError
+        If there is no class `k`.
+    """
+    n_classes = len(forest_map)
+    if not 0 <= k < n_classes:
+        raise UserError(
+            f"Class {k} cannot be enhanced; the forest has the classes 0 to {n_classes - 1}."
+        )
+    merged = np.array(forest_map, np.float32)
+    merged[k] = 0
+    rest = merged.sum(axis=0)
+    nothing = rest <= 1e-6
+    merged *= (1 - foreground_map) / np.where(nothing, 1, rest)
+    merged[:, nothing] = (1 - foreground_map[nothing]) / (n_classes - 1)
+    merged[k] = foreground_map
+    return merged

@@ -1,0 +1,1 @@
+"""Training an enhancer: many forests on a dense source, their maps in, the truth out."""

@@ -1,0 +1,87 @@
+"""The objects of a whole image: separated and measured piece by piece, one time after the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cellda.core.classifier import never
+from napari_cellda.core.images.label_arrays import read_region, write_region
+from napari_cellda.core.instances.objects import ObjectTally
+from napari_cellda.core.instances.tiled import label_tiles
+from napari_cellda.core.pipeline import PIECE_2D
+from napari_cellda.core.tiles import grid
+
+if TYPE_CHECKING:
+    from napari_cellda.core.classifier import Stop
+    from napari_cellda.core.events import Task
+    from napari_cellda.core.images import Image
+    from napari_cellda.core.instances.separate import InstanceParams
+    from napari_cellda.core.pipeline import Maps
+    from napari_cellda.core.tiles import Region
+
+
+def find_instances(
+    image: Image, maps: Maps, params: InstanceParams, instances: Any, *, stop: Stop = never
+) -> Task[dict[str, np.ndarray]]:
+    """Separate the objects of every time point and measure them, with bounded memory.
+
+    Parameters
+    ----------
+    image : Image
+    maps : Maps
+    params : InstanceParams
+    instances : array of uint32, of `image.label_shape`
+        Zeros, such as a scratch array; receives the objects. Numbers go on from one time point to
+        the next.
+    stop : callable
+
+    Returns
+    -------
+    dict of columns
+        One row per object, see `measure_objects`; with a column t for several time points.
+    """
+    sizes = np.asarray(image.pixel_size)
+    tables: list[dict[str, np.ndarray]] = []
+    free = 1
+    for t in range(image.n_times):
+        first = free
+        free = yield from label_tiles(
+            lambda region: _object_maps(image, maps, params, region),
+            lambda region: read_region(image, instances, region),
+            lambda region, labels: write_region(image, instances, region, labels),
+            image.limits,
+            params,
+            t=t,
+            first=first,
+            spacing=tuple(sizes / sizes[-1]),
+            stop=stop,
+        )
+        tables.append(_measure(image, maps, instances, t))
+    return {key: np.concatenate([table[key] for table in tables]) for key in tables[0]}
+
+
+def _object_maps(
+    image: Image, maps: Maps, params: InstanceParams, region: Region
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return the foreground and boundary map, (Z, Y, X); membranes have no foreground."""
+    foreground = 1 - read_region(image, maps.probability, region)[0]
+    if maps.of_membranes or (params.method == "multicut" and maps.boundary is None):
+        return None, foreground
+    boundary = None if maps.boundary is None else read_region(image, maps.boundary, region)
+    return foreground, boundary
+
+
+def _measure(image: Image, maps: Maps, instances: Any, t: int) -> dict[str, np.ndarray]:
+    flat = image.limits[0] == 1
+    tally = ObjectTally(2 if flat else 3)
+    for piece in grid(image.limits, PIECE_2D, t):
+        probability = read_region(image, maps.probability, piece)
+        score = probability[0] if maps.of_membranes else 1 - probability[0]
+        blocks = (read_region(image, instances, piece), probability.argmax(axis=0), score)
+        origin = tuple(part.start for part in piece.slices)
+        labels, classes, scores = (block[0] if flat else block for block in blocks)
+        tally.add(labels, classes, scores, origin[1:] if flat else origin)
+    table = tally.table(image.pixel_size, image.unit)
+    return table | {"t": np.full(len(table["label"]), t)} if image.n_times > 1 else table

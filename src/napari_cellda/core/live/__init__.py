@@ -1,0 +1,1 @@
+"""Live painting: snapshots in, answers out, the newest stroke first."""
