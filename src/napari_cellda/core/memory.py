@@ -1,4 +1,4 @@
-"""How much memory is free, without a package that tells it."""
+"""How much memory is free, without a package that tells it, and when it ran out."""
 
 from __future__ import annotations
 
@@ -7,8 +7,19 @@ import os
 import sys
 from pathlib import Path
 
+NO_MEMORY = ("can't allocate memory", "Failed to allocate memory")
+"""How torch's allocator of main memory and onnxruntime put it: they have no exception for it."""
 UNKNOWN = 4 * 2**30
 """Assumed where nothing tells: what any machine that runs napari has."""
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of Python, NumPy, torch or onnxruntime means that memory ran out."""
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
+        return True
+    foreign = type(error) is RuntimeError or type(error).__module__.startswith("onnxruntime")
+    return foreign and any(words in str(error) for words in NO_MEMORY)
 
 
 def available_memory() -> int:

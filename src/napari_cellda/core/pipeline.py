@@ -10,7 +10,7 @@ import numpy as np
 from napari_cellda.core.atomic import scratch_array
 from napari_cellda.core.classifier import Normalised, PixelClassifier, Stop, never
 from napari_cellda.core.enhancer import merge_enhanced
-from napari_cellda.core.enhancer.options import EnhancerOptions
+from napari_cellda.core.enhancer.options import FLAT_RANGE, EnhancerOptions
 from napari_cellda.core.events import Note, Stage, Step, Task
 from napari_cellda.core.images.label_arrays import read_region, write_region
 from napari_cellda.core.images.normalisation import Normalisation, measure_normalisation
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 PIECE_2D = (1, 1024, 1024)
 """What is held in memory at a time while a whole image is written, (z, y, x) pixels."""
 PIECE_3D = (32, 256, 256)
-FLAT_MAP = 0.3
-"""A forest's map with a smaller range is not stretched: it would turn noise into objects."""
 
 
 @dataclass(frozen=True)
@@ -199,4 +197,4 @@ def map_range(
     """Return the least and largest value of a map over `pieces`; None if it is nearly flat."""
     extremes = [(float(block.min()), float(block.max())) for block in map(read_map, pieces)]
     low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
-    return (low, high) if high - low >= FLAT_MAP else None
+    return (low, high) if high - low >= FLAT_RANGE else None

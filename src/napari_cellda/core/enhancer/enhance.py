@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_cellda.core.enhancer.network_tiles import Span, ceil_to, cut_axis
+from napari_cellda.core.enhancer.options import FLAT_RANGE
 from napari_cellda.core.enhancer.tile_axes import tile_axes
 from napari_cellda.core.enhancer.zoom import Zoom
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.memory import ran_out_of_memory
 from napari_cellda.core.modelzoo.model import Model, open_model
 from napari_cellda.core.modelzoo.probe import made_up_map
 from napari_cellda.core.tiles import Region, Spot, reflect_pad, whole
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
 
 SEAM_TILES = {2: (256, 256), 3: (32, 64, 64)}
 """Tiles that `seam` compares with twice as long ones, in pixels."""
-FLAT_RANGE = 0.3
-"""A forest's map with a smaller range is never stretched: noise would become objects."""
 
 
 def _never() -> bool:
@@ -214,8 +214,8 @@ class Enhancer:
         batch = block[np.newaxis, np.newaxis] if self.card.ndim == 3 else block[np.newaxis]
         try:
             answer: np.ndarray = self.model.runner(batch)[0]
-        except (RuntimeError, MemoryError) as error:
-            if "alloc" not in str(error) and "memory" not in str(error):
+        except Exception as error:
+            if not ran_out_of_memory(error):
                 raise
             raise UserError(
                 f"There is not enough memory to run {self.card.name} on {block.shape} pixels."

@@ -6,6 +6,9 @@ from pydantic import Field
 
 from napari_cellda.core.params import BaseParams
 
+FLAT_RANGE = 0.3
+"""A forest's map with a smaller range holds no structure: stretched, noise would become objects."""
+
 
 class EnhancerOptions(BaseParams):
     """How an enhancer is applied."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_cellda.core.enhancer.options import FLAT_RANGE
 from napari_cellda.core.modelzoo.structures import known_structure
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class TrustThresholds:
     """Objects may be this much smaller or larger than the training's."""
     least_objects: int = 5
     """Fewer objects say nothing about their size."""
-    flat_range: float = 0.3
+    flat_range: float = FLAT_RANGE
     """A forest's map with a smaller range holds no structure to enhance."""
 
 
