@@ -251,28 +251,15 @@ def _check_finite(losses: Mapping[str, float], step: int) -> None:
     )
 
 
-def prepare(
-    network: torch.nn.Module,
-    optimiser: torch.optim.Optimizer,
-    device: str = "auto",
-    precision: Precision | None = None,
-) -> tuple[Any, Any, Any]:
-    """Put a network and its optimiser on a device, for fast training.
+def make_fabric(device: str = "auto", precision: Precision | None = None) -> Any:
+    """Return Lightning's Fabric for a device.
 
     Parameters
     ----------
-    network : Module
-        Moved in place, to channels_last memory.
-    optimiser : Optimizer
     device : str
         "auto" (CUDA, then MPS, then CPU), "cpu", "cuda" or "mps".
     precision : str, optional
         None: bfloat16 autocast on CUDA and on processors that multiply it natively, else float32.
-
-    Returns
-    -------
-    fabric, model, optimiser
-        Lightning Fabric's; call ``fabric.to_device`` on batches and ``fabric.backward`` on losses.
     """
     import torch
     from lightning_fabric import Fabric
@@ -284,9 +271,38 @@ def prepare(
     precision = precision or ("bf16-mixed" if _likes_bfloat16(device) else "32-true")
     # It announces the precision on stderr, among what is meant for the user.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    fabric = Fabric(accelerator=device, devices=1, precision=precision)
+    return Fabric(accelerator=device, devices=1, precision=precision)
+
+
+def setup(fabric: Any, network: torch.nn.Module, optimiser: torch.optim.Optimizer) -> Any:
+    """Put a network, in channels_last memory, and its optimiser on a Fabric's device.
+
+    Returns
+    -------
+    model, optimiser
+        To be called and stepped; the network itself is moved in place and is what to keep.
+    """
+    import torch
+
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model, ready = fabric.setup(network, optimiser)
+    return fabric.setup(network, optimiser)
+
+
+def prepare(
+    network: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    device: str = "auto",
+    precision: Precision | None = None,
+) -> tuple[Any, Any, Any]:
+    """Do `make_fabric` and `setup` for a training with one network.
+
+    Returns
+    -------
+    fabric, model, optimiser
+        Lightning Fabric's; call ``fabric.to_device`` on batches and ``fabric.backward`` on losses.
+    """
+    fabric = make_fabric(device, precision)
+    model, ready = setup(fabric, network, optimiser)
     return fabric, model, ready
 
 

@@ -6,10 +6,10 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
+from napari_cellda.core.adaptation.method import INPUTS, PRESETS, Method
 from napari_cellda.core.errors import UserError
-from napari_cellda.methods._base import Method
 
-__all__ = ["Method", "describe", "discover"]
+__all__ = ["Method", "describe", "discover", "find_method"]
 
 
 def discover() -> tuple[Method, ...]:
@@ -21,6 +21,20 @@ def discover() -> tuple[Method, ...]:
     return tuple(sorted(found, key=lambda method: method.name))
 
 
+def find_method(name: str) -> Method:
+    """Return the method of this name.
+
+    Raises
+    ------
+    UserError
+        If there is none.
+    """
+    methods = {method.name: method for method in discover()}
+    if name not in methods:
+        raise UserError(f"There is no method '{name}'; the methods are: {', '.join(methods)}.")
+    return methods[name]
+
+
 def describe(name: str) -> dict[str, Any]:
     """Describe one method: title, paper, what it needs, and each parameter with its help.
 
@@ -29,18 +43,23 @@ def describe(name: str) -> dict[str, Any]:
     UserError
         If no method has this name.
     """
-    methods = {method.name: method for method in discover()}
-    if name not in methods:
-        known = ", ".join(methods) or "none is installed yet"
-        raise UserError(f"There is no method '{name}'; the methods are: {known}.")
-    method = methods[name]
+    method = find_method(name)
+    presets = {preset: method.settings(preset) for preset in PRESETS}
     return {
         "method": method.name,
         "title": method.title,
         "paper": method.paper,
-        "needs": list(method.needs),
+        "needs": [" or ".join(map(_words, need.split("|"))) for need in method.needs],
+        "takes": [_words(name) for name in method.takes],
         "parameters": {
-            key: {"default": field.get_default(), "help": field.description}
+            key: {
+                "help": field.description,
+                **{preset: getattr(settings, key) for preset, settings in presets.items()},
+            }
             for key, field in method.params.model_fields.items()
         },
     }
+
+
+def _words(name: str) -> str:
+    return f"--{name.replace('_', '-')} ({INPUTS[name]})"

@@ -1,0 +1,1 @@
+"""Adaptation: what every method gets, how it is run, and what becomes of its network."""

@@ -1,0 +1,218 @@
+"""What the user gives: folders and files, checked as a whole before anything is begun."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from napari_cellda.core.adaptation.method import INPUTS
+from napari_cellda.core.adaptation.tables import read_image_labels, read_points
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.images import open_image
+from napari_cellda.core.images.image import Channels
+from napari_cellda.core.params import BaseParams
+from napari_cellda.core.paths import find_images, pair_by_stem, pairing_stem, stem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from napari_cellda.core.adaptation.method import Method
+    from napari_cellda.core.images import Image
+
+
+class AdaptInputs(BaseParams):
+    """Where the inputs of an adaptation lie; None was not given."""
+
+    target_images: Path
+    source_images: Path | None = None
+    source_masks: Path | None = None
+    target_masks: Path | None = None
+    target_strokes: Path | None = None
+    validation_masks: Path | None = None
+    points: Path | None = None
+    """A folder of CSV files, one per image, or one file for one image."""
+    nuclei_images: Path | None = None
+    image_labels: Path | None = None
+    pseudo_labels: Path | None = None
+    project: Path | None = None
+    pretrained: Path | None = None
+    diameter: float | None = Field(None)
+    """Pixels."""
+    channels: Channels = "grey"
+    source_channels: Channels | None = None
+    """None: the same as of the target."""
+    classes: tuple[str, ...] = ()
+    """Names of the foreground classes, in the order of their ids; empty: told by the masks."""
+
+    @property
+    def given(self) -> set[str]:
+        """Names of the inputs that are there."""
+        return {name for name in (*INPUTS, "validation_masks") if getattr(self, name) is not None}
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """The inputs that are files or folders."""
+        found = {name: getattr(self, name) for name in sorted(self.given)}
+        return {name: path for name, path in found.items() if isinstance(path, Path)}
+
+
+@dataclass(frozen=True)
+class TargetFiles:
+    """One target image and what belongs to it."""
+
+    image: Image
+    masks: Path | None = None
+    strokes: Path | None = None
+    validation: Path | None = None
+    pseudo: Path | None = None
+    nuclei: Image | None = None
+    points: NDArray[np.float64] | None = None
+    """(n, 4): t, z, row, column."""
+    present: tuple[bool, ...] | None = None
+    """By class, without the background."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """All inputs, opened lazily and paired."""
+
+    target: tuple[TargetFiles, ...]
+    source: tuple[tuple[Image, Path], ...]
+    class_names: tuple[str, ...]
+    """Foreground classes named by the user or the table; empty when nobody named them."""
+
+
+def open_inputs(inputs: AdaptInputs, method: Method) -> Opened:
+    """Open and pair everything, reading no pixel.
+
+    Raises
+    ------
+    UserError
+        If an input is missing, unwanted or unpaired, or the channels differ.
+    """
+    _check_wanted(inputs, method)
+    images = [open_image(p, channels=inputs.channels) for p in find_images(inputs.target_images)]
+    _check_channels(images, "target")
+    source = _open_source(inputs)
+    if source and source[0][0].n_channels != images[0].n_channels:
+        raise UserError(
+            f"The source images have {source[0][0].n_channels} channel(s) in use and the target "
+            f"images {images[0].n_channels}; choose the same number with --channels and "
+            "--source-channels."
+        )
+    columns, present = read_image_labels(inputs.image_labels, [image.name for image in images])
+    if inputs.classes and columns and inputs.classes != columns:
+        raise UserError(
+            f"'{inputs.image_labels}' has the classes {', '.join(columns)}, but --classes names "
+            f"{', '.join(inputs.classes)}."
+        )
+    companions = {
+        role: _companions(images, getattr(inputs, role), role)
+        for role in ("target_masks", "target_strokes", "validation_masks", "pseudo_labels")
+    }
+    nuclei = _open_nuclei(images, inputs)
+    points = read_points(inputs.points, images)
+    target = tuple(
+        TargetFiles(
+            image,
+            masks=companions["target_masks"].get(image.name),
+            strokes=companions["target_strokes"].get(image.name),
+            validation=companions["validation_masks"].get(image.name),
+            pseudo=companions["pseudo_labels"].get(image.name),
+            nuclei=nuclei.get(image.name),
+            points=points.get(image.name),
+            present=present.get(image.name),
+        )
+        for image in images
+    )
+    return Opened(target, tuple(source), inputs.classes or columns)
+
+
+def _check_wanted(inputs: AdaptInputs, method: Method) -> None:
+    missing = method.missing(inputs.given)
+    if missing:
+        raise UserError(f"{method.name} needs {missing[0]}; see: napari-cellda methods.")
+    known = {name for need in method.needs for name in need.split("|")} | set(method.takes)
+    unwanted = sorted(inputs.given - known - {"validation_masks"})
+    if unwanted:
+        option = "--" + unwanted[0].replace("_", "-")
+        raise UserError(f"{method.name} has no use for {option}; leave it out.")
+    if inputs.diameter is not None and inputs.diameter <= 0:
+        raise UserError(f"--diameter is {inputs.diameter:g}; expected pixels above 0.")
+    if len(inputs.classes) > 1 and not method.multiclass:
+        raise UserError(
+            f"{method.name} tells foreground from background only, but --classes names "
+            f"{len(inputs.classes)} classes."
+        )
+    halves = {"source_images": "source_masks", "source_masks": "source_images"}
+    for one, other in halves.items():
+        if one in inputs.given and other not in inputs.given:
+            raise UserError(f"There are {INPUTS[one]}, but no {INPUTS[other]}; both are needed.")
+
+
+def _open_source(inputs: AdaptInputs) -> list[tuple[Image, Path]]:
+    if inputs.source_images is None or inputs.source_masks is None:
+        return []
+    channels = inputs.channels if inputs.source_channels is None else inputs.source_channels
+    paths = find_images(inputs.source_images)
+    pairs = pair_by_stem(paths, find_images(inputs.source_masks))
+    alone = [path.name for path in paths if path not in {image for image, _ in pairs}]
+    if alone:
+        more = f" and {len(alone) - 5} more" if len(alone) > 5 else ""
+        raise UserError(
+            f"{len(alone)} source image(s) have no mask in '{inputs.source_masks}': "
+            f"{', '.join(alone[:5])}{more}."
+        )
+    opened = [(open_image(image, channels=channels), mask) for image, mask in pairs]
+    _check_channels([image for image, _ in opened], "source")
+    return opened
+
+
+def _check_channels(images: Sequence[Image], whose: str) -> None:
+    first = images[0]
+    for image in images[1:]:
+        if image.n_channels != first.n_channels:
+            raise UserError(
+                f"The {whose} images differ in their channels: '{first.name}' has "
+                f"{first.n_channels} in use, '{image.name}' {image.n_channels}."
+            )
+
+
+def _companions(images: Sequence[Image], folder: Path | None, role: str) -> dict[str, Path]:
+    """Return the file of each image that has one, by the image's name."""
+    if folder is None:
+        return {}
+    files = find_images(folder)
+    if role == "pseudo_labels":  # a folder of results holds masks beside the maps
+        maps = [path for path in files if stem(path).endswith("_probability")]
+        files = maps or files
+    by_path = {image.path: image for image in images if image.path is not None}
+    pairs = pair_by_stem(list(by_path), files)
+    return {by_path[image].name: other for image, other in pairs}
+
+
+def _open_nuclei(images: Sequence[Image], inputs: AdaptInputs) -> dict[str, Image]:
+    if inputs.nuclei_images is None:
+        return {}
+    found = {pairing_stem(p): open_image(p) for p in find_images(inputs.nuclei_images)}
+    missing = [image.name for image in images if image.name not in found]
+    if missing and len(found) == len(images):
+        return {image.name: nuclei for image, nuclei in zip(images, found.values(), strict=True)}
+    if missing:
+        raise UserError(
+            f"'{inputs.nuclei_images}' has no image named {', '.join(missing[:5])}; one per target "
+            "image is expected."
+        )
+    for image in images:
+        if found[image.name].label_shape != image.label_shape:
+            raise UserError(
+                f"The nuclei image '{image.name}' has shape {found[image.name].label_shape}, its "
+                f"target image {image.label_shape}."
+            )
+    return found

@@ -1,0 +1,74 @@
+"""What a method is given, and what it gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from napari_cellda.core.classifier import never
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from napari_cellda.core.adaptation.domain import Domain
+    from napari_cellda.core.loop import Progress, Stop, Store
+
+Kind = Literal["foreground", "classes", "instances"]
+
+
+@dataclass(frozen=True)
+class AdaptJob:
+    """Whatever a method may ask for; what the user did not give is None."""
+
+    target: Domain
+    """The images to adapt to. Labels here (masks or strokes of some planes) are for training."""
+    store: Store
+    """Where checkpoints are kept; a ``"last"`` found there is gone on from."""
+    scratch: Path
+    """A folder for what a method makes on its way and can make again, such as stylised images."""
+    source: Domain | None = None
+    """Annotated images of another kind."""
+    validation: Domain | None = None
+    """Target planes with masks that the user allowed to choose the checkpoint; else None."""
+    classes: tuple[str, ...] = ("background", "foreground")
+    """Names by class index."""
+    diameter: float | None = None
+    """Of a typical cell, in pixels."""
+    pretrained: Path | None = None
+    """A package, or a checkpoint of ours, to begin with."""
+    seed: int = 0
+    device: str = "auto"
+    """"auto", "cpu", "cuda" or "mps"."""
+    stop: Stop = never
+    """Asked before every step."""
+
+    @property
+    def n_classes(self) -> int:
+        """Classes, the background included."""
+        return len(self.classes)
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """An adapted network, ready to be written as a package.
+
+    The network takes (N, C, Y, X) normalised as the target was and returns **probabilities**, so
+    that any program that runs the package gets what `predict` gets.
+    """
+
+    network: torch.nn.Module
+    """In eval mode, on the CPU: (N, K, Y, X) float32. One of `modelzoo.weights.ARCHITECTURES`,
+    with its constructor's arguments in `config`."""
+    progress: Progress
+    selection: str
+    """One sentence: the rule that chose the checkpoint."""
+    kind: Kind = "foreground"
+    """foreground: one map; classes: one map per class, background first, sum 1; instances: dense
+    maps from which an instance step, recorded in the package, makes objects."""
+    output_names: tuple[str, ...] = ("foreground",)
+    scores: dict[str, float] = field(default_factory=dict)
+    """What was measured without target truth (or with the user's own validation masks)."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Anything that the package has to record, such as the settings of the instance step."""

@@ -1,0 +1,107 @@
+"""What every adaptation method declares about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from pydantic import Field, ValidationError
+
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.params import BaseParams
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from napari_cellda.core.adaptation.job import Adapted, AdaptJob
+    from napari_cellda.core.events import Task
+
+Scaling = Literal["percentile", "minmax", "zscore", "dataset"]
+Preset = Literal["cpu", "gpu", "published"]
+PRESETS: tuple[Preset, ...] = get_args(Preset)
+
+INPUTS: dict[str, str] = {
+    "target_images": "images to adapt to",
+    "source_images": "annotated images of another kind",
+    "source_masks": "masks of the source images",
+    "target_masks": "masks of some target images",
+    "target_strokes": "brushstrokes on some target images",
+    "points": "one point per cell",
+    "nuclei_images": "images of the nuclei, in which the points are found",
+    "diameter": "the diameter of a typical cell",
+    "image_labels": "which classes are in which image",
+    "pseudo_labels": "probability maps of the target images",
+    "project": "a project, X.cellda, whose maps are taken",
+    "pretrained": "a network to begin with",
+}
+"""What a method may ask for, in words for people."""
+
+
+class MethodParams(BaseParams):
+    """Settings that every method has; each sets its own defaults."""
+
+    steps: int = Field(800, ge=1, le=10_000_000)
+    """Training steps in all."""
+    crop: int = Field(128, ge=32, le=4096)
+    """Side of the square crops that are trained on, in pixels."""
+    batch: int = Field(4, ge=1, le=256)
+    """Crops per domain and step."""
+    normalisation: Scaling = "percentile"
+    """How grey values are scaled. percentile: 1 % to 0 and 99.8 % to 1; minmax: least to 0, largest
+    to 1; zscore: mean 0, deviation 1, each over a whole image; dataset: zscore over all images."""
+    preview_every: int = Field(50, ge=0)
+    """Steps between two previews; 0 shows none."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One adaptation method; the form, the command line and the docs follow from it."""
+
+    name: str
+    """As typed on the command line, with ``-`` between words."""
+    title: str
+    """One sentence for the method's card."""
+    params: type[MethodParams]
+    """Its settings; the defaults are those of the cpu preset."""
+    adapt: Callable[[AdaptJob, Any], Task[Adapted]]
+    """``adapt(job, params)``: a generator of events that returns the adapted network."""
+    paper: str
+    """DOI or arXiv number."""
+    presets: Mapping[Preset, Mapping[str, Any]] = field(default_factory=dict)
+    """What ``gpu`` and ``published`` change of the defaults."""
+    needs: tuple[str, ...] = ()
+    """Inputs without which it refuses to start, names of `INPUTS`; ``a|b``: one of them."""
+    takes: tuple[str, ...] = ()
+    """Inputs that it can use besides."""
+    multiclass: bool = False
+    """Whether it can tell more than one foreground class apart."""
+    classes_by_default: bool = False
+    """Whether ids in masks are classes when nobody names any; else they count as instances."""
+    instances: bool = False
+    """Whether it needs to know which pixels belong to the same object."""
+
+    def settings(self, preset: Preset, overrides: Mapping[str, Any] | None = None) -> MethodParams:
+        """Return the settings of a preset with some of them changed.
+
+        Raises
+        ------
+        UserError
+            If there is no such setting, or a value is out of its range.
+        """
+        try:
+            return self.params.model_validate({**self.presets.get(preset, {}), **(overrides or {})})
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise UserError(
+                f"The setting '{name}' of {self.name} is {first['input']!r}: {first['msg']}; "
+                f"its settings are {', '.join(self.params.model_fields)}."
+            ) from error
+
+    def missing(self, given: set[str]) -> list[str]:
+        """Return, in words, the needed inputs that are not among those given."""
+        return [
+            " or ".join(INPUTS[name] for name in need.split("|"))
+            for need in self.needs
+            if not given & set(need.split("|"))
+        ]

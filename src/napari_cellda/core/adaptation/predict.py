@@ -1,0 +1,119 @@
+"""Looking at a network while it is trained: whole planes, previews, validation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from napari_cellda.core.adaptation.domain import UNKNOWN, Domain, Plane
+from napari_cellda.core.nets.unet import pad_to_multiple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Forward = Callable[[torch.Tensor], torch.Tensor]
+
+PREVIEW_SIDE = 512
+"""Largest side of a preview in pixels."""
+TILE, OVERLAP = 768, 96
+
+
+@torch.inference_mode()
+def predict_plane(
+    forward: Forward, pixels: NDArray[np.float32], fabric: Any, *, multiple: int = 32
+) -> NDArray[np.float32]:
+    """Run a network over one plane, in overlapping tiles when it is large.
+
+    Parameters
+    ----------
+    forward : callable (1, C, Y, X) -> (1, K, Y, X)
+        In eval mode, with the activation inside.
+    pixels : (C, Y, X) ndarray of float32
+        Normalised.
+    fabric : lightning_fabric.Fabric
+        Tells the device and the precision.
+    multiple : int
+        Sides are padded to multiples of it by reflection.
+
+    Returns
+    -------
+    (K, Y, X) ndarray of float32
+    """
+    rows, columns = (_tiles(side) for side in pixels.shape[1:])
+    result: NDArray[np.float32] | None = None
+    for top, bottom, keep_top, keep_bottom in rows:
+        for left, right, keep_left, keep_right in columns:
+            block = np.ascontiguousarray(pixels[:, top:bottom, left:right])
+            x = pad_to_multiple(torch.from_numpy(block)[None], multiple)
+            with fabric.autocast():
+                y = forward(fabric.to_device(x))
+            tile = y[0, :, : bottom - top, : right - left].float().cpu().numpy()
+            if result is None:
+                result = np.empty((len(tile), *pixels.shape[1:]), np.float32)
+            inner = tile[
+                :, keep_top - top : keep_bottom - top, keep_left - left : keep_right - left
+            ]
+            result[:, keep_top:keep_bottom, keep_left:keep_right] = inner
+    assert result is not None
+    return result
+
+
+def _tiles(side: int) -> list[tuple[int, int, int, int]]:
+    """Cut an axis: (start, stop) of every tile and of the part of it that is kept."""
+    step = TILE - 2 * OVERLAP
+    starts = [0] if side <= TILE else list(range(0, side - 2 * OVERLAP, step))
+    cuts = []
+    for start in starts:
+        stop = min(start + TILE, side)
+        first = 0 if start == 0 else start + OVERLAP
+        last = side if stop == side else stop - OVERLAP
+        cuts.append((start, stop, first, last))
+        if stop == side:
+            break
+    return cuts
+
+
+def preview_pixels(domain: Domain, index: int = 0) -> NDArray[np.float32]:
+    """Return the (C, Y, X) part of a plane that previews show: its middle, at most 512 wide."""
+    pixels = domain.planes[index].pixels
+    middle = tuple(
+        slice(max(0, (side - PREVIEW_SIDE) // 2), max(0, (side - PREVIEW_SIDE) // 2) + PREVIEW_SIDE)
+        for side in pixels.shape[1:]
+    )
+    return np.array(pixels[(slice(None), *middle)])
+
+
+def mean_dice(domain: Domain, predict: Callable[[Plane], NDArray[np.float32]]) -> float:
+    """Return the Dice of predicted against known classes, over all annotated planes together.
+
+    Parameters
+    ----------
+    domain : Domain
+        Planes without labels are left out, and so are `UNKNOWN` pixels.
+    predict : callable Plane -> (K, Y, X)
+        One foreground map (K = 1, thresholded at 0.5), or a map per class (the largest wins).
+
+    Returns
+    -------
+    float
+        Mean over the foreground classes that occur in the labels or the prediction; NaN when
+        nothing is annotated.
+    """
+    hits: dict[int, float] = {}
+    sizes: dict[int, float] = {}
+    for plane in domain.annotated().planes:
+        maps = predict(plane)
+        found = (maps[0] > 0.5).astype(np.int32) if len(maps) == 1 else maps.argmax(axis=0)
+        assert plane.labels is not None
+        truth = np.asarray(plane.labels)
+        known = truth != UNKNOWN
+        for k in range(1, max(2, len(maps))):
+            a, b = (found == k) & known, (truth == k) & known
+            hits[k] = hits.get(k, 0) + 2 * float((a & b).sum())
+            sizes[k] = sizes.get(k, 0) + float(a.sum() + b.sum())
+    scores = [hits[k] / sizes[k] for k in hits if sizes[k]]
+    return float(np.mean(scores)) if scores else float("nan")

@@ -1,0 +1,276 @@
+"""From opened inputs to the planes that a method trains on: normalised once, kept on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cellda.core.adaptation.domain import UNKNOWN, Domain, Plane
+from napari_cellda.core.atomic import write_atomically
+from napari_cellda.core.classifier import Normalised
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import Note, Stage, Step, Task
+from napari_cellda.core.images.normalisation import (
+    LARGEST_FACTOR,
+    Normalisation,
+    measure_normalisation,
+)
+from napari_cellda.core.images.readers import read_labels
+from napari_cellda.core.images.statistics import Source, moments
+from napari_cellda.core.tiles import Region
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_cellda.core.adaptation.inputs import Opened, TargetFiles
+    from napari_cellda.core.adaptation.method import Method, Scaling
+    from napari_cellda.core.images import Image
+
+    Labels = NDArray[np.int32]
+
+MAX_CLASSES = 32
+ROWS = 2048
+"""Rows of a plane that are read at a time."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The domains of a run, and the names of its classes."""
+
+    target: Domain
+    source: Domain | None
+    validation: Domain | None
+    classes: tuple[str, ...]
+    normalisation: Normalisation
+    """Of the first target image; with "dataset" of every one."""
+
+
+def prepare_domains(
+    opened: Opened, method: Method, scaling: Scaling, folder: Path
+) -> Task[Prepared]:
+    """Read, normalise and keep every plane.
+
+    Parameters
+    ----------
+    opened : Opened
+    method : Method
+    scaling : str
+        See `MethodParams.normalisation`.
+    folder : Path
+        One ``.npy`` per plane; what is there already is not made again.
+
+    Raises
+    ------
+    UserError
+        If masks do not fit their images, a class is missing in the source, or maps are no maps.
+    """
+    total = len(opened.target) + len(opened.source)
+    yield Stage("Read the images", total)
+    strokes_and_masks = [_target_labels(files) for files in opened.target]
+    source_labels = [read_mask(path, image) for image, path in opened.source]
+    validation = [read_mask(f.validation, f.image) if f.validation else None for f in opened.target]
+    known = [a for a in (*strokes_and_masks, *source_labels, *validation) if a is not None]
+    classes = _classes(opened, method, known)
+    binary = len(classes) == 2 and not method.instances
+    if len(classes) > 2:
+        _check_ids(known, classes)
+        _check_source(source_labels, classes)
+    scale_target = _scaler([files.image for files in opened.target], scaling)
+    scale_source = _scaler([image for image, _ in opened.source], scaling)
+    target: list[Plane] = []
+    allowed: list[Plane] = []
+    for i, files in enumerate(opened.target):
+        scale = scale_target(files.image)
+        planes = _planes(files.image, scale, folder / f"target {i}")
+        extended = [_with_more(plane, files, len(classes)) for plane in planes]
+        target += _labelled(extended, files.image, strokes_and_masks[i], binary)
+        if validation[i] is not None:
+            allowed += _labelled(planes, files.image, validation[i], binary)
+        yield Step(i + 1)
+    source: list[Plane] = []
+    for i, (image, _) in enumerate(opened.source):
+        planes = _planes(image, scale_source(image), folder / f"source {i}")
+        source += _labelled(planes, image, source_labels[i], binary)
+        yield Step(len(opened.target) + i + 1)
+    flat = [plane.name for plane in target if plane.normalisation.is_flat]
+    if flat:
+        yield Note(f"{len(flat)} target image(s) hold one single value, such as '{flat[0]}'.")
+    return Prepared(
+        Domain(tuple(target)),
+        Domain(tuple(source)) if source else None,
+        Domain(tuple(allowed)) if allowed else None,
+        classes,
+        target[0].normalisation,
+    )
+
+
+def read_mask(path: Path, image: Image) -> Labels:
+    """Read a mask: class or instance ids, {0, 255} as {0, 1}, negative ids as `UNKNOWN`.
+
+    Raises
+    ------
+    UserError
+        If its shape is not that of its image.
+    """
+    labels = read_labels(path)
+    same = [n for n in labels.shape if n > 1] == [n for n in image.label_shape if n > 1]
+    if not same:
+        raise UserError(
+            f"The mask '{path}' has shape {labels.shape}, its image '{image.name}' "
+            f"{image.label_shape}."
+        )
+    labels = labels.reshape(image.label_shape)
+    top = int(labels.max(initial=0))
+    if top == 255 and set(np.unique(labels).tolist()) <= {0, 255}:
+        labels = labels // 255
+    clipped: Labels = np.maximum(labels, UNKNOWN).astype(np.int32)
+    return clipped
+
+
+def _target_labels(files: TargetFiles) -> Labels | None:
+    """Merge the masks and strokes of one image; strokes win where they are painted."""
+    labels = None if files.masks is None else read_mask(files.masks, files.image)
+    if files.strokes is None:
+        return labels
+    strokes = read_mask(files.strokes, files.image)
+    painted = np.where(strokes > 0, strokes - 1, UNKNOWN).astype(np.int32)
+    return painted if labels is None else np.where(painted == UNKNOWN, labels, painted)
+
+
+def _classes(opened: Opened, method: Method, known: Sequence[Labels]) -> tuple[str, ...]:
+    """Name the classes: as the user does, or by the largest id where a method tells classes."""
+    names = opened.class_names
+    if not names and method.multiclass and known:
+        top = max(int(labels.max(initial=0)) for labels in known)
+        # Many ids are instances, which are one class.
+        if 1 < top < MAX_CLASSES and method.classes_by_default:
+            names = tuple(f"class {k}" for k in range(1, top + 1))
+    return ("background", *(names or ("foreground",)))
+
+
+def _check_ids(known: Sequence[Labels], classes: tuple[str, ...]) -> None:
+    top = max((int(labels.max(initial=0)) for labels in known), default=0)
+    if top >= len(classes):
+        raise UserError(
+            f"A mask holds the class id {top}, but there are {len(classes) - 1} foreground classes "
+            f"({', '.join(classes[1:])})."
+        )
+
+
+def _check_source(source: Sequence[Labels], classes: tuple[str, ...]) -> None:
+    if not source:
+        return
+    seen = set(np.unique(np.concatenate([np.unique(labels) for labels in source])).tolist())
+    missing = [name for k, name in enumerate(classes) if k and k not in seen]
+    if missing:
+        raise UserError(
+            f"The source masks never show the class '{missing[0]}'; every class that is to be told "
+            "apart must be in the source."
+        )
+
+
+def _scaler(images: Sequence[Image], scaling: Scaling) -> Callable[[Image], Normalisation]:
+    if scaling != "dataset":
+        return lambda image: measure_normalisation(image, scaling)
+    if not images:
+        return lambda image: measure_normalisation(image, "zscore")
+    found = [moments(Source.best(image)) for image in images]
+    weights = np.array([image.data.size for image in images], np.float64)[:, None]
+    means, deviations = (np.stack([f[k] for f in found]) for k in (0, 1))
+    mean = (weights * means).sum(axis=0) / weights.sum()
+    square = (weights * (deviations**2 + means**2)).sum(axis=0) / weights.sum() - mean**2
+    deviation = np.sqrt(np.maximum(square, 0))
+    factor = tuple(1 / d if d > 1 / LARGEST_FACTOR else 0.0 for d in deviation.tolist())
+    shared = Normalisation(kind="zscore", offset=tuple(mean.tolist()), factor=factor)
+    return lambda image: shared
+
+
+def _planes(image: Image, normalisation: Normalisation, folder: Path) -> list[Plane]:
+    """Keep every plane of an image on disk."""
+    source = Normalised(image, normalisation)
+    planes = []
+    for t, z in product(range(image.n_times), range(image.limits[0])):
+        path = folder / f"{t}_{z}.npy"
+        if not path.is_file():
+            _keep(source, t, z, path)
+        place = [f"{a} {i}" for a, i in (("t", t), ("z", z)) if a in image.label_axes]
+        name = ", ".join([image.name, *place])
+        planes.append(Plane(name, np.load(path, mmap_mode="r"), normalisation, t, z))
+    return planes
+
+
+def _labelled(
+    planes: Sequence[Plane], image: Image, labels: Labels | None, binary: bool
+) -> list[Plane]:
+    """Give every plane its part of the labels of an image; `binary` makes them one class."""
+    if labels is None:
+        return list(planes)
+    labels = np.sign(labels) if binary else labels
+    return [replace(p, labels=labels[image.label_index(p.t, p.z)]) for p in planes]
+
+
+def _keep(source: Normalised, t: int, z: int, path: Path) -> None:
+    """Write one normalised plane, some rows at a time."""
+    _, height, width = source.image.limits
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(path) as aside:
+        kept = np.lib.format.open_memmap(
+            aside, "w+", np.float32, (source.image.n_channels, height, width)
+        )
+        for top in range(0, height, ROWS):
+            rows = slice(top, min(top + ROWS, height))
+            block, _ = source.read(Region(t, slice(z, z + 1), rows, slice(0, width)))
+            kept[:, rows] = block[:, 0]
+        kept.flush()
+        del kept
+
+
+def _with_more(plane: Plane, files: TargetFiles, n_classes: int) -> Plane:
+    """Add points, image-level labels and pseudo-labels."""
+    if files.points is not None:
+        here = (np.round(files.points[:, :2]) == (plane.t, plane.z)).all(axis=1)
+        plane = replace(plane, points=files.points[here, 2:])
+    if files.present is not None:
+        plane = replace(plane, present_mask=np.array([True, *files.present]))
+    if files.pseudo is not None:
+        maps = _read_map(files.pseudo, files.image, (plane.t, plane.z), n_classes)
+        plane = replace(plane, pseudo_map=maps)
+    return plane
+
+
+def _read_map(
+    path: Path, image: Image, where: tuple[int, int], n_classes: int
+) -> NDArray[np.float32]:
+    """Read the (K, Y, X) class probabilities of one plane.
+
+    Raises
+    ------
+    UserError
+        If they do not fit the image or the classes, or leave [0, 1].
+    """
+    from napari_cellda.core.images.readers import read_file
+
+    found = read_file(path)
+    array = np.asarray(found.array)
+    plane_axes = len(image.label_shape)
+    if array.shape[-plane_axes:] != image.label_shape or array.ndim > plane_axes + 1:
+        raise UserError(
+            f"The map '{path}' has shape {array.shape}, its image '{image.name}' "
+            f"{image.label_shape}; expected (classes, {', '.join(image.label_axes)})."
+        )
+    maps = array if array.ndim == plane_axes + 1 else array[None]
+    index: tuple[Any, ...] = (slice(None), *image.label_index(*where))
+    plane: NDArray[np.float32] = maps[index].astype(np.float32)
+    if not plane.size or plane.min() < 0 or plane.max() > 1 or not np.isfinite(plane).all():
+        raise UserError(f"The map '{path}' leaves [0, 1]; expected probabilities.")
+    if len(plane) == 1 and n_classes == 2:
+        plane = np.concatenate([1 - plane, plane])
+    if len(plane) != n_classes:
+        raise UserError(f"The map '{path}' has {len(plane)} classes; {n_classes} are expected.")
+    return plane

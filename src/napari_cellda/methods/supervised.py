@@ -1,0 +1,192 @@
+"""Plain supervised training: source-only, target-only, or fine-tuning from strokes and masks.
+
+No adaptation of its own, but what every adaptation is measured against: trained on the annotated
+source alone it is the lower bound, on annotated target images alone the upper one. With both it
+is fine-tuning: source and target crops share every batch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from napari_cellda.core.adaptation.domain import UNKNOWN, Domain
+from napari_cellda.core.adaptation.job import Adapted, AdaptJob
+from napari_cellda.core.adaptation.method import Method, MethodParams
+from napari_cellda.core.adaptation.predict import mean_dice, predict_plane, preview_pixels
+from napari_cellda.core.augment import flip_and_turn
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import Event, Preview, Score, Stage, Task
+from napari_cellda.core.loop import (
+    Stateful,
+    cosine_rate,
+    make_fabric,
+    set_learning_rate,
+    setup,
+    train,
+)
+from napari_cellda.core.losses import mixed_loss
+from napari_cellda.core.nets.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SELECT = "validation dice"
+
+
+class Params(MethodParams):
+    """A U-Net and its schedule."""
+
+    width: int = Field(16, ge=4, le=128)
+    """Channels of the U-Net's first level."""
+    depth: int = Field(4, ge=1, le=6)
+    """Number of times the U-Net halves the image."""
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+    """Largest learning rate; it rises over the first steps and falls along half a cosine."""
+    bce: float = Field(1.0, ge=0, le=10)
+    """Weight of the cross entropy."""
+    dice: float = Field(1.0, ge=0, le=10)
+    """Weight of the Dice loss."""
+    validation_share: float = Field(0.15, gt=0, lt=1)
+    """Share of the annotated planes that is kept to choose the checkpoint."""
+    validate_every: int = Field(100, ge=1)
+    """Steps between two validations."""
+
+
+def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
+    """Train on whatever is annotated.
+
+    Yields
+    ------
+    Stage, Step (``loss``, ``bce``, ``dice``), Score, Preview (``foreground`` or ``classes``)
+
+    Raises
+    ------
+    UserError
+        If nothing is annotated.
+    """
+    trainer = _Trainer(job, params)
+    yield Stage("Train on the annotated images", params.steps)
+    progress = yield from train(
+        trainer.step,
+        trainer.batch,
+        steps=params.steps,
+        parts=trainer.parts,
+        store=job.store,
+        stop=job.stop,
+        seed=job.seed,
+        validate=trainer.validate,
+        validate_every=params.validate_every,
+        select=SELECT,
+    )
+    best = job.store.load("best")
+    if best is not None:
+        trainer.network.load_state_dict(best["parts"]["network"])
+    return Adapted(
+        network=trainer.network.cpu().eval(),
+        progress=progress,
+        selection=f"The highest Dice on {trainer.validated_on}, step {progress.best_step}.",
+        kind="foreground" if job.n_classes == 2 else "classes",
+        output_names=job.classes[1:] if job.n_classes == 2 else job.classes,
+        scores={} if progress.best_score is None else {SELECT: progress.best_score},
+    )
+
+
+class _Trainer:
+    """The network, its optimiser, and one step."""
+
+    def __init__(self, job: AdaptJob, params: Params) -> None:
+        torch.manual_seed(job.seed)
+        self.job, self.params = job, params
+        self.training, self.validation, self.validated_on = _split(job, params.validation_share)
+        self.network = Segmenter(
+            job.target.n_channels, job.n_classes, width=params.width, depth=params.depth
+        )
+        optimiser = torch.optim.AdamW(self.network.parameters(), params.learning_rate)
+        self.fabric = make_fabric(job.device)
+        self.model, self.optimiser = setup(self.fabric, self.network, optimiser)
+        self.shown = preview_pixels(job.target)
+
+    @property
+    def parts(self) -> dict[str, Stateful]:
+        return {"network": self.network, "optimiser": self.optimiser}
+
+    def batch(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cut and turn the crops of one step, as many from every annotated domain."""
+        rng = np.random.default_rng([self.job.seed, 2, index])
+        crops = [d.crops(rng, self.params.batch, self.params.crop) for d in self.training]
+        images = torch.from_numpy(np.concatenate([c.images for c in crops]))
+        labels = torch.from_numpy(np.concatenate([c.labels for c in crops]))[:, None]
+        return flip_and_turn(images, labels, rng)
+
+    def step(self, index: int, batch: tuple[torch.Tensor, torch.Tensor]) -> dict[str, float]:
+        """Take one step of AdamW on cross entropy and Dice of the annotated pixels."""
+        images, labels = (self.fabric.to_device(t) for t in batch)
+        set_learning_rate(
+            self.optimiser, cosine_rate(index, self.params.steps, self.params.learning_rate)
+        )
+        self.model.train()
+        logits = self.model(images.to(memory_format=torch.channels_last)).float()
+        known = (labels != UNKNOWN).float()
+        truth = one_hot(labels[:, 0].clamp_min(0), logits.shape[1])
+        terms = mixed_loss(logits, truth, bce=self.params.bce, dice=self.params.dice, weight=known)
+        self.optimiser.zero_grad(set_to_none=True)
+        self.fabric.backward(terms["loss"])
+        self.optimiser.step()
+        return {name: float(term.detach()) for name, term in terms.items()}
+
+    def validate(self, index: int) -> Iterator[Event]:
+        self.network.eval()
+
+        def forward(pixels: Any) -> Any:
+            return predict_plane(self.network.probabilities, pixels, self.fabric)
+
+        dice = mean_dice(self.validation, lambda plane: forward(plane.pixels))
+        yield Score(SELECT, dice, index + 1)
+        maps = forward(self.shown)
+        yield Preview("foreground" if len(maps) == 1 else "classes", maps, index + 1)
+
+
+def one_hot(labels: torch.Tensor, channels: int) -> torch.Tensor:
+    """Turn (N, Y, X) class ids into (N, K, Y, X) floats; one channel: the foreground alone."""
+    if channels == 1:
+        return (labels[:, None] > 0).float()
+    return torch.nn.functional.one_hot(labels, channels).movedim(-1, 1).float()
+
+
+def _split(job: AdaptJob, share: float) -> tuple[list[Domain], Domain, str]:
+    """Return the domains to train on, the one to validate on, and words for that one."""
+    domains = [d.annotated() for d in (job.source, job.target) if d is not None and d.is_annotated]
+    if not domains:
+        raise UserError(
+            "Nothing is annotated: give source images with masks, or masks or strokes of some "
+            "target images."
+        )
+    if job.validation is not None:
+        return domains, job.validation, "the validation masks of target images that were given"
+    pairs = [domain.split(share, job.seed) for domain in domains]
+    held_out = Domain(tuple(plane for _, part in pairs for plane in part.planes))
+    alone = any(len(domain) < 2 for domain in domains)
+    words = "annotated planes that training saw too" if alone else "annotated planes kept aside"
+    return [part for part, _ in pairs], held_out, words
+
+
+METHODS = [
+    Method(
+        name="supervised",
+        title="Plain training on what is annotated: the bounds that every adaptation is held to",
+        params=cast("Any", Params),
+        adapt=adapt,
+        paper="10.1007/978-3-319-24574-4_28",
+        presets={
+            "gpu": {"width": 32, "crop": 256, "batch": 8, "steps": 5000},
+            "published": {"width": 64, "crop": 256, "batch": 16, "steps": 20000},
+        },
+        needs=("target_images",),
+        takes=("source_images", "source_masks", "target_masks", "target_strokes"),
+        multiclass=True,
+    )
+]
