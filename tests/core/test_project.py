@@ -6,6 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import zarr
 
 from napari_cellda.core.enhancer.options import EnhancerOptions
 from napari_cellda.core.errors import UserError
@@ -17,6 +18,7 @@ from napari_cellda.core.project import (
     ClassStyle,
     EnhancerReference,
     ImageReference,
+    PaintedPixels,
     Project,
     find_image,
     fingerprint,
@@ -72,6 +74,23 @@ def test_everything_comes_back(saved):
     assert found.enhancer.options.rescale == 1.5
     np.testing.assert_array_equal(painted[0], strokes)
     np.testing.assert_array_equal(same_forest.predict(features.T), forest.predict(features.T))
+
+
+def test_strokes_go_in_as_pixels_and_come_out_on_disk(tmp_path):
+    strokes = np.zeros((2, 3, 40, 50), np.uint8)
+    strokes[1, 2, 5:9, 7], strokes[0, 0, 39, 49] = 3, 1
+    where = np.flatnonzero(strokes)
+    pixels = PaintedPixels(strokes.shape, where, strokes.flat[where])
+    save_project(tmp_path / "p.cellda", project(stack()), {0: pixels}, None)
+    made = []
+
+    def zeros(shape, dtype):
+        made.append(zarr.create_array(store={}, shape=shape, dtype=dtype, fill_value=0))
+        return made[-1]
+
+    _, found, _ = load_project(tmp_path / "p.cellda", zeros)
+    assert found[0] is made[0]
+    np.testing.assert_array_equal(found[0][:], strokes)
 
 
 def test_a_project_without_forest_or_strokes(tmp_path):

@@ -15,6 +15,7 @@ import io
 import json
 import os
 import zipfile
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -24,12 +25,13 @@ from napari_cellda.core.atomic import write_atomically
 from napari_cellda.core.enhancer.options import EnhancerOptions
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.features import FeatureSpec
+from napari_cellda.core.forest import ForestParams
 from napari_cellda.core.images.normalisation import Kind, Normalisation
 from napari_cellda.core.instances import InstanceParams
 from napari_cellda.core.params import BaseParams
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from napari_cellda.core.forest import Forest
@@ -53,6 +55,12 @@ class ImageReference(BaseParams):
     """See `fingerprint`."""
     normalisation: Normalisation
     """As measured when the forest was trained, so that reopening gives the same maps."""
+    channels: Literal["grey", "all"] | tuple[int, ...] | None = None
+    """Which of its channels count; None: those that the project names."""
+    others: tuple[str, ...] = ()
+    """Paths of further images whose planes serve as the channels after its own."""
+    reader: str | None = None
+    """The napari plugin that opened it; None: the readers of this project."""
 
 
 class ClassStyle(BaseParams):
@@ -84,6 +92,8 @@ class Project(BaseParams):
     channels: Literal["grey", "all"] | tuple[int, ...] = "grey"
     features: FeatureSpec = FeatureSpec()
     normalisation: Kind = "percentile"
+    training: ForestParams = ForestParams()
+    """How the forest is trained when strokes are added."""
     enhancer: EnhancerReference | None = None
     instances: InstanceParams | None = None
     """None: no instances are made."""
@@ -112,8 +122,23 @@ def _thirds(length: int, size: int = 64) -> list[slice]:
     return [slice(start, min(length, start + size)) for start in starts]
 
 
+@dataclass(frozen=True, eq=False)
+class PaintedPixels:
+    """Strokes of one image by the pixels that are painted."""
+
+    shape: tuple[int, ...]
+    """The image's `label_shape`."""
+    indices: np.ndarray
+    """(N,) int64: positions in an array of that shape, in C order."""
+    ids: np.ndarray
+    """(N,) uint8: stroke ids."""
+
+
 def save_project(
-    path: Path, project: Project, strokes: Mapping[int, np.ndarray], forest: Forest | None
+    path: Path,
+    project: Project,
+    strokes: Mapping[int, np.ndarray | PaintedPixels],
+    forest: Forest | None,
 ) -> None:
     """Write a project to one file, aside and then renamed.
 
@@ -122,7 +147,7 @@ def save_project(
     path : Path
         Ends in ``.cellda``.
     project : Project
-    strokes : mapping of image index to int array
+    strokes : mapping of image index to int array or PaintedPixels
         Only images with strokes need an entry.
     forest : Forest or None
         None before anything was trained.
@@ -137,8 +162,16 @@ def save_project(
             file.writestr("forest.npz", buffer.getvalue())
 
 
-def load_project(path: Path) -> tuple[Project, dict[int, np.ndarray], Forest | None]:
+def load_project(
+    path: Path, zeros: Callable[..., Any] = np.zeros
+) -> tuple[Project, dict[int, Any], Forest | None]:
     """Read a project.
+
+    Parameters
+    ----------
+    path : Path
+    zeros : callable of (shape, dtype)
+        Makes the arrays of the strokes, such as `np.zeros`, or zarr arrays on disk.
 
     Returns
     -------
@@ -158,7 +191,7 @@ def load_project(path: Path) -> tuple[Project, dict[int, np.ndarray], Forest | N
             members = _check_members(path, file)
             project = Project.model_validate(json.loads(file.read("project.json")))
             strokes = {
-                int(name[8:-4]): _unpack_strokes(file.read(name))
+                int(name[8:-4]): _unpack_strokes(file.read(name), zeros)
                 for name in members
                 if name.startswith("strokes/")
             }
@@ -198,26 +231,32 @@ def _check_members(path: Path, file: zipfile.ZipFile) -> set[str]:
     return names
 
 
-def _pack_strokes(strokes: np.ndarray) -> bytes:
-    """Store the painted pixels only; a zarr array is read plane by plane."""
-    indices, values = [], []
+def _pack_strokes(strokes: np.ndarray | PaintedPixels) -> bytes:
+    if not isinstance(strokes, PaintedPixels):
+        strokes = find_painted(strokes)
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        shape=np.asarray(strokes.shape, np.int64),
+        indices=strokes.indices.astype(np.int64),
+        values=strokes.ids.astype(np.uint8),
+    )
+    return buffer.getvalue()
+
+
+def find_painted(strokes: Any) -> PaintedPixels:
+    """Collect the painted pixels; a zarr array is read plane by plane."""
+    indices, ids = [], []
     plane = int(np.prod(strokes.shape[-2:]))
     for number, where in enumerate(np.ndindex(*strokes.shape[:-2])):
         flat = np.asarray(strokes[where]).ravel()
         found = np.flatnonzero(flat)
         indices.append(found + number * plane)
-        values.append(flat[found].astype(np.uint8))
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        shape=np.asarray(strokes.shape, np.int64),
-        indices=np.concatenate(indices).astype(np.int64),
-        values=np.concatenate(values),
-    )
-    return buffer.getvalue()
+        ids.append(flat[found].astype(np.uint8))
+    return PaintedPixels(tuple(strokes.shape), np.concatenate(indices), np.concatenate(ids))
 
 
-def _unpack_strokes(content: bytes) -> np.ndarray:
+def _unpack_strokes(content: bytes, zeros: Callable[..., Any]) -> Any:
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         shape = tuple(int(size) for size in arrays["shape"])
         indices, values = arrays["indices"], arrays["values"]
@@ -225,8 +264,13 @@ def _unpack_strokes(content: bytes) -> np.ndarray:
     good = 2 <= len(shape) <= 4 and min(shape) > 0 and indices.shape == values.shape
     if not good or (indices.size and (indices.min() < 0 or indices.max() >= size)):
         raise ValueError("the strokes do not fit their shape")
-    strokes = np.zeros(shape, np.uint8)
-    strokes.flat[indices] = values
+    strokes, plane = zeros(shape, np.uint8), shape[-2] * shape[-1]
+    for number in np.unique(indices // plane):
+        inside = indices // plane == number
+        block = np.zeros(plane, np.uint8)
+        block[indices[inside] - number * plane] = values[inside]
+        where = np.unravel_index(int(number), shape[:-2]) if len(shape) > 2 else ()
+        strokes[(*map(int, where), ...)] = block.reshape(shape[-2:])
     return strokes
 
 
