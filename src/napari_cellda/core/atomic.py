@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.mapped import MappedArray
 from napari_cellda.core.paths import is_zarr
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def scratch_array(shape: tuple[int, ...], dtype: DTypeLike, folder: str | Path) 
 
     Yields
     ------
-    ndarray or numpy.memmap
+    ndarray or MappedArray
 
     Raises
     ------
@@ -189,4 +190,4 @@ def scratch_array(shape: tuple[int, ...], dtype: DTypeLike, folder: str | Path) 
     with file:
         with plain_disk_errors(folder):
             reserve(file, size)
-        yield np.memmap(file, dtype, "r+", shape=shape)
+        yield MappedArray(file, dtype, "r+", shape=shape)

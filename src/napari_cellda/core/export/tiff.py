@@ -10,6 +10,7 @@ import numpy as np
 from napari_cellda.core.atomic import reserve, write_atomically
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.images.units import SYMBOLS
+from napari_cellda.core.mapped import MappedArray
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -192,4 +193,4 @@ def create_mapped(
     assert found is not None  # plain contiguous pixels always have an offset
     with path.open("rb+") as file:
         reserve(file, path.stat().st_size)
-    return np.memmap(path, dtype, "r+", found[0], shape)
+    return MappedArray(path, dtype, "r+", found[0], shape)

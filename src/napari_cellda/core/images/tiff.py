@@ -12,6 +12,7 @@ import numpy as np
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.images.readers import Found
 from napari_cellda.core.images.tiff_scale import pixel_size
+from napari_cellda.core.mapped import MappedArray
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -169,7 +170,7 @@ def open_series(tif: TiffFile, series: TiffPageSeries, keeper: Keeper) -> list[A
     if series.dataoffset is not None and len(series.levels) == 1:
         dtype = np.dtype(tif.byteorder + series.dtype.char)
         shape = series.get_shape(False)
-        mapped = np.memmap(tif.filehandle.path, dtype, "r", series.dataoffset, shape)
+        mapped = MappedArray(tif.filehandle.path, dtype, "r", series.dataoffset, shape)
         return [mapped.reshape(series.get_shape(True))]
     import zarr
 
