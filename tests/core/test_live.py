@@ -18,6 +18,7 @@ from napari_cellda.core.features import FeatureSpec
 from napari_cellda.core.features.cache import FeatureCache
 from napari_cellda.core.forest import ForestParams
 from napari_cellda.core.images import Image, image_from_array
+from napari_cellda.core.images.normalisation import Normalisation
 from napari_cellda.core.live import engine as live
 from napari_cellda.core.live import sample_store
 from napari_cellda.core.live.engine import Engine
@@ -312,6 +313,27 @@ def test_other_enhancer_option_repeats_the_enhanced_map_only(engine: Engine) -> 
     ]
     assert again[0] is Trained
     assert set(again[1:-1]) == {EnhancedTile}
+
+
+def test_adopted_forest_answers_until_something_is_painted(engine: Engine) -> None:
+    image = make_image()
+    snapshot = snapshot_of(image, make_strokes(image))
+    trained = [a for a in engine.answer(snapshot) if isinstance(a, Trained)][-1].classifier
+    other = replace(
+        trained, forest=_forest(Engine(), replace(snapshot, params=ForestParams(trees=7, seed=5)))
+    )
+    fresh, measured = Engine(), {"it": Normalisation(offset=(0.1,), factor=(0.4,))}
+    fresh.adopt(snapshot, other, measured)
+    answers = list(fresh.answer(snapshot))
+    assert [a.classifier for a in answers if isinstance(a, Trained)] == [other]
+    assert fresh.normalisation_of("it") is measured["it"]
+    expected = other.predict(Normalised(image, measured["it"]), whole(image.limits))
+    found = [a for a in answers if isinstance(a, ForestTile)]
+    np.testing.assert_array_equal(paste(found, image.limits), expected)
+    strokes = make_strokes(image)
+    strokes[5, 5:9] = 1
+    again = [a for a in fresh.answer(snapshot_of(image, strokes)) if isinstance(a, Trained)]
+    assert again[-1].classifier.forest is not other.forest
 
 
 def test_several_images_train_one_forest(engine: Engine) -> None:

@@ -40,7 +40,7 @@ from napari_cellda.core.pipeline import map_range
 from napari_cellda.core.tiles import Region, Spot, nearest_first
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Hashable, Iterator, Mapping
 
     from napari_cellda.core.forest import Forest
     from napari_cellda.core.images import Image
@@ -101,10 +101,8 @@ class Engine:
         sources = self._sources(snapshot)
         source = sources[snapshot.target]
         outdated = lambda: superseded() or stop()  # noqa: E731
-        painted = {
-            int(k) for item in snapshot.images for s in item.strokes for k in np.unique(s.ids)
-        }
-        if len(painted) < 2:
+        painted = _painted_ids(snapshot)
+        if len(painted) < 2 and _training_key(snapshot) != self._key:
             names = range(1, len(snapshot.class_names) + 1)
             yield Waiting(tuple(k - 1 for k in names if k not in painted))
             if self._prefetch(source, snapshot, outdated):
@@ -148,12 +146,36 @@ class Engine:
         if known is None or known[0] is not item.image or known[1] != kind:
             known = item.image, kind, measure_normalisation(item.image, kind)
             self._measured[item.key] = known
-            self._key = None
+            if item.strokes:
+                self._key = None
         return Normalised(item.image, known[2])
 
     def normalisation_of(self, key: Hashable) -> Normalisation | None:
         """Return what was measured for an image; None if it never was in a snapshot."""
         return self._measured[key][2] if key in self._measured else None
+
+    def adopt(
+        self,
+        snapshot: Snapshot,
+        classifier: PixelClassifier,
+        measured: Mapping[Hashable, Normalisation],
+    ) -> None:
+        """Take over a forest that was trained on a snapshot before, e.g. that of a project.
+
+        Until strokes or settings change it answers as it is: no new one is trained.
+
+        Parameters
+        ----------
+        snapshot : Snapshot
+        classifier : PixelClassifier
+        measured : mapping of image key to Normalisation
+            As they were for that forest; images left out are measured anew.
+        """
+        for item in snapshot.images:
+            if item.key in measured:
+                known = item.image, snapshot.normalisation, measured[item.key]
+                self._measured[item.key] = known
+        self._key, self._classifier = _training_key(snapshot), classifier
 
     def _classifiers(
         self, snapshot: Snapshot, sources: dict[Hashable, Normalised], stop: Stop
@@ -207,7 +229,7 @@ class Engine:
             Share of painted pixels told right by the trees that did not see them. None when the
             snapshot's forest was not trained yet, or `stop` said so.
         """
-        if _training_key(snapshot) != self._key:
+        if _training_key(snapshot) != self._key or len(_painted_ids(snapshot)) < 2:
             return None
         samples = self._gather(snapshot, self._sources(snapshot), stop)
         if samples is None:
@@ -355,11 +377,16 @@ def ready_engine(trainer: Trainer) -> Engine:
     return Engine(trainer=trainer)
 
 
+def _painted_ids(snapshot: Snapshot) -> set[int]:
+    return {int(k) for item in snapshot.images for s in item.strokes for k in np.unique(s.ids)}
+
+
 def _training_key(snapshot: Snapshot) -> Hashable:
     """Return a value that is equal only if the forest would be the same (on the same images)."""
     strokes = tuple(
         (item.key, tuple((place_of(s.tile), s.digest) for s in item.strokes))
         for item in snapshot.images
+        if item.strokes
     )
     settings = snapshot.spec, snapshot.normalisation, snapshot.channels, snapshot.params
     return (*settings, len(snapshot.class_names), strokes)
