@@ -96,6 +96,37 @@ def error_strokes(
     return strokes
 
 
+def stroke_at(
+    truth: NDArray[np.integer],
+    start: tuple[int, int],
+    rng: np.random.Generator | int = 0,
+    *,
+    length: float = 40,
+    width: float = 3,
+) -> NDArray[np.uint8]:
+    """Draw one stroke of whatever class is at a place, as a person who was sent there would.
+
+    Parameters
+    ----------
+    truth : (Y, X) ndarray of int
+        Class of every pixel, 0 = background; not negative at `start`.
+    start : (y, x)
+    rng, length, width
+        As for `random_strokes`.
+
+    Returns
+    -------
+    (Y, X) ndarray of uint8
+        Stroke ids: 0 = not annotated, class + 1 on the stroke.
+    """
+    strokes = np.zeros(truth.shape, np.uint8)
+    index = int(truth[start])
+    allowed = truth == index
+    rng = np.random.default_rng(rng)
+    _paint(strokes, allowed, np.array(start), length, width, index + 1, rng)
+    return strokes
+
+
 def _random_starts(
     allowed: NDArray[np.bool_], n: int, width: float, rng: np.random.Generator
 ) -> NDArray[np.intp]:
