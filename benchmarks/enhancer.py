@@ -29,12 +29,12 @@ from scipy import ndimage
 
 from napari_cellda.core.annotator import error_strokes, random_strokes
 from napari_cellda.core.classifier import Normalised
+from napari_cellda.core.compare import best_threshold, pixel_scores, variation_of_information
 from napari_cellda.core.enhancer import Enhancer
 from napari_cellda.core.features import FeatureSpec, compute_features
 from napari_cellda.core.forest import Forest, ForestParams, fit_forest
 from napari_cellda.core.images import open_image
 from napari_cellda.core.images.readers import read_labels
-from napari_cellda.core.metrics import best_threshold, pixel_scores, variation_of_information
 from napari_cellda.core.modelzoo.bundled import bundled_folder
 from napari_cellda.core.sampling import balance
 from napari_cellda.core.tiles import whole

@@ -12,10 +12,10 @@ import numpy as np
 from napari_cellda.core.atomic import make_folder, write_atomically
 from napari_cellda.core.batch import ClassifyJob, classify_images
 from napari_cellda.core.classifier import train_classifier
+from napari_cellda.core.compare import pixel_scores
 from napari_cellda.core.enhancer import Enhancer
 from napari_cellda.core.export import write_png
 from napari_cellda.core.images import image_from_array
-from napari_cellda.core.metrics import pixel_scores
 from napari_cellda.core.pipeline import Pipeline
 from napari_cellda.core.samples import ihc_sample, nuclei_field
 

@@ -21,6 +21,7 @@ from napari_cellda.core.augment import (
     flip_and_turn,
 )
 from napari_cellda.core.averaging import MovingAverage
+from napari_cellda.core.compare import pixel_scores
 from napari_cellda.core.enhancer_training.maps import MapCache, fill_cache
 from napari_cellda.core.enhancer_training.source import SourcePlane, hold_out
 from napari_cellda.core.events import Event, Note, Preview, Score, Stage, Task
@@ -35,7 +36,6 @@ from napari_cellda.core.loop import (
     train,
 )
 from napari_cellda.core.losses import mixed_loss
-from napari_cellda.core.metrics import pixel_scores
 from napari_cellda.core.nets.unet import UNet
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from skimage.metrics import variation_of_information as reference_vi
 
+from napari_cellda.core.compare import best_threshold, pixel_scores, variation_of_information
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.metrics import best_threshold, pixel_scores, variation_of_information
 
 
 def test_pixel_scores_by_hand():
