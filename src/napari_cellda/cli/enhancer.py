@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from napari_cellda.cli.options import Channels
+from napari_cellda.cli.stopping import stop_on_signal
 from napari_cellda.cli.support import follow, one_of, parse_channels, parse_settings
 
 app = typer.Typer(help="Train an enhancer of your own.", no_args_is_help=True)
@@ -39,24 +40,29 @@ def enhancer_train(
     seed: Annotated[int, typer.Option(min=0, help="Seed of forests, crops and network.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with this run.")] = False,
 ) -> None:
-    """Train a Prediction Enhancer on annotated images; RUN/model is the package."""
+    """Train a Prediction Enhancer on annotated images; RUN/model is the package.
+
+    Ctrl-C once, or a file called `stop` in RUN, ends it with what it has learned so far.
+    """
     from napari_cellda.core.enhancer_training.run import run_enhancer_training
 
-    package = follow(
-        run_enhancer_training(
-            output,
-            images,
-            masks,
-            masks_are=one_of("--masks-are", masks_are, ("instances", "foreground", "boundary")),
-            structure=None
-            if structure is None
-            else one_of("--structure", structure, ("foreground", "boundary", "both")),
-            channels=parse_channels(channels) or "grey",
-            preset=one_of("--preset", preset, ("cpu", "gpu", "published")),
-            overrides=parse_settings(settings or []),
-            seed=seed,
-            resume=resume,
+    with stop_on_signal() as stop:
+        package = follow(
+            run_enhancer_training(
+                output,
+                images,
+                masks,
+                masks_are=one_of("--masks-are", masks_are, ("instances", "foreground", "boundary")),
+                structure=None
+                if structure is None
+                else one_of("--structure", structure, ("foreground", "boundary", "both")),
+                channels=parse_channels(channels) or "grey",
+                preset=one_of("--preset", preset, ("cpu", "gpu", "published")),
+                overrides=parse_settings(settings or []),
+                seed=seed,
+                resume=resume,
+                stop=stop,
+            )
         )
-    )
-    if package is not None:
-        typer.echo(f"The enhancer is in {package}.")
+        if package is not None:
+            typer.echo(f"The enhancer is in {package}.")

@@ -4,13 +4,16 @@
 versions; ``events.jsonl`` one event per line; ``checkpoints/`` what a resume needs;
 ``previews.zarr`` the pictures; ``model/`` the package when the run is done. Anyone who has the
 folder (and the inputs) has the whole run.
+
+While a process works on it, ``.lock`` is locked and ``process.json`` tells which one. A file called
+``stop`` asks it to end with what it has, whoever put it there; the process takes it away.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -19,9 +22,17 @@ import numpy as np
 import yaml
 from pydantic import ValidationError
 
-from napari_cellda.core.atomic import write_atomically
+from napari_cellda.core.atomic import plain_disk_errors, write_atomically
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Event, Note, Preview, Score, Stage, Step, Task
+from napari_cellda.core.events import Event, Preview, Task
+from napari_cellda.core.run_log import (
+    LogWriter,
+    cut_log,
+    event_from_line,
+    last_line,
+    log_size,
+    parse_log,
+)
 from napari_cellda.core.run_record import (
     FORMAT,
     RunInput,
@@ -30,14 +41,24 @@ from napari_cellda.core.run_record import (
     installed_versions,
     portable_path,
 )
+from napari_cellda.core.runs.presence import STOP, Presence, RunProcess, process_of
+from napari_cellda.core.runs.turn import WAITING, Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from napari_cellda.core.params import BaseParams
 
+__all__ = ["Run", "State", "event_from_line"]
+
 T = TypeVar("T")
-State = Literal["running", "done", "stopped", "failed"]
+State = Literal["waiting", "running", "done", "stopped", "cancelled", "failed", "killed"]
+"""waiting: for the runs before it; stopped: on request, with a partial model; cancelled: ended at
+once on request; killed: its process ended without a word."""
+EARLY = ("inputs", "output.txt")
+"""What may lie in the folder before a run begins: bundled inputs, and what its process prints."""
+STOP_LOOK_SECONDS = 0.2
+_imported = time.time()
 
 
 class Run:
@@ -56,6 +77,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
+        self._stop_asked = False
         path = self.folder / "run.yaml"
         if not path.is_file():
             raise UserError(f"There is no run in '{folder}': it has no run.yaml.")
@@ -98,10 +120,12 @@ class Run:
         Raises
         ------
         UserError
-            If the folder holds anything already, or an input is missing.
+            If the folder holds anything already but `EARLY`, or an input is missing.
         """
         folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and (
+            not folder.is_dir() or any(item.name not in EARLY for item in folder.iterdir())
+        ):
             raise UserError(
                 f"'{folder}' is not empty: choose a new folder, or resume the run that is in it."
             )
@@ -171,7 +195,7 @@ class Run:
 
         # By way of memory, so that a full disk is an OSError instead of torch's RuntimeError.
         content = BytesIO()
-        torch.save({**state, "log_bytes": self._log_bytes()}, content)
+        torch.save({**state, "log_bytes": log_size(self.events_path)}, content)
         with write_atomically(self.folder / "checkpoints" / f"{name}.pt") as aside:
             aside.write_bytes(content.getbuffer())
 
@@ -196,53 +220,99 @@ class Run:
             raise UserError(f"The checkpoint '{path}' cannot be read: {_short(error)}") from error
         return dict(state)
 
+    def stopper(self, stop: Callable[[], bool] = lambda: False) -> Callable[[], bool]:
+        """Return what a task shall ask: true once `stop()` is, or the run's folder says so.
+
+        That it was true is remembered, so that the log tells a stopped run from a finished one.
+        """
+        file = self.folder / STOP
+        looked = 0.0
+
+        def asked() -> bool:
+            nonlocal looked
+            if not self._stop_asked and time.monotonic() - looked > STOP_LOOK_SECONDS:
+                looked = time.monotonic()
+                self._stop_asked = file.exists()
+            self._stop_asked = self._stop_asked or stop()
+            return self._stop_asked
+
+        return asked
+
+    def ask_to_stop(self) -> None:
+        """Ask the process that works on it to end with what it has, wherever it runs."""
+        with plain_disk_errors(self.folder):
+            (self.folder / STOP).touch()
+
     def drive(self, task: Task[T]) -> Task[T]:
         """Run a task, logging every event before passing it on, and the way it ended.
 
         An earlier log is first cut back to the last checkpoint: what came after it will come again.
+        In a queue (see `core.runs.turn`) the task begins when the runs before it are over.
+
+        Raises
+        ------
+        UserError
+            If another process works on this run, or the disk is full; and what the task raises.
         """
-        self._cut_log_back()
-        started = time.monotonic()
-        with self.events_path.open("a", encoding="utf-8") as log:
-
-            def write(line: dict[str, Any]) -> None:
-                log.write(json.dumps({**line, "seconds": round(time.monotonic() - started, 3)}))
-                log.write("\n")
-                log.flush()
-
+        with Presence(self.folder):
+            self._forget_old_stop()
+            self._cut_log_back()
+            turn = Turn()
             try:
-                while True:
-                    try:
-                        event = next(task)
-                    except StopIteration as end:
-                        write({"type": "End", "state": "done", "text": ""})
-                        result: T = end.value
-                        return result
-                    write(self._line(event))
-                    yield event
-            except GeneratorExit:
-                task.close()
-                write({"type": "End", "state": "stopped", "text": ""})
-                raise
-            except BaseException as error:
-                write({"type": "End", "state": "failed", "text": _short(error)})
-                raise
+                with LogWriter(self.events_path) as log:
+                    return (yield from self._drive(task, turn, log))
+            finally:
+                turn.release()
+
+    def _drive(self, task: Task[T], turn: Turn, log: LogWriter) -> Task[T]:
+        def tell(event: Event) -> Event:
+            log.write(self._line(event))
+            return event
+
+        def end(state: State, text: str = "") -> None:
+            log.write({"type": "End", "state": state, "text": text})
+
+        try:
+            for event in turn.wait(self.stopper()):
+                yield tell(event)
+            while True:
+                try:
+                    event = next(task)
+                except StopIteration as last:
+                    end("stopped" if self._stop_asked else "done")
+                    result: T = last.value
+                    return result
+                yield tell(event)
+        except GeneratorExit:
+            task.close()
+            end("stopped")
+            raise
+        except BaseException as error:
+            wished = self._stop_asked and isinstance(error, UserError)
+            with suppress(UserError):  # the disk may be full: the first error counts
+                end("stopped" if wished else "failed", _short(error))
+            raise
 
     def events(self) -> list[dict[str, Any]]:
-        """Read the log; a last line that was cut off by a crash is left out."""
-        if not self.events_path.is_file():
-            return []
-        lines = self.events_path.read_bytes().split(b"\n")
-        return [json.loads(line) for line in lines[:-1]]
+        """Read the log; a line that was cut off by a crash is left out."""
+        return parse_log(self.events_path.read_bytes()) if self.events_path.is_file() else []
+
+    @property
+    def process(self) -> RunProcess | None:
+        """The process that works on it now; None when none does."""
+        return process_of(self.folder)
 
     @property
     def state(self) -> State:
-        """How the run stands by its log; "running" also for one that was killed."""
-        events = self.events()
-        if events and events[-1]["type"] == "End":
-            state: State = events[-1]["state"]
-            return state
-        return "running"
+        """How the run stands, by its log and by whether a process works on it."""
+        alive = self.process is not None
+        last = last_line(self.events_path)
+        if last is not None and last["type"] == "End" and not alive:
+            ended: State = last["state"]
+            return ended
+        if not alive:
+            return "killed"
+        return "waiting" if last is not None and last.get("title") == WAITING else "running"
 
     def previews(self) -> dict[str, list[int]]:
         """Return the steps at which each preview was taken, by its name."""
@@ -265,18 +335,21 @@ class Run:
         """One event as JSON; a preview's picture goes to ``previews.zarr``."""
         if isinstance(event, Preview):
             where = self.folder / "previews.zarr" / event.name / str(event.index)
-            _save_array(where, event.array)
+            with plain_disk_errors(where.parent):
+                _save_array(where, event.array)
             return {"type": "Preview", "name": event.name, "index": event.index}
         return {"type": type(event).__name__, **dataclasses.asdict(event)}
 
-    def _log_bytes(self) -> int:
-        return self.events_path.stat().st_size if self.events_path.exists() else 0
+    def _forget_old_stop(self) -> None:
+        """Take away a wish to stop that an earlier process did not live to see."""
+        file = self.folder / STOP
+        with suppress(OSError):
+            if file.stat().st_mtime < _imported:
+                file.unlink()
 
     def _cut_log_back(self) -> None:
-        if self.events_path.exists():
-            last = self.load("last")
-            with self.events_path.open("r+b") as log:
-                log.truncate(min(self._log_bytes(), int(last["log_bytes"])) if last else 0)
+        last = self.load("last")
+        cut_log(self.events_path, int(last["log_bytes"]) if last else 0)
 
 
 def _save_array(where: Path, array: np.ndarray) -> None:
@@ -284,21 +357,6 @@ def _save_array(where: Path, array: np.ndarray) -> None:
 
     stored = zarr.create_array(where, shape=array.shape, dtype=array.dtype, overwrite=True)
     stored[...] = array
-
-
-def event_from_line(line: Mapping[str, Any]) -> Event | None:
-    """Turn a line of the log back into an event; None for "End" and previews."""
-    kinds: dict[str, type[Stage | Step | Score | Note]] = {
-        "Stage": Stage,
-        "Step": Step,
-        "Score": Score,
-        "Note": Note,
-    }
-    kind = kinds.get(line["type"])
-    if kind is None:
-        return None
-    names = {f.name for f in dataclasses.fields(kind)}
-    return kind(**{key: value for key, value in line.items() if key in names})
 
 
 def _short(error: BaseException) -> str:

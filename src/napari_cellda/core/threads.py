@@ -12,10 +12,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+THREADS_VARIABLE = "NAPARI_CELLDA_THREADS"
+"""Environment variable: threads to use where nothing else is asked for."""
+
+
 def thread_count(threads: int | None = None) -> int:
     """Return `threads`, or for None the number of cores this process may use; at least 1."""
     if threads is not None:
         return max(1, threads)
+    told = os.environ.get(THREADS_VARIABLE, "")
+    if told.isdecimal():
+        return max(1, int(told))
     if hasattr(os, "sched_getaffinity"):
         # A cluster job or a container is often given fewer cores than the machine has.
         return max(1, len(os.sched_getaffinity(0)))

@@ -103,7 +103,7 @@ def run_enhancer_training(
             options=options,
             command=_command(images, masks, options, preset, overrides, seed),
         )
-    return (yield from run.drive(_work(run, device, threads, stop)))
+    return (yield from run.drive(_work(run, device, threads, run.stopper(stop))))
 
 
 def _work(run: Run, device: str, threads: int | None, stop: Stop) -> Task[Path | None]:

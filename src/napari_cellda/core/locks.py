@@ -1,0 +1,74 @@
+"""Locks between processes that the system itself lets go of when their holder dies."""
+
+from __future__ import annotations
+
+import sys
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Lock:
+    """A locked file; free again after `release`, or when this process ends, however it ends.
+
+    Get one with `Lock.take`.
+    """
+
+    def __init__(self, handle: IO[bytes]) -> None:
+        self._handle = handle
+
+    @classmethod
+    def take(cls, path: Path) -> Lock | None:
+        """Lock a file, made if absent; None when somebody holds it.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be made, or its file system knows no locks.
+        """
+        handle = path.open("ab")
+        try:
+            _lock(handle)
+        except (BlockingIOError, PermissionError):
+            handle.close()
+            return None
+        except OSError:
+            handle.close()
+            raise
+        return cls(handle)
+
+    def release(self) -> None:
+        """Let go; the file stays. A second call does nothing."""
+        self._handle.close()
+
+
+def is_held(path: Path) -> bool | None:
+    """Tell whether somebody holds the lock of a file; None where that cannot be known."""
+    if not path.is_file():
+        return False
+    try:
+        lock = Lock.take(path)
+    except OSError:
+        return None
+    if lock is None:
+        return True
+    lock.release()
+    return False
+
+
+if sys.platform == "win32":
+
+    def _lock(handle: IO[bytes]) -> None:
+        import msvcrt
+
+        handle.seek(0)
+        msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
+
+else:
+
+    def _lock(handle: IO[bytes]) -> None:
+        import fcntl
+
+        # Of the open file and not of the process, so that it holds within one process, too.
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

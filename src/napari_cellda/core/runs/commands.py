@@ -1,0 +1,45 @@
+"""The words of a command line, from what a form holds."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from napari_cellda.core.params import BaseParams
+
+
+def command_words(
+    command: Sequence[str], options: Mapping[str, Any], settings: Mapping[str, Any]
+) -> list[str]:
+    """Return the command with its options and settings.
+
+    Parameters
+    ----------
+    command : sequence of str
+        Such as ``("adapt", "culpico")``.
+    options : mapping
+        By their names as in Python; None and False are left out, True is a flag, a tuple becomes
+        a list with commas.
+    settings : mapping
+        For ``--set``.
+    """
+    words = list(command)
+    for name, value in options.items():
+        if value is None or value is False or value == ():
+            continue
+        words.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            is_list = isinstance(value, tuple)
+            words.append(",".join(map(str, value)) if is_list else str(value))
+    for name, value in settings.items():
+        words += ["--set", f"{name}={json.dumps(value)}"]
+    return words
+
+
+def changed_settings(value: BaseParams, preset: BaseParams) -> dict[str, Any]:
+    """Return the settings that differ from those of a preset, as JSON has them."""
+    before = preset.model_dump(mode="json")
+    return {k: v for k, v in value.model_dump(mode="json").items() if v != before[k]}

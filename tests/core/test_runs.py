@@ -1,0 +1,384 @@
+"""Runs seen from outside: processes that start, wait, stop, die and are found again."""
+
+import json
+import os
+import signal
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import Note, Preview, Score, Stage, Step, run_quietly
+from napari_cellda.core.jobs import Run
+from napari_cellda.core.locks import Lock, is_held
+from napari_cellda.core.params import BaseParams
+from napari_cellda.core.runs.commands import changed_settings, command_words
+from napari_cellda.core.runs.follow import Frame, follow_run
+from napari_cellda.core.runs.history import MOST_POINTS, History
+from napari_cellda.core.runs.launch import cancel_run, last_words, start_run
+from napari_cellda.core.runs.presence import process_of
+from napari_cellda.core.runs.table import (
+    delete_run,
+    export_model,
+    list_runs,
+    new_run_folder,
+    run_line,
+)
+from napari_cellda.core.runs.turn import QUEUE_VARIABLE, WAITING
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import Note, Preview, Score, Stage, Step, run_quietly
+from napari_cellda.core.jobs import Run
+from napari_cellda.core.params import BaseParams
+
+class Params(BaseParams):
+    steps: int = 0
+
+def work(stop, steps):
+    yield Stage("Train", steps)
+    for index in range(1, steps + 1):
+        if stop():
+            yield Note("Stopped early.")
+            return
+        yield Step(index, {"loss": 1 / index})
+        if index % 10 == 0:
+            yield Preview("map", np.full((4, 5), index / 100, np.float32), index)
+        time.sleep(0.02)
+    yield Score("dice", 0.5, steps)
+
+steps, folder = int(sys.argv[1]), Path(sys.argv[3])
+if steps < 0:
+    print("Error: There is no image.")
+    sys.exit(2)
+run = Run(folder) if (folder / "run.yaml").exists() else Run.create(
+    folder, "test", Params(steps=steps), {}, seed=0)
+run_quietly(run.drive(work(run.stopper(), steps)))
+"""
+
+
+class Params(BaseParams):
+    steps: int = 3
+    name: str = "x"
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start the program above with a number of steps; what still runs at the end is killed."""
+    script = tmp_path / "program.py"
+    script.write_text(PROGRAM)
+    started = []
+
+    def start_it(steps, name="run"):
+        program = (sys.executable, str(script))
+        folder = tmp_path / name
+        started.append(start_run([str(steps)], folder, queue=tmp_path / "queue", program=program))
+        return started[-1]
+
+    yield start_it
+    for launched in started:
+        if launched.alive:
+            launched.kill()
+
+
+def wait_until(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def at_work(launched, step=1):
+    def look():
+        log = launched.folder / "events.jsonl"
+        return log.exists() and f'"Step", "index": {step},'.encode() in log.read_bytes()
+
+    wait_until(look)
+    return Run(launched.folder)
+
+
+def test_a_lock_is_held_once_and_freed(tmp_path):
+    path = tmp_path / "lock"
+    assert is_held(path) is False
+    lock = Lock.take(path)
+    assert lock is not None
+    assert Lock.take(path) is None
+    assert is_held(path)
+    lock.release()
+    assert is_held(path) is False
+
+
+def test_a_run_in_a_process_of_its_own_is_followed_to_its_end(start):
+    launched = start(30)
+    told = list(follow_run(launched.folder, lambda: False, launched))
+    frames = [item for item in told if isinstance(item, Frame)]
+    views = [item for item in told if not isinstance(item, Frame)]
+    assert [frame.index for frame in frames] == [10, 20, 30]
+    assert np.array_equal(frames[1].array, np.full((4, 5), 0.2, np.float32))
+    assert views[0].state is None
+    assert {view.state for view in views} <= {None, "running", "done"}
+    last = views[-1]
+    assert last.state == "done"
+    assert last.step == last.total == 30
+    np.testing.assert_allclose(last.losses["loss"].values, 1 / np.arange(1, 31))
+    assert last.scores["dice"].values.tolist() == [0.5]
+    assert process_of(launched.folder) is None
+
+
+def test_it_has_low_priority_and_tells_who_it_is(start):
+    run = at_work(start(500))
+    process = run.process
+    assert process.is_here
+    assert process.device == "cpu"
+    assert process.memory > 10 * 2**20
+    if hasattr(os, "getpriority"):
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == 10
+    assert run.state == "running"
+
+
+def test_a_run_cannot_be_driven_twice(start):
+    run = at_work(start(500))
+    with pytest.raises(UserError, match="at work already"):
+        run_quietly(run.drive(iter(())))
+    assert run.state == "running"
+    with pytest.raises(UserError, match="at work"):
+        delete_run(run.folder)
+
+
+def test_a_stop_file_ends_it_with_what_it_has(start):
+    launched = start(5000)
+    run = at_work(launched, 5)
+    run.ask_to_stop()
+    wait_until(lambda: not launched.alive)
+    assert run.state == "stopped"
+    assert run.events()[-2]["text"] == "Stopped early."
+    assert not (run.folder / "stop").exists()
+
+
+def test_cancel_ends_it_at_once(start):
+    launched = start(5000)
+    run = at_work(launched, 3)
+    cancel_run(run.folder, launched)
+    assert not launched.alive
+    assert run.state == "cancelled"
+
+
+def test_cancel_finds_a_run_that_somebody_else_started(start):
+    run = at_work(start(5000), 3)
+    cancel_run(run.folder)
+    assert run.process is None
+    assert run.state == "cancelled"
+    cancel_run(run.folder)  # a second one finds nothing to do
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system")
+def test_a_killed_run_is_told_from_a_running_one(start):
+    launched = start(5000)
+    run = at_work(launched, 3)
+    os.kill(run.process.pid, signal.SIGKILL)
+    wait_until(lambda: not launched.alive)
+    assert run.state == "killed"
+    *_, view = follow_run(run.folder, lambda: False)
+    assert view.state == "killed"
+    assert not view.alive
+    assert "ended from outside during 'Train'" in view.text
+
+
+def test_a_mistake_before_the_run_begins_is_told(start):
+    launched = start(-1)
+    *_, view = follow_run(launched.folder, lambda: False, launched)
+    assert view.state == "failed"
+    assert view.text == "There is no image."
+    assert last_words(launched.folder) == "There is no image."
+
+
+def test_a_complaint_on_resuming_is_not_hidden_by_an_earlier_end(start):
+    launched = start(2)
+    wait_until(lambda: not launched.alive)
+    assert Run(launched.folder).state == "done"
+    launched = start(-1)
+    *_, view = follow_run(launched.folder, lambda: False, launched)
+    assert (view.state, view.text) == ("failed", "There is no image.")
+
+
+def test_runs_wait_for_each_other_in_the_order_they_came(start):
+    first = start(5000, "first")
+    one = at_work(first)
+    second = start(3, "second")
+    wait_until(lambda: (second.folder / "run.yaml").exists() and Run(second.folder).events())
+    two = Run(second.folder)
+    assert two.state == "waiting"
+    third = start(3, "third")
+    wait_until(lambda: (third.folder / "run.yaml").exists() and Run(third.folder).events())
+    cancel_run(one.folder, first)
+    wait_until(lambda: not third.alive)
+    three = Run(third.folder)
+    assert two.state == three.state == "done"
+    order = [run.events_path.stat().st_mtime for run in (two, three)]
+    assert order == sorted(order)
+    assert [line["title"] for line in two.events() if line["type"] == "Stage"] == [WAITING, "Train"]
+
+
+def test_a_waiting_run_can_be_stopped(start, tmp_path):
+    at_work(start(5000, "first"))
+    second = start(3, "second")
+    wait_until(lambda: (second.folder / "run.yaml").exists() and Run(second.folder).events())
+    Run(second.folder).ask_to_stop()
+    wait_until(lambda: not second.alive)
+    run = Run(second.folder)
+    assert run.state == "stopped"
+    assert not any(line["type"] == "Step" for line in run.events())
+
+
+def test_without_a_queue_nothing_waits(tmp_path, monkeypatch):
+    monkeypatch.delenv(QUEUE_VARIABLE, raising=False)
+    run = Run.create(tmp_path / "run", "test", Params(), {}, seed=0)
+    run_quietly(run.drive(iter([Step(1)])))  # type: ignore[arg-type]
+    assert [line["type"] for line in run.events()] == ["Step", "End"]
+
+
+def test_bundled_inputs_may_lie_in_a_new_run(tmp_path):
+    (tmp_path / "run" / "inputs").mkdir(parents=True)
+    (tmp_path / "run" / "inputs" / "a.png").write_bytes(b"x")
+    run = Run.create(tmp_path / "run", "t", Params(), {"images": tmp_path / "run/inputs"}, seed=0)
+    assert run.record.inputs[0].path == "inputs"
+
+
+def lines(*events, every=0.5):
+    return [
+        {"type": type(e).__name__, **e.__dict__, "seconds": every * i}
+        for i, e in enumerate(events, 1)
+    ]
+
+
+def test_history_knows_rate_and_time_left():
+    history = History()
+    history.add(lines(Stage("A", 2), Step(1), Step(2), Stage("B", 10), Step(1), Step(2), Step(3)))
+    view = history.view("running")
+    assert (view.stage, view.step, view.total) == ("B", 3, 10)
+    assert view.rate == pytest.approx(2)
+    assert view.seconds_left == pytest.approx(3.5)
+    assert view.seconds == pytest.approx(3.5)
+    assert history.view("done").seconds_left is None
+
+
+def test_history_adds_the_times_of_several_processes():
+    history = History()
+    history.add(lines(Stage("A", 9), Step(1), Step(2)))
+    history.add(lines(Note("Going on."), Step(3)))
+    assert history.view().seconds == pytest.approx(2.5)
+    assert history.rate is None
+
+
+def test_long_curves_are_averaged_but_reach_the_last_step():
+    history = History()
+    n = 2 * MOST_POINTS + 1
+    history.add(lines(*[Step(i, {"loss": float(i)}) for i in range(1, n + 1)]))
+    curve = history.view().losses["loss"]
+    assert len(curve.steps) == len(curve.values) <= MOST_POINTS
+    assert curve.steps[-1] == n
+    assert curve.values[0] == pytest.approx(np.mean([1, 2, 3]))
+    whole = (len(curve.values) - 1) * 3
+    assert curve.values[-1] == pytest.approx(np.mean(np.arange(whole + 1, n + 1)))
+
+
+def finished(folder, *events):
+    run = Run.create(folder, "test", Params(), {}, seed=0)
+    run_quietly(run.drive(iter(events)))  # type: ignore[arg-type]
+    return run
+
+
+def test_the_table_lists_runs_with_state_and_best_scores(tmp_path):
+    finished(tmp_path / "a", Score("dice", 0.5, 1), Score("dice", 0.7, 2), Score("dice", 0.6, 3))
+    finished(tmp_path / "b", Preview("map", np.zeros((2, 2)), 1))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "run.yaml").write_text("a: [")
+    os.utime(tmp_path / "a" / "run.yaml", (1, 1))
+    table = list_runs(tmp_path)
+    assert [line.name for line in table] == ["b", "a"]
+    assert table[1].scores == {"dice": 0.7}
+    assert (table[1].method, table[1].state) == ("test", "done")
+    assert not table[1].has_model
+    assert list_runs(tmp_path / "nothing") == []
+
+
+def test_a_model_is_copied_or_zipped_and_a_run_deleted(tmp_path):
+    import zipfile
+
+    run = finished(tmp_path / "a")
+    with pytest.raises(UserError, match="no model yet"):
+        export_model(run.folder, tmp_path / "out")
+    run.model_folder.mkdir()
+    (run.model_folder / "rdf.yaml").write_text("name: x")
+    assert run_line(run.folder).has_model
+    export_model(run.folder, tmp_path / "out")
+    assert (tmp_path / "out" / "rdf.yaml").read_text() == "name: x"
+    export_model(run.folder, tmp_path / "out.zip")
+    assert zipfile.ZipFile(tmp_path / "out.zip").namelist() == ["rdf.yaml"]
+    delete_run(run.folder)
+    assert not run.folder.exists()
+    with pytest.raises(UserError, match="no run"):
+        delete_run(tmp_path / "out")
+    assert (tmp_path / "out").exists()
+
+
+def test_new_runs_get_names_that_are_free(tmp_path):
+    first = new_run_folder(tmp_path, "enhancer train")
+    assert first.name.startswith("enhancer-train-20")
+    assert first.name.endswith("-1")
+    first.mkdir()
+    assert new_run_folder(tmp_path, "enhancer train").name.endswith("-2")
+
+
+def test_words_of_a_command():
+    options = {"target_images": "a b", "masks": None, "bundle": True, "resume": False,
+               "classes": ("x", "y"), "channels": "grey", "none": ()}  # fmt: skip
+    assert command_words(("adapt", "culpico"), options, {"steps": 3, "name": "a"}) == [
+        "adapt", "culpico", "--target-images", "a b", "--bundle", "--classes", "x,y",
+        "--channels", "grey", "--set", "steps=3", "--set", 'name="a"',
+    ]  # fmt: skip
+    assert changed_settings(Params(steps=9), Params()) == {"steps": 9}
+
+
+def test_a_log_line_that_does_not_fit_is_taken_back(tmp_path, monkeypatch):
+    run = Run.create(tmp_path / "run", "test", Params(), {}, seed=0)
+
+    def work():
+        yield Step(1)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (run.events_path.stat().st_size + 10, hard))
+        yield Step(2)
+
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.raises(UserError, match="cannot be written"):
+            run_quietly(run.drive(work()))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    content = run.events_path.read_bytes()
+    assert content.endswith(b"\n")
+    assert [json.loads(line)["type"] for line in content.splitlines()] == ["Step"]
+    assert run.state == "killed"
+
+
+def test_a_process_elsewhere_is_known_by_its_sign_of_life(tmp_path):
+    run = finished(tmp_path / "a")
+    sign = {"pid": 4, "host": "another", "leads_group": True, "device": "x", "memory": 1,
+            "memory_total": 2}  # fmt: skip
+    path = run.folder / "process.json"
+    path.write_text(json.dumps(sign))
+    assert run.process.host == "another"
+    assert run.state == "running"
+    with pytest.raises(UserError, match="at work on 'another'"):
+        cancel_run(run.folder)
+    os.utime(path, (1, 1))
+    assert run.process is None
+    path.write_text("{")
+    assert run.process is None
