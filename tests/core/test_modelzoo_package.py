@@ -46,6 +46,7 @@ def test_a_package_holds_what_it_should(full):
     own = zoo.read_rdf(folder)["config"]["cellda"]
     assert own == {
         "kind": "enhancer",
+        "output_kind": "foreground",
         "output_names": ["foreground", "boundary"],
         "structure": "nuclei",
         "object_diameter": 20.0,

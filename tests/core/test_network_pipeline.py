@@ -6,7 +6,7 @@ import pytest
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.images import image_from_array
 from napari_cellda.core.modelzoo.card import ModelCard
-from napari_cellda.core.network_pipeline import rdf_normalisation
+from napari_cellda.core.modelzoo.preprocessing import rdf_normalisation
 
 
 def card(*steps):

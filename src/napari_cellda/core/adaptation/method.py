@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from pydantic import Field, ValidationError
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.modelzoo.preprocessing import Scaling
 from napari_cellda.core.params import BaseParams
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from napari_cellda.core.adaptation.job import Adapted, AdaptJob
     from napari_cellda.core.events import Task
 
-Scaling = Literal["percentile", "minmax", "zscore", "dataset"]
 Preset = Literal["cpu", "gpu", "published"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_cellda.core.adaptation.inputs import Opened, TargetFiles
-    from napari_cellda.core.adaptation.method import Method, Scaling
+    from napari_cellda.core.adaptation.method import Method
     from napari_cellda.core.images import Image
+    from napari_cellda.core.modelzoo.preprocessing import Scaling
 
     Labels = NDArray[np.int32]
 

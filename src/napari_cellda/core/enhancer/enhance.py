@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cellda.core.enhancer.network_tiles import Span, ceil_to, cut_axis
+from napari_cellda.core.classifier import never
+from napari_cellda.core.enhancer.network_tiles import ceil_to
 from napari_cellda.core.enhancer.options import FLAT_RANGE
-from napari_cellda.core.enhancer.tile_axes import tile_axes
+from napari_cellda.core.enhancer.tiled import TiledNetwork
 from napari_cellda.core.enhancer.zoom import Zoom
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.memory import ran_out_of_memory
 from napari_cellda.core.modelzoo.model import Model, open_model
 from napari_cellda.core.modelzoo.probe import made_up_map
-from napari_cellda.core.tiles import Region, Spot, reflect_pad, whole
+from napari_cellda.core.tiles import Region, Spot, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
 
     from napari_cellda.core.enhancer.zoom import ReadMap
-    from napari_cellda.core.modelzoo.card import ModelCard
     from napari_cellda.core.modelzoo.model import Consent
 
 SEAM_TILES = {2: (256, 256), 3: (32, 64, 64)}
 """Tiles that `seam` compares with twice as long ones, in pixels."""
 
 
-def _never() -> bool:
-    return False
-
-
-class Enhancer:
+class Enhancer(TiledNetwork):
     """A model that takes a forest's map of one class and returns a better one [1]_.
 
     Parameters
@@ -65,8 +59,7 @@ class Enhancer:
             )
         if model.card.kind != "enhancer":
             raise UserError(f"{model.card.name} takes images, not the map of a forest.")
-        self.model = model
-        self._axes = tile_axes(model)
+        super().__init__(model)
 
     @classmethod
     def open(
@@ -74,16 +67,6 @@ class Enhancer:
     ) -> Enhancer:
         """Open an enhancer from wherever `open_model` can open it."""
         return cls(open_model(source, consent=consent, trusted=trusted))
-
-    @property
-    def card(self) -> ModelCard:
-        """What the package says about itself."""
-        return self.model.card
-
-    @property
-    def halo(self) -> int:
-        """Pixels around a region that its enhanced map depends on, the largest over the axes."""
-        return max(axis.reach for axis in self._axes)
 
     def enhance(self, map_block: np.ndarray) -> np.ndarray:
         """Enhance a map that is in memory, as an image of its own.
@@ -111,7 +94,7 @@ class Enhancer:
         *,
         scale_range: tuple[float, float] | None = None,
         rescale: float = 1.0,
-        stop: Callable[[], bool] = _never,
+        stop: Callable[[], bool] = never,
     ) -> np.ndarray | None:
         """Enhance one region of a map that is read piece by piece.
 
@@ -152,10 +135,13 @@ class Enhancer:
         """
         read = _stretched(read_forest_map, scale_range)
         if rescale == 1.0:
-            return self._enhance_tiles(read, region, limits, stop)
+            return self.run_region(lambda part: read(part)[np.newaxis], region, limits, stop)
         zoom = Zoom((rescale if self.card.ndim == 3 else 1.0, rescale, rescale), limits)
-        zoomed = self._enhance_tiles(
-            lambda part: zoom.read(read, part), zoom.needed(region), zoom.zoomed_limits, stop
+        zoomed = self.run_region(
+            lambda part: zoom.read(read, part)[np.newaxis],
+            zoom.needed(region),
+            zoom.zoomed_limits,
+            stop,
         )
         return None if zoomed is None else zoom.undo(zoomed, region)
 
@@ -189,39 +175,6 @@ class Enhancer:
         sides[-1] = max(sides[-1], axes[-1].reach + axes[-1].step)
         return sides
 
-    def _enhance_tiles(
-        self, read: ReadMap, region: Region, limits: Spot, stop: Callable[[], bool]
-    ) -> np.ndarray | None:
-        enhanced = np.empty((self.card.n_outputs, *region.shape), np.float32)
-        cuts = [
-            cut_axis(part.start, part.stop, limit, axis)
-            for part, limit, axis in zip(region.slices, limits, self._axes, strict=True)
-        ]
-        for spans in product(*cuts):
-            if stop():
-                return None
-            answer = self._run(_read_block(read, region.t, spans, limits))
-            core = Region(region.t, *(slice(s.core_start, s.core_stop) for s in spans))
-            inner = (slice(s.core_start - s.start, s.core_stop - s.start) for s in spans)
-            enhanced[(slice(None), *core.inside(region))] = answer[(slice(None), *inner)]
-        # Some published networks end without an activation, and rounding may overshoot.
-        np.clip(enhanced, 0, 1, out=enhanced)
-        return enhanced
-
-    def _run(self, block: np.ndarray) -> np.ndarray:
-        """Return the (K, Z, Y, X) answer to one (Z, Y, X) block."""
-        # 2D networks get one plane: their z axis has cores of one pixel and no halo.
-        batch = block[np.newaxis, np.newaxis] if self.card.ndim == 3 else block[np.newaxis]
-        try:
-            answer: np.ndarray = self.model.runner(batch)[0]
-        except Exception as error:
-            if not ran_out_of_memory(error):
-                raise
-            raise UserError(
-                f"There is not enough memory to run {self.card.name} on {block.shape} pixels."
-            ) from error
-        return answer if self.card.ndim == 3 else answer[:, np.newaxis]
-
 
 def _stretched(read: ReadMap, scale_range: tuple[float, float] | None) -> ReadMap:
     """Return a reader of the map stretched from `scale_range` to [0, 1]."""
@@ -234,15 +187,6 @@ def _stretched(read: ReadMap, scale_range: tuple[float, float] | None) -> ReadMa
         return stretched_map
 
     return stretched
-
-
-def _read_block(read: ReadMap, t: int, spans: tuple[Span, ...], limits: Spot) -> np.ndarray:
-    """Read one (Z, Y, X) block; what lies outside the image is reflected."""
-    inside = [slice(max(s.start, 0), min(s.stop, n)) for s, n in zip(spans, limits, strict=True)]
-    block = np.asarray(read(Region(t, *inside)), np.float32)
-    before = [part.start - s.start for part, s in zip(inside, spans, strict=True)]
-    after = [s.stop - part.stop for part, s in zip(inside, spans, strict=True)]
-    return reflect_pad(block, before, after)
 
 
 def merge_enhanced(forest_map: np.ndarray, foreground_map: np.ndarray, k: int) -> np.ndarray:

@@ -43,6 +43,11 @@ class ModelCard:
     format_version: str = ""
     kind: str = "enhancer"
     """``"enhancer"`` takes a forest map; ``"network"`` takes an image."""
+    output_kind: str = "foreground"
+    """foreground: one map, and perhaps a boundary; classes: one map per class, background first;
+    instances: dense maps from which an instance step makes objects."""
+    instance_step: dict[str, Any] = field(default_factory=dict)
+    """Settings of that step."""
     input_axes: str = "bcyx"
     """``"bcyx"`` or ``"bczyx"``."""
     n_inputs: int = 1

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.modelzoo.model import open_model
+from napari_cellda.core.modelzoo.preprocessing import preprocess
 from napari_cellda.core.modelzoo.rdf import find_rdf, load_rdf, read_card
 from napari_cellda.core.modelzoo.source import find_package
 
@@ -123,15 +124,11 @@ def _difference(model: Model, folder: Path) -> float | None:
 
 
 def preprocessed(batch: np.ndarray, card: ModelCard) -> np.ndarray:
-    """Apply the RDF's ``scale_range`` over a whole test input; other steps are not for maps."""
-    for step in card.preprocessing:
-        if step["name"] == "scale_range":
-            kwargs = step["kwargs"]
-            low, high = np.percentile(
-                batch, [kwargs.get("min_percentile", 0.0), kwargs.get("max_percentile", 100.0)]
-            )
-            batch = ((batch - low) / (high - low + kwargs.get("eps", 1e-6))).astype(np.float32)
-    return batch
+    """Apply what the RDF asks for to a whole test input; of maps only ``scale_range``."""
+    if card.kind == "enhancer":
+        steps = tuple(step for step in card.preprocessing if step["name"] == "scale_range")
+        card = replace(card, preprocessing=steps, kind="network")
+    return preprocess(batch, card)
 
 
 def _test_file(rdf: dict[str, object], side: str) -> str | None:

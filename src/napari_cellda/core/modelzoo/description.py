@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 
+from napari_cellda.core.images.normalisation import Normalisation
 from napari_cellda.core.modelzoo.onnx_export import OPSET
 from napari_cellda.core.modelzoo.places import file_sha256
+from napari_cellda.core.modelzoo.preprocessing import Scaling, describe_scaling
 from napari_cellda.core.nets.receptive_field import architecture_reach
 from napari_cellda.core.params import BaseParams
 
 if TYPE_CHECKING:
-    from napari_cellda.core.nets.unet import UNet
+    from napari_cellda.core.nets.packable import Packable
 
 
 class PackageInfo(BaseParams):
@@ -39,6 +41,14 @@ class PackageInfo(BaseParams):
     tags: tuple[str, ...] = ()
     kind: str = "enhancer"
     """``"enhancer"`` takes a forest map, ``"network"`` an image."""
+    output_kind: Literal["foreground", "classes", "instances"] = "foreground"
+    """See `ModelCard.output_kind`."""
+    scaling: Scaling | None = None
+    """How images are scaled before the network; None: not at all."""
+    normalisation: Normalisation | None = None
+    """The numbers, for the scaling "dataset"."""
+    instance_step: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the step that makes objects of dense maps."""
     output_names: tuple[str, ...] = ("foreground",)
     input_name: str = "forest_map"
     input_range: tuple[float | None, float | None] = (0.0, 1.0)
@@ -52,14 +62,14 @@ class PackageInfo(BaseParams):
     """Anything else worth keeping; plain YAML values only."""
 
 
-def describe(parts: Path, network: UNet, info: PackageInfo) -> dict[str, Any]:
+def describe(parts: Path, network: Packable, info: PackageInfo) -> dict[str, Any]:
     """Describe a network.
 
     Parameters
     ----------
     parts : Path
         Folder with the files of the package, under their own names.
-    network : UNet
+    network : Packable
         In eval mode, on the CPU.
     info : PackageInfo
 
@@ -77,7 +87,7 @@ def describe(parts: Path, network: UNet, info: PackageInfo) -> dict[str, Any]:
     from bioimageio.spec.model import v0_5 as spec
 
     reach = architecture_reach(network)
-    halo = _rdf_halo(parts, network.multiple, reach)
+    halo = _rdf_halo(parts, network.multiple, reach or (0,) * len(network.multiples))
     with ValidationContext(perform_io_checks=False, root=parts):
         description = spec.ModelDescr(
             id=spec.ModelId(info.id),
@@ -90,7 +100,7 @@ def describe(parts: Path, network: UNet, info: PackageInfo) -> dict[str, Any]:
             covers=[_file(parts / "cover.png")],
             documentation=_file(parts / "README.md"),
             inputs=[_input(parts, info, network, halo)],
-            outputs=[_output(parts, info, halo)],
+            outputs=[_output(parts, info, network, halo)],
             weights=_weights(parts, network),
             config=spec.Config.model_validate({"cellda": _own_config(info, reach)}),
         )
@@ -115,10 +125,10 @@ def _rdf_halo(parts: Path, multiple: int, reach: tuple[int, ...]) -> tuple[int, 
     )
 
 
-def _input(parts: Path, info: PackageInfo, network: UNet, halo: tuple[int, ...]) -> Any:
+def _input(parts: Path, info: PackageInfo, network: Packable, halo: tuple[int, ...]) -> Any:
     from bioimageio.spec.model import v0_5 as spec
 
-    n_inputs = int(network.config["in_channels"])
+    n_inputs = network.in_channels
     names = (
         [info.input_name] if n_inputs == 1 else [f"{info.input_name}_{i}" for i in range(n_inputs)]
     )
@@ -138,10 +148,21 @@ def _input(parts: Path, info: PackageInfo, network: UNet, halo: tuple[int, ...])
         ],
         test_tensor=_file(parts / "test_input.npy"),
         data=spec.IntervalOrRatioDataDescr(type="float32", range=info.input_range),
+        preprocessing=_preprocessing(info),
     )
 
 
-def _output(parts: Path, info: PackageInfo, halo: tuple[int, ...]) -> Any:
+def _preprocessing(info: PackageInfo) -> list[Any]:
+    if info.scaling is None:
+        return []
+    normalisation = info.normalisation or Normalisation(offset=(0.0,), factor=(1.0,))
+    return [
+        {"id": "ensure_dtype", "kwargs": {"dtype": "float32"}},
+        describe_scaling(info.scaling, normalisation),
+    ]
+
+
+def _output(parts: Path, info: PackageInfo, network: Packable, halo: tuple[int, ...]) -> Any:
     from bioimageio.spec.model import v0_5 as spec
 
     axes = [
@@ -157,11 +178,11 @@ def _output(parts: Path, info: PackageInfo, halo: tuple[int, ...]) -> Any:
         axes=[spec.BatchAxis(), spec.ChannelAxis(channel_names=list(info.output_names)), *axes],
         test_tensor=_file(parts / "test_output.npy"),
         data=spec.IntervalOrRatioDataDescr(type="float32", range=(0.0, 1.0)),
-        postprocessing=[spec.SigmoidDescr()],
+        postprocessing=[spec.SigmoidDescr()] if network.gives_logits else [],
     )
 
 
-def _weights(parts: Path, network: UNet) -> Any:
+def _weights(parts: Path, network: Packable) -> Any:
     from bioimageio.spec.model import v0_5 as spec
 
     state_file = _file(parts / "weights.pt")
@@ -169,7 +190,9 @@ def _weights(parts: Path, network: UNet) -> Any:
         source=state_file.source,
         sha256=state_file.sha256,
         architecture=spec.ArchitectureFromLibraryDescr(
-            callable="UNet", import_from="napari_cellda.core.nets.unet", kwargs=dict(network.config)
+            callable=type(network).__name__,
+            import_from=type(network).__module__,
+            kwargs=dict(network.config),
         ),
         pytorch_version=spec.Version(torch.__version__.split("+")[0]),
     )
@@ -185,11 +208,12 @@ def _weights(parts: Path, network: UNet) -> Any:
     return spec.WeightsDescr(pytorch_state_dict=state, onnx=onnx)
 
 
-def _own_config(info: PackageInfo, reach: tuple[int, ...]) -> dict[str, Any]:
+def _own_config(info: PackageInfo, reach: tuple[int, ...] | None) -> dict[str, Any]:
     own = info.model_dump(
         mode="json",
         include={
             "kind",
+            "output_kind",
             "output_names",
             "structure",
             "object_diameter",
@@ -197,7 +221,9 @@ def _own_config(info: PackageInfo, reach: tuple[int, ...]) -> dict[str, Any]:
         },
     )
     own["training"] = _plain(info.training)
-    return {**own, "receptive_field": list(reach)}
+    if info.instance_step:
+        own["instance_step"] = _plain(info.instance_step)
+    return {**own, "receptive_field": None if reach is None else list(reach)}
 
 
 def _plain(value: Any) -> Any:

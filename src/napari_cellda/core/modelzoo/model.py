@@ -15,8 +15,8 @@ from napari_cellda.core.modelzoo.probe import check_shape, probe_reach, probe_sh
 from napari_cellda.core.modelzoo.rdf import read_card
 from napari_cellda.core.modelzoo.source import find_package
 from napari_cellda.core.modelzoo.weights import is_known, load_network, weights_path
+from napari_cellda.core.nets.packable import Packable
 from napari_cellda.core.nets.receptive_field import architecture_reach
-from napari_cellda.core.nets.unet import UNet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,7 +130,7 @@ def _open_state_dict(card: ModelCard, entry: WeightsEntry, trust: _Trust) -> Mod
     path = weights_path(card, entry)
     network = load_network(card, entry, path)
     card = replace(card, weight_format=entry.format)
-    if isinstance(network, UNet):
+    if isinstance(network, Packable):
         # The RDF's minimum leaves room for a halo; this network takes a single cell.
         cells = 1 if network.tiles_exactly else 2  # a norm needs more than one value
         least = tuple(cells * multiple for multiple in network.multiples)

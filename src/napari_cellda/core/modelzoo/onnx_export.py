@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from napari_cellda.core.nets.unet import UNet
+    from napari_cellda.core.nets.packable import Packable
 
 OPSET = 18
 LARGEST = 2**15
@@ -26,13 +26,13 @@ def can_export_onnx() -> bool:
     return all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript"))
 
 
-def write_onnx(path: Path, network: UNet) -> None:
+def write_onnx(path: Path, network: Packable) -> None:
     """Write a network, without its padding, as one ONNX file.
 
     Parameters
     ----------
     path : Path
-    network : UNet
+    network : Packable
         In eval mode, on the CPU.
 
     Notes
@@ -82,7 +82,7 @@ def forget_origin(model: Any) -> None:
 class _Exact(torch.nn.Module):
     """A U-Net without its padding."""
 
-    def __init__(self, network: UNet) -> None:
+    def __init__(self, network: Packable) -> None:
         super().__init__()
         self.network = network
 

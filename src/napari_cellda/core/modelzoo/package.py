@@ -15,18 +15,20 @@ import yaml
 from pydantic import ValidationError
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.images import image_from_array
+from napari_cellda.core.images.normalisation import measure_normalisation
 from napari_cellda.core.modelzoo.description import PackageInfo, describe
 from napari_cellda.core.modelzoo.network import TorchRunner
 from napari_cellda.core.modelzoo.onnx_export import can_export_onnx, write_onnx
 
 if TYPE_CHECKING:
-    from napari_cellda.core.nets.unet import UNet
+    from napari_cellda.core.nets.packable import Packable
 
 __all__ = ["PackageInfo", "write_package"]
 
 
 def write_package(
-    network: UNet,
+    network: Packable,
     info: PackageInfo,
     test_input: np.ndarray,
     folder: str | Path,
@@ -38,7 +40,7 @@ def write_package(
 
     Parameters
     ----------
-    network : UNet
+    network : Packable
         Its weights are written as a state dict; left as it is.
     info : PackageInfo
     test_input : (C, Y, X) or (C, Z, Y, X) ndarray of float32
@@ -82,28 +84,33 @@ def write_package(
     return folder
 
 
-def _check_input(network: UNet, info: PackageInfo, test_input: np.ndarray) -> None:
-    channels, ndim = network.config["in_channels"], network.config["ndim"]
+def _check_input(network: Packable, info: PackageInfo, test_input: np.ndarray) -> None:
+    channels, ndim = network.in_channels, len(network.multiples)
     expected = f"({channels}, {'Z, Y, X' if ndim == 3 else 'Y, X'})"
-    if test_input.ndim != 1 + int(ndim) or test_input.shape[0] != channels:
+    if test_input.ndim != 1 + ndim or test_input.shape[0] != channels:
         raise UserError(f"The test input has shape {test_input.shape}; {expected} is expected.")
     if any(side % network.multiple for side in test_input.shape[1:]):
         raise UserError(
             f"The test input has shape {test_input.shape}; its sides must be multiples of "
             f"{network.multiple}."
         )
-    if len(info.output_names) != network.config["out_channels"]:
+    if len(info.output_names) != network.out_channels:
         raise UserError(
-            f"The network has {network.config['out_channels']} outputs, and "
+            f"The network has {network.out_channels} outputs, and "
             f"{len(info.output_names)} names were given for them."
         )
 
 
 def _write_files(
-    parts: Path, network: UNet, info: PackageInfo, test_input: np.ndarray, cover: np.ndarray | None
+    parts: Path,
+    network: Packable,
+    info: PackageInfo,
+    test_input: np.ndarray,
+    cover: np.ndarray | None,
 ) -> None:
     batch = np.ascontiguousarray(test_input[np.newaxis], np.float32)
-    result = TorchRunner(network, sigmoid=True, fast=False)(batch)
+    runner = TorchRunner(network, sigmoid=network.gives_logits, fast=False)
+    result = runner(scaled(batch, info))
     np.save(parts / "test_input.npy", batch)
     np.save(parts / "test_output.npy", result)
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
@@ -114,6 +121,18 @@ def _write_files(
     imageio.imwrite(parts / "cover.png", _cover(batch[0], result[0]) if cover is None else cover)
 
 
+def scaled(batch: np.ndarray, info: PackageInfo) -> np.ndarray:
+    """Scale a test input as the package says that images are scaled."""
+    if info.scaling is None:
+        return batch
+    axes = "czyx" if batch.ndim == 5 else "cyx"
+    image = image_from_array(batch[0], axes, name="test input")
+    if info.scaling == "dataset":
+        assert info.normalisation is not None
+        return info.normalisation.apply(batch[0])[np.newaxis]
+    return measure_normalisation(image, info.scaling).apply(batch[0])[np.newaxis]
+
+
 def _cover(given: np.ndarray, result: np.ndarray) -> np.ndarray:
     """Return an uint8 picture: input and outputs side by side, the middle plane of a stack."""
     maps = [*given, *result]
@@ -122,7 +141,7 @@ def _cover(given: np.ndarray, result: np.ndarray) -> np.ndarray:
     return picture
 
 
-def _describe(parts: Path, network: UNet, info: PackageInfo) -> dict[str, Any]:
+def _describe(parts: Path, network: Packable, info: PackageInfo) -> dict[str, Any]:
     try:
         return describe(parts, network, info)
     except ValidationError as error:

@@ -138,6 +138,8 @@ def _card(rdf: dict[str, Any], folder: Path, version: str) -> ModelCard:
         folder=folder,
         format_version=version,
         kind=str(own.get("kind", "enhancer")),
+        output_kind=str(own.get("output_kind", "foreground")),
+        instance_step=dict(own.get("instance_step") or {}),
         output_names=names,
         warnings=_warnings(rdf, own, tensors),
         receptive_field=tuple(int(n) for n in field) if field else None,

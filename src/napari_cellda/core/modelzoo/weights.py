@@ -14,6 +14,7 @@ import torch
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.modelzoo.places import file_sha256
+from napari_cellda.core.nets.segmenter import Segmenter
 from napari_cellda.core.nets.torch_em import AnisotropicUNet, TorchEmUNet, UNet2d, UNet3d
 from napari_cellda.core.nets.unet import UNet
 
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_cellda.core.modelzoo.card import ModelCard, WeightsEntry
+    from napari_cellda.core.nets.packable import Packable
 
-ARCHITECTURES: dict[str, type[UNet] | type[TorchEmUNet]] = {
+ARCHITECTURES: dict[str, type[Packable] | type[TorchEmUNet]] = {
     "UNet": UNet,
     "UNet2d": UNet2d,
     "UNet3d": UNet3d,
     "AnisotropicUNet": AnisotropicUNet,
+    "Segmenter": Segmenter,
 }
 _WRAPPERS = ("model_state", "state_dict", "model_state_dict")
 
@@ -63,7 +66,7 @@ def is_known(entry: WeightsEntry) -> bool:
     return entry.format == "pytorch_state_dict" and entry.architecture in ARCHITECTURES
 
 
-def load_network(card: ModelCard, entry: WeightsEntry, path: Path) -> UNet | TorchEmUNet:
+def load_network(card: ModelCard, entry: WeightsEntry, path: Path) -> Packable | TorchEmUNet:
     """Build the network of a state dict of a known architecture, in eval mode, on the CPU.
 
     Parameters

@@ -9,6 +9,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_cellda.core.nets.packable import Packable
     from napari_cellda.core.nets.torch_em import TorchEmUNet
     from napari_cellda.core.nets.unet import UNet
 
@@ -69,14 +70,16 @@ _MEASURED: dict[str, int] = {}
 """What was measured in this process, by architecture."""
 
 
-def architecture_reach(network: UNet | TorchEmUNet) -> tuple[int, ...]:
+def architecture_reach(network: Packable | TorchEmUNet) -> tuple[int, ...] | None:
     """Return the halo of one of our networks, measured on its slim twins without norms.
 
     A twin is 2D and as narrow as can be, so that it costs nothing even for a 3D network. With an
     instance or group norm the halo is what the convolutions need; the norm then still makes every
-    pixel depend on the whole tile.
+    pixel depend on the whole tile. None for a network that says it has no such halo.
     """
-    return tuple(_slim_reach(network.slim(axis)) for axis in range(len(network.multiples)))
+    twins = [network.slim(axis) for axis in range(len(network.multiples))]
+    known = [_slim_reach(twin) for twin in twins if twin is not None]
+    return tuple(known) if len(known) == len(twins) else None
 
 
 def _slim_reach(twin: UNet | TorchEmUNet) -> int:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
+from napari_cellda.core.nets.packable import Packable
 from napari_cellda.core.nets.unet import Norm, UNet, Up
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Segmenter(nn.Module):
+class Segmenter(Packable):
     """A U-Net that gives logits while it is trained and probabilities in eval mode.
 
     Parameters
@@ -25,6 +25,8 @@ class Segmenter(nn.Module):
     width, depth, norm, up, growth
         See `UNet`.
     """
+
+    gives_logits = False
 
     def __init__(
         self,
@@ -60,6 +62,10 @@ class Segmenter(nn.Module):
         """Return logits in training mode, probabilities in eval mode; (N, K, Y, X)."""
         logits: Tensor = self.unet(x)
         return logits if self.training else activate(logits)
+
+    def forward_exact(self, x: Tensor) -> Tensor:
+        """Return probabilities of an `x` whose sides are multiples of ``2 ** depth``."""
+        return activate(self.unet.forward_exact(x))
 
     def probabilities(self, x: Tensor) -> Tensor:
         """Return probabilities in either mode."""

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.nets.packable import Packable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,7 @@ Norm = Literal["batch", "group", "instance", "none"]
 Up = Literal["nearest", "bilinear", "transpose"]
 
 
-class UNet(nn.Module):
+class UNet(Packable):
     """U-Net [1]_ with a configurable norm, upsampling, width and depth, in 2D or 3D.
 
     Parameters
@@ -54,6 +55,8 @@ class UNet(nn.Module):
        segmentation", MICCAI 2015. https://doi.org/10.1007/978-3-319-24574-4_28
     """
 
+    gives_logits = True
+
     def __init__(
         self,
         in_channels: int = 1,
@@ -78,7 +81,7 @@ class UNet(nn.Module):
             "growth": growth,
         }
         widths = [width * min(2**level, growth or 2**level) for level in range(depth + 1)]
-        self.in_channels = in_channels
+        self.in_channels, self.out_channels = in_channels, out_channels
         self.multiple = 2**depth
         self.multiples = (self.multiple,) * ndim
         self.tiles_exactly = norm in ("batch", "none")
