@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -19,15 +20,18 @@ from napari_cellda.core.mapped import MappedArray
 from napari_cellda.core.paths import is_zarr
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from numpy.typing import DTypeLike
 
 SCRATCH_IN_MEMORY = 256 * 2**20
 """Scratch arrays up to this many bytes stay in memory, larger ones go to a file."""
 ZEROS = 16 * 2**20
+STEM = 100
+"""Characters of a target's name that the name beside it keeps."""
 PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds between attempts to remove a folder."""
+LEFTOVER = re.compile(r"\.(?P<name>.+)-[0-9a-f]{12}(-old)?(\.[^.]*)?")
 FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
 REFUSED = (
     errno.ENOENT,
@@ -66,7 +70,7 @@ def write_atomically(path: str | Path, *, replace_folder: bool = False) -> Itera
     """
     target = Path(os.path.realpath(path))
     check_target(target, replace_folder=replace_folder)
-    aside = target.with_name(f".{target.stem[:100]}-{uuid.uuid4().hex[:12]}{target.suffix}")
+    aside = target.with_name(f".{target.stem[:STEM]}-{uuid.uuid4().hex[:12]}{target.suffix}")
     try:
         with plain_disk_errors(path):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -142,6 +146,21 @@ def remove(path: Path) -> None:
     else:
         with suppress(FileNotFoundError, NotADirectoryError):
             path.unlink()
+
+
+def remove_leftovers(folder: Path, stems: Collection[str]) -> None:
+    """Remove what a killed process left half written of files ``<stem>_...`` in a folder."""
+    if not folder.is_dir():
+        return
+    wanted = {stem[:STEM] for stem in stems}
+    for item in folder.iterdir():
+        found = LEFTOVER.fullmatch(item.name)
+        if found is None:
+            continue
+        name = found["name"]
+        parts = [name[:end] for end, letter in enumerate(name) if letter == "_"]
+        if any(part in wanted for part in (name, *parts)):
+            remove(item)
 
 
 def reserve(handle: Any, size: int) -> None:

@@ -1,0 +1,236 @@
+"""Run over files: what is missing, one after the other or in several processes, failures listed."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from napari_cellda.core.atomic import remove_leftovers
+from napari_cellda.core.batch.records import drop_record, is_done, keep_record
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import Note, Stage, Step
+from napari_cellda.core.export.image import ExportChoice, export_image
+from napari_cellda.core.images import open_image
+from napari_cellda.core.instances import InstanceParams
+from napari_cellda.core.memory import ran_out_of_memory
+from napari_cellda.core.paths import stem
+from napari_cellda.core.project import fingerprint
+from napari_cellda.core.run_record import hash_input
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
+    from pathlib import Path
+
+    from napari_cellda.core.classifier import Stop
+    from napari_cellda.core.events import Event, Task
+    from napari_cellda.core.export import FileFormat
+    from napari_cellda.core.images.normalisation import Normalisation
+    from napari_cellda.core.pipeline import MapMaker
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How a batch runs; none of it changes the results."""
+
+    workers: int | None = None
+    """Processes on this machine, each for one image at a time. None: as many as pay; 1: none but
+    this one, which uses all cores for one image."""
+    scheduler: str | None = None
+    """Address of a `dask.distributed` scheduler whose workers compute the tiles."""
+    overwrite: bool = False
+    """Do all images again, not only those that are missing."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is done with every image."""
+
+    pipeline: MapMaker
+    choice: ExportChoice
+    made_with: str
+    """Hash of all that decides the results."""
+    measured: Mapping[str, Normalisation] = field(default_factory=dict)
+    """By fingerprint: images measured before keep their scaling."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that has no results."""
+
+    path: Path
+    sentence: str
+    traceback: str = ""
+    """Of a fault of ours; "" for what the user can mend."""
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What became of the images."""
+
+    done: tuple[Path, ...] = ()
+    """Images done now."""
+    written: tuple[Path, ...] = ()
+    """Files written for them."""
+    kept: tuple[Path, ...] = ()
+    """Images that were done before."""
+    failures: tuple[Failure, ...] = ()
+
+    def __add__(self, other: BatchReport) -> BatchReport:
+        """Join what became of some images and of others."""
+        return BatchReport(
+            self.done + other.done,
+            self.written + other.written,
+            self.kept + other.kept,
+            self.failures + other.failures,
+        )
+
+
+class BatchFault(Exception):
+    """A fault of ours on single images; its cause holds the traceback of the first."""
+
+
+def choice_for(
+    output: Path, file_format: FileFormat, instances: InstanceParams | None
+) -> ExportChoice:
+    """Return what the command line writes of an image."""
+    return ExportChoice(
+        folder=output,
+        instances=instances is not None,
+        table=instances is not None,
+        probabilities=True,
+        file_format="ome-zarr" if file_format == "ome-zarr" else "imagej",
+        instance_params=instances or InstanceParams(),
+    )
+
+
+def check_unique_stems(paths: Sequence[Path]) -> None:
+    """Raise a UserError if two images would write the same output files."""
+    seen: dict[str, Path] = {}
+    for path in paths:
+        name = stem(path)
+        if name in seen:
+            raise UserError(
+                f"'{seen[name]}' and '{path}' would both be written as '{name}'; "
+                "rename one, or run them into two folders."
+            )
+        seen[name] = path
+
+
+def find_missing(
+    work: Work, paths: Sequence[Path], options: BatchOptions
+) -> Task[tuple[list[Path], list[Path]]]:
+    """Split the images into those to do and those that are done; clear away a crash's leftovers."""
+    folder = work.choice.folder
+    remove_leftovers(folder, [stem(path) for path in paths])
+    missing: list[Path] = []
+    kept: list[Path] = []
+    if len(paths) > 1:
+        yield Stage("Look for what is missing", len(paths))
+    for number, path in enumerate(paths, 1):
+        done = not options.overwrite and is_done(folder, path, work.made_with)
+        (kept if done else missing).append(path)
+        if len(paths) > 1:
+            yield Step(number)
+    if kept:
+        which = f"'{kept[0].name}' was" if len(paths) == 1 else f"{len(kept)} images were"
+        yield Note(f"{which} done before, with the same settings; --overwrite does it again.")
+    return missing, kept
+
+
+def run_in_turn(work: Work, paths: Sequence[Path], *, stop: Stop) -> Task[BatchReport]:
+    """Do one image after the other in this process; one that fails does not stop the others.
+
+    A single image's fault of ours is raised as it is.
+    """
+    report = BatchReport()
+    for number, path in enumerate(paths, 1):
+        if stop():
+            break
+        try:
+            task = process_image(work, path, stop=stop)
+            files = yield from (task if len(paths) == 1 else _numbered(task, number, len(paths)))
+            if files:
+                report += BatchReport((path,), tuple(files))
+        except Exception as error:
+            failure = describe_failure(path, error)
+            if len(paths) == 1 and failure.traceback:
+                raise
+            report += BatchReport(failures=(failure,))
+            if len(paths) > 1:
+                yield Note(f"Skipped {path.name}: {failure.sentence}")
+    return report
+
+
+def process_image(work: Work, path: Path, *, stop: Stop) -> Task[list[Path]]:
+    """Compute and write all of one image, and note that it is done; [] when stopped."""
+    folder = work.choice.folder
+    content = hash_input(path)
+    drop_record(folder, path)
+    image = open_image(path, channels=work.pipeline.channels)
+    normalisation = work.measured.get(fingerprint(image)) if work.measured else None
+    done = yield from export_image(
+        work.pipeline, image, work.choice, normalisation=normalisation, stop=stop
+    )
+    if done is None:
+        return []
+    keep_record(folder, path, content, work.made_with, list(done.paths))
+    return list(done.paths)
+
+
+def describe_failure(path: Path, error: Exception) -> Failure:
+    """Say in one sentence why an image has no results."""
+    if isinstance(error, UserError):
+        return Failure(path, str(error))
+    if ran_out_of_memory(error):
+        return Failure(path, f"There is not enough memory for '{path.name}'.")
+    first = " ".join(str(error).split())[:200]
+    sentence = f"'{path.name}' met a fault of ours ({type(error).__name__}: {first})."
+    return Failure(path, sentence, "".join(traceback.format_exception(error)))
+
+
+def list_failures(report: BatchReport) -> Generator[Event, None, list[Path]]:
+    """Return the files written; name the images that failed, and raise if any did.
+
+    Raises
+    ------
+    UserError
+        If single images failed for reasons that the user can mend.
+    BatchFault
+        If one of them was a fault of ours.
+    """
+    failures = report.failures
+    total = len(report.done) + len(report.kept) + len(failures)
+    if not failures:
+        return list(report.written)
+    if total > 1:
+        yield Note(f"{len(failures)} of {total} images failed:")
+        for failure in failures:
+            yield Note(f"  {failure.path.name}: {failure.sentence}")
+    summary = failures[0].sentence
+    if total > 1:
+        summary = (
+            f"{len(failures)} of {total} images failed, see above; the first: {summary} "
+            "The same command does only what is missing."
+        )
+    fault = next((failure for failure in failures if failure.traceback), None)
+    if fault is not None:
+        raise BatchFault(summary) from BatchFault(f"\n{fault.traceback}")
+    raise UserError(summary)
+
+
+def _numbered(task: Task[T], number: int, total: int) -> Task[T]:
+    """Put the number of the image before the titles of its stages."""
+    while True:
+        try:
+            event = next(task)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        match event:
+            case Stage(title, steps):
+                yield Stage(f"{number}/{total} {title}", steps)
+            case _:
+                yield event

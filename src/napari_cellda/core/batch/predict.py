@@ -1,0 +1,108 @@
+"""Run a saved project, or the network of a package, on images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_cellda.core.batch.files import (
+    BatchOptions,
+    check_unique_stems,
+    choice_for,
+    list_failures,
+)
+from napari_cellda.core.batch.models import Recipe, open_map_maker
+from napari_cellda.core.batch.run import run_batch
+from napari_cellda.core.classifier import never
+from napari_cellda.core.instances import InstanceParams
+from napari_cellda.core.paths import find_images
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from napari_cellda.core.batch.files import BatchReport
+    from napari_cellda.core.classifier import Stop
+    from napari_cellda.core.events import Task
+    from napari_cellda.core.export import FileFormat
+    from napari_cellda.core.images import Channels
+
+
+def predict_images(
+    model: str,
+    images: Sequence[Path],
+    output: Path,
+    *,
+    instances: bool = False,
+    channels: Channels | None = None,
+    file_format: FileFormat = "tif",
+    options: BatchOptions | None = None,
+    stop: Stop = never,
+) -> Task[list[Path]]:
+    """Do as `predict_batch`, and raise in the end if images failed.
+
+    Returns
+    -------
+    list of Path
+        The files written.
+
+    Raises
+    ------
+    UserError
+        Before anything is written, if the input cannot be used; after all else is written, if
+        single images failed.
+    """
+    report = yield from predict_batch(
+        model,
+        images,
+        output,
+        instances=instances,
+        channels=channels,
+        file_format=file_format,
+        options=options,
+        stop=stop,
+    )
+    return (yield from list_failures(report))
+
+
+def predict_batch(
+    model: str,
+    images: Sequence[Path],
+    output: Path,
+    *,
+    instances: bool = False,
+    channels: Channels | None = None,
+    file_format: FileFormat = "tif",
+    options: BatchOptions | None = None,
+    stop: Stop = never,
+) -> Task[BatchReport]:
+    """Run a saved project, or the network of a package, on images.
+
+    Parameters
+    ----------
+    model : str
+        A project, ``X.cellda``; a run's folder; or whatever `open_model` opens.
+    images, output, instances, file_format, options, stop
+        See `classify_batch`.
+    channels : "grey", "all", or tuple of int, optional
+        None: those that the project was trained on; grey for a network.
+
+    Returns
+    -------
+    BatchReport
+    """
+    paths = find_images(images)
+    check_unique_stems(paths)
+    pipeline, measured, params = open_map_maker(model, channels)
+    if instances and params is None:
+        params = InstanceParams()
+    return (
+        yield from run_batch(
+            pipeline,
+            lambda _: Recipe(model, channels),
+            paths,
+            choice_for(output, file_format, params),
+            options or BatchOptions(),
+            measured=measured,
+            stop=stop,
+        )
+    )
