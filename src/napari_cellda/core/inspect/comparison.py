@@ -216,9 +216,9 @@ class PlaneComparison:
             matches.predicted_partner,
             matches.predicted_iou,
         )
-        (ids, area, partner, iou), (others, *_) = (
-            (mine, truth) if side == "Result" else (truth, mine)
-        )
+        own, partners = (mine, truth) if side == "Result" else (truth, mine)
+        ids, area, partner, iou = own
+        others = partners[0]
         i = int(np.searchsorted(ids, label))
         best = "no partner"
         if partner[i] >= 0:
