@@ -96,3 +96,10 @@ def mixed_loss(
     shares = {"bce": bce, "dice": dice}
     total = torch.stack([shares[name] * term for name, term in terms.items()]).sum()
     return {"loss": total, **terms}
+
+
+def one_hot(labels: Tensor, channels: int) -> Tensor:
+    """Turn (N, Y, X) class ids into (N, K, Y, X) floats; one channel: the foreground alone."""
+    if channels == 1:
+        return (labels[:, None] > 0).float()
+    return F.one_hot(labels, channels).movedim(-1, 1).float()

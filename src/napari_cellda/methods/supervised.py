@@ -28,7 +28,7 @@ from napari_cellda.core.loop import (
     setup,
     train,
 )
-from napari_cellda.core.losses import mixed_loss
+from napari_cellda.core.losses import mixed_loss, one_hot
 from napari_cellda.core.nets.segmenter import Segmenter
 
 if TYPE_CHECKING:
@@ -148,13 +148,6 @@ class _Trainer:
         yield Score(SELECT, dice, index + 1)
         maps = forward(self.shown)
         yield Preview("foreground" if len(maps) == 1 else "classes", maps, index + 1)
-
-
-def one_hot(labels: torch.Tensor, channels: int) -> torch.Tensor:
-    """Turn (N, Y, X) class ids into (N, K, Y, X) floats; one channel: the foreground alone."""
-    if channels == 1:
-        return (labels[:, None] > 0).float()
-    return torch.nn.functional.one_hot(labels, channels).movedim(-1, 1).float()
 
 
 def _split(job: AdaptJob, share: float) -> tuple[list[Domain], Domain, str]:
