@@ -14,15 +14,18 @@ from __future__ import annotations
 import argparse
 import csv
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import imageio.v3 as imageio
 import numpy as np
 from scipy import ndimage
 
 from timing import DATA, grey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CACHE = Path.home() / ".cache" / "napari-cellda" / "pairs"
 ORGANELLES = ("membrane", "mitochondria", "other")

@@ -1,0 +1,469 @@
+"""CellSegUDA and CellSegSSDA: segmentations of the target shall look like those of the source.
+
+A discriminator tells which domain a predicted map comes from, and the segmenter learns to fool it; a
+decoder has to redraw the target image from its map, so that the map stays true to the image.
+CellSegSSDA also learns from masks or strokes of some target images.
+
+References
+----------
+.. [1] Haq, Huang, "Adversarial domain adaptation for cell segmentation", MIDL 2020.
+   https://proceedings.mlr.press/v121/haq20a.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from math import gcd
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch.nn import functional as F
+
+from napari_cellda.core.adaptation.domain import UNKNOWN, Domain
+from napari_cellda.core.adaptation.job import Adapted, AdaptJob
+from napari_cellda.core.adaptation.method import Method, MethodParams
+from napari_cellda.core.adaptation.predict import mean_dice, predict_plane, preview_pixels
+from napari_cellda.core.augment import flip_and_turn
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import Event, Note, Preview, Score, Stage, Task
+from napari_cellda.core.loop import Stateful, make_fabric, setup, train
+from napari_cellda.core.losses import one_hot
+from napari_cellda.core.modelzoo.preprocessing import Scaling
+from napari_cellda.core.nets.discriminator import Discriminator
+from napari_cellda.core.nets.norms import with_norms_of
+from napari_cellda.core.nets.segmenter import Segmenter, activate
+from napari_cellda.core.nets.unet import UNet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+SELECT = "target dice"
+HEALTH_PLANES = 4
+"""Planes per domain that the figures of health are measured on."""
+PLAUSIBLE_SHARE = (0.2, 5.0)
+"""The target's share of foreground over the source's; beyond, the run is called ill."""
+NORM_BATCHES, NORM_CROPS = 8, 4
+"""Crops of the target that the norms' statistics are measured on."""
+
+
+class Params(MethodParams):
+    """Three networks, their losses and learning rates."""
+
+    batch: int = Field(2, ge=1, le=256)
+    """Crops per domain and step."""
+    normalisation: Scaling = "dataset"
+    """How grey values are scaled. dataset: mean 0, deviation 1 over all images of a domain, as
+    published; zscore: the same for every image; percentile: 1 % to 0 and 99.8 % to 1; minmax: least
+    to 0, largest to 1."""
+    width: int = Field(16, ge=4, le=128)
+    """Channels of the segmenter's first level."""
+    decoder_width: int = Field(8, ge=4, le=128)
+    """Channels of the decoder's first level."""
+    discriminator_width: int = Field(32, ge=4, le=128)
+    """Channels after the discriminator's first convolution."""
+    depth: int = Field(4, ge=1, le=6)
+    """Number of times that segmenter and decoder halve the image."""
+    learning_rate: float = Field(5e-4, gt=0, le=1)
+    """Learning rate of the segmenter."""
+    discriminator_rate: float = Field(1e-3, gt=0, le=1)
+    """Learning rate of the discriminator."""
+    decoder_rate: float = Field(1e-3, gt=0, le=1)
+    """Learning rate of the decoder."""
+    lam_adv: float = Field(1e-3, ge=0, le=10)
+    """Weight of fooling the discriminator; 0 leaves the discriminator out."""
+    lam_rec: float = Field(1e-2, ge=0, le=10)
+    """Weight of redrawing the target image; 0 leaves the decoder out."""
+    flips: bool = True
+    """Whether crops are flipped and turned by quarters; the paper does neither."""
+    norm_statistics: Literal["target", "training"] = "target"
+    """Which statistics the batch norms end with. target: measured anew on target images; training:
+    the moving averages, in which source and target mix, as published."""
+    validation_share: float = Field(0.2, gt=0, lt=1)
+    """Share of the annotated planes, of source and target, that is kept aside to check on."""
+    validate_every: int = Field(100, ge=1)
+    """Steps between two checks."""
+
+
+def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
+    """Adapt without any target label (CellSegUDA).
+
+    Yields
+    ------
+    Stage, Step (``loss``, ``segmentation``, ``target segmentation``, ``adversarial``,
+    ``reconstruction``, ``discriminator``), Score, Note, Preview (``foreground`` or ``classes``,
+    ``reconstruction``, ``reconstruction error``, ``source likeness``)
+
+    Raises
+    ------
+    UserError
+        If there is no annotated source.
+    """
+    unlabelled = Domain(tuple(replace(plane, labels=None) for plane in job.target.planes))
+    return (yield from _adapt(replace(job, target=unlabelled), params))
+
+
+def adapt_with_labels(job: AdaptJob, params: Params) -> Task[Adapted]:
+    """Adapt with masks or strokes of some target images (CellSegSSDA); see `adapt`.
+
+    Raises
+    ------
+    UserError
+        If there is no annotated source, or no target image is annotated.
+    """
+    if not job.target.is_annotated:
+        raise UserError(
+            "cellsegssda needs masks or strokes of some target images; without any, use cellseguda."
+        )
+    return (yield from _adapt(job, params))
+
+
+def _adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
+    trainer = _Trainer(job, params)
+    yield Stage("Adapt the segmentation to the target", params.steps)
+    progress = yield from train(
+        trainer.step,
+        trainer.batch,
+        steps=params.steps,
+        parts=trainer.parts,
+        store=job.store,
+        stop=job.stop,
+        seed=job.seed,
+        validate=trainer.validate,
+        validate_every=gcd(params.validate_every, params.preview_every),
+        select=SELECT if trainer.validation else None,
+    )
+    best = job.store.load("best")
+    if best is not None:
+        trainer.network.load_state_dict(best["parts"]["network"])
+        selection = f"The highest Dice on {trainer.validated_on}, step {progress.best_step}."
+    else:
+        selection = f"The last step, {progress.steps}: no target label took part in the choice."
+    network = trainer.final_network()
+    scores = trainer.health(network)
+    if progress.best_score is not None:
+        scores[SELECT] = progress.best_score
+    return Adapted(
+        network=network.cpu().eval(),
+        progress=progress,
+        selection=selection,
+        kind="foreground" if job.n_classes == 2 else "classes",
+        output_names=job.classes[1:] if job.n_classes == 2 else job.classes,
+        scores=scores,
+        extra={"norm_statistics": params.norm_statistics},
+    )
+
+
+class _Trainer:
+    """Segmenter S, decoder R, discriminator D, and one step of all three."""
+
+    def __init__(self, job: AdaptJob, params: Params) -> None:
+        if job.source is None or not job.source.is_annotated:
+            raise UserError("CellSegUDA needs annotated source images; none were given.")
+        torch.manual_seed(job.seed)
+        self.job, self.params = job, params
+        share = params.validation_share
+        self.source, self.source_check = job.source.annotated().split(share, job.seed)
+        self.target, self.validation, self.validated_on = _split_target(job, share)
+        self.fabric = make_fabric(job.device)
+        self._build_networks()
+        self.shown = preview_pixels(job.target)
+        self.warned = False
+
+    def _build_networks(self) -> None:
+        job, params = self.job, self.params
+        channels, classes = job.target.n_channels, job.n_classes
+        maps = 1 if classes == 2 else classes
+        self.network = Segmenter(
+            channels, classes, params.width, params.depth, up="transpose", growth=8
+        )
+        self.decoder = UNet(
+            maps, channels, params.decoder_width, params.depth, up="transpose", growth=8,
+            norm="batch",
+        )  # fmt: skip
+        self.discriminator = Discriminator(maps, params.discriminator_width)
+        rates = (params.learning_rate, params.decoder_rate, params.discriminator_rate)
+        networks = (self.network, self.decoder, self.discriminator)
+        ready = [
+            setup(self.fabric, network, torch.optim.Adam(network.parameters(), rate))
+            for network, rate in zip(networks, rates, strict=True)
+        ]
+        (self.s, self.s_adam), (self.r, self.r_adam), (self.d, self.d_adam) = ready
+
+    @property
+    def parts(self) -> dict[str, Stateful]:
+        return {
+            "network": self.network,
+            "decoder": self.decoder,
+            "discriminator": self.discriminator,
+            "network optimiser": self.s_adam,
+            "decoder optimiser": self.r_adam,
+            "discriminator optimiser": self.d_adam,
+        }
+
+    def batch(self, index: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Cut the crops of one step: source images and labels, target images and labels."""
+        # The source comes first, so that it is the same whatever is done with the target.
+        rng = np.random.default_rng([self.job.seed, 2, index])
+        return (*self._crops(self.source, rng), *self._crops(self.target, rng))
+
+    def _crops(self, domain: Domain, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        crops = domain.crops(rng, self.params.batch, self.params.crop)
+        images, labels = torch.from_numpy(crops.images), torch.from_numpy(crops.labels)[:, None]
+        return flip_and_turn(images, labels, rng) if self.params.flips else (images, labels)
+
+    def step(self, index: int, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> dict[str, float]:
+        """Train D on detached maps, then S and R on Eq. 4 or 6 with D held still."""
+        source, source_labels, target, target_labels = (self.fabric.to_device(t) for t in batch)
+        for model in (self.s, self.r, self.d):
+            model.train()
+        source_map = self._maps(source)
+        terms = {"segmentation": overlap_loss(source_map, source_labels)}
+        # S on target crops moves its norms' statistics: left out where nothing would be learned.
+        if self._uses_target(target_labels):
+            target_map = self._maps(target)
+            terms["target segmentation"] = overlap_loss(target_map, target_labels)
+            if self.params.lam_adv:
+                terms["discriminator"] = self._train_discriminator(source_map, target_map)
+            terms |= self._target_terms(target, target_map)
+        terms["loss"] = self._train_segmenter(terms)
+        values = torch.stack([term.detach().float() for term in terms.values()]).tolist()
+        return dict(zip(terms, values, strict=True))
+
+    def _maps(self, images: Tensor) -> Tensor:
+        logits = self.s(images.to(memory_format=torch.channels_last)).float()
+        return activate(logits)
+
+    def _uses_target(self, labels: Tensor) -> bool:
+        weights = self.params.lam_adv or self.params.lam_rec
+        return bool(weights) or bool((labels != UNKNOWN).any())
+
+    def _train_discriminator(self, source_map: Tensor, target_map: Tensor) -> Tensor:
+        loss = discriminator_loss(self.d(source_map.detach()), self.d(target_map.detach()))
+        self.d_adam.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        self.d_adam.step()
+        return loss.detach()
+
+    def _target_terms(self, target: Tensor, target_map: Tensor) -> dict[str, Tensor]:
+        terms = {}
+        if self.params.lam_adv:
+            self.discriminator.requires_grad_(False)
+            terms["adversarial"] = adversarial_loss(self.d(target_map))
+        if self.params.lam_rec:
+            terms["reconstruction"] = reconstruction_loss(target, self.r(target_map))
+        return terms
+
+    def _train_segmenter(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """Take a step of S and R on the weighted sum of the terms (Eq. 4, 6)."""
+        weights = {
+            "segmentation": 1.0,
+            "target segmentation": 1.0,
+            "adversarial": self.params.lam_adv,
+            "reconstruction": self.params.lam_rec,
+        }
+        loss = torch.stack([weights[k] * terms[k] for k in weights if k in terms]).sum()
+        for optimiser in (self.s_adam, self.r_adam):
+            optimiser.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        self.discriminator.requires_grad_(True)
+        self.s_adam.step()
+        if "reconstruction" in terms:
+            self.r_adam.step()
+        return loss.detach()
+
+    def final_network(self) -> Segmenter:
+        """Return S, in eval mode, with the statistics that it shall be used with; a copy."""
+        return with_norms_of(
+            self.network,
+            self._norm_batches() if self.params.norm_statistics == "target" else (),
+        )
+
+    def _norm_batches(self) -> Iterator[Tensor]:
+        rng = np.random.default_rng([self.job.seed, 5])
+        for _ in range(NORM_BATCHES):
+            crops = self.target.crops(rng, max(self.params.batch, NORM_CROPS), self.params.crop)
+            with self.fabric.autocast():
+                yield self.fabric.to_device(torch.from_numpy(crops.images))
+
+    def validate(self, index: int) -> Iterator[Event]:
+        done, last = index + 1, index + 1 == self.params.steps
+        network = self.final_network()
+        if last or done % self.params.validate_every == 0:
+            yield from self._scores(network, done)
+        if self.params.preview_every and (last or done % self.params.preview_every == 0):
+            yield from self._previews(network, done)
+
+    def _scores(self, network: Segmenter, done: int) -> Iterator[Event]:
+        if self.validation is not None:
+            predict = partial(predict_plane, network, fabric=self.fabric)
+            yield Score(SELECT, mean_dice(self.validation, lambda p: predict(p.pixels)), done)
+        health = self.health(network)
+        for name, value in health.items():
+            yield Score(name, value, done)
+        low, high = (health["source foreground"] * factor for factor in PLAUSIBLE_SHARE)
+        found = health["target foreground"]
+        if not low <= found <= high and not self.warned:
+            self.warned = True
+            yield Note(
+                f"{found:.1%} of the target is segmented as foreground, but "
+                f"{health['source foreground']:.1%} of the source: if your images do not differ as "
+                "much, stop, and try other settings or a source that is more like them."
+            )
+
+    def health(self, network: Segmenter) -> dict[str, float]:
+        """Measure, without target truth, whether the training goes well.
+
+        Returns
+        -------
+        dict of str to float
+            ``source dice`` of planes kept aside (must not collapse), ``source foreground`` (of the
+            masks) and ``target foreground`` (of the prediction), ``reconstruction error``, and
+            ``discriminator accuracy`` (0.5: fooled, 1: not at all).
+        """
+        own = self.network.eval()  # as the discriminator meets it, with the statistics of training
+        self.decoder.eval()
+        source = Domain(self.source_check.planes[:HEALTH_PLANES])
+        run = partial(predict_plane, fabric=self.fabric)
+        masks = np.concatenate([np.asarray(p.labels).ravel() for p in source.planes])
+        shown = [
+            preview_pixels(self.job.target, i) for i in range(len(self.job.target))[:HEALTH_PLANES]
+        ]
+        maps = [run(network, pixels) for pixels in shown]
+        figures = {
+            "source dice": mean_dice(source, lambda p: run(own, p.pixels)),
+            "source foreground": float((masks[masks != UNKNOWN] > 0).mean()),
+            "target foreground": float(np.mean([_foreground(m).mean() for m in maps])),
+        }
+        if self.params.lam_rec:
+            redrawn = [run(lambda x: self.decoder(own(x)), pixels) for pixels in shown]
+            errors = [np.square(a - b).mean() for a, b in zip(redrawn, shown, strict=True)]
+            figures["reconstruction error"] = float(np.mean(errors))
+        if self.params.lam_adv:
+            likeness = partial(run, lambda x: self._likeness(own, x))
+            right = [(likeness(p.pixels) > 0.5).mean() for p in source.planes]
+            wrong = [(likeness(pixels) > 0.5).mean() for pixels in shown]
+            figures["discriminator accuracy"] = float(np.mean(right) + 1 - np.mean(wrong)) / 2
+        return figures
+
+    def _likeness(self, network: Segmenter, x: Tensor) -> Tensor:
+        """Return how much each place looks like a source segmentation; (N, 1, Y, X) in [0, 1]."""
+        return F.interpolate(torch.sigmoid(self.discriminator(network(x)).float()), x.shape[2:])
+
+    def _previews(self, network: Segmenter, done: int) -> Iterator[Event]:
+        run = partial(predict_plane, pixels=self.shown, fabric=self.fabric)
+        maps = run(network)
+        yield Preview("foreground" if len(maps) == 1 else "classes", maps, done)
+        own = self.network.eval()
+        if self.params.lam_rec:
+            self.decoder.eval()
+            redrawn = run(lambda x: self.decoder(own(x)))
+            low, high = (np.percentile(self.shown, p) for p in (0.5, 99.5))
+            scale = 1 / max(float(high - low), 1e-6)
+            yield Preview("reconstruction", np.clip((redrawn - low) * scale, 0, 1), done)
+            error = np.clip(np.abs(redrawn - self.shown).mean(axis=0) * scale, 0, 1)
+            yield Preview("reconstruction error", error, done)
+        if self.params.lam_adv:
+            yield Preview("source likeness", run(lambda x: self._likeness(own, x))[0], done)
+
+
+def overlap_loss(probability: Tensor, labels: Tensor, smooth: float = 1.0) -> Tensor:
+    """1 minus the soft Dice score over all pixels of a batch (Eq. 1).
+
+    Parameters
+    ----------
+    probability : (N, K, Y, X) Tensor of float in [0, 1]
+        K = 1: the foreground; else one map per class.
+    labels : (N, 1, Y, X) Tensor of int
+        Pixels that are `UNKNOWN` count in neither sum; if all are, the loss is 0.
+    smooth : float
+        Added to both sides of the fraction, by the reference code only: empty and predicted empty
+        costs nothing.
+
+    Returns
+    -------
+    Tensor
+        Scalar, ``mean_k(1 - (2 sum(y p) + s) / (sum(y) + sum(p) + s))``; linear, unlike
+        `core.losses.dice_loss`. The paper has one class; the mean over several is ours.
+    """
+    known = (labels != UNKNOWN).to(probability.dtype)
+    truth = one_hot(labels[:, 0].clamp_min(0), probability.shape[1]) * known
+    guess = probability * known
+    axes = (0, 2, 3)
+    overlap, size = (truth * guess).sum(axes), truth.sum(axes) + guess.sum(axes)
+    return (1 - (2 * overlap + smooth) / (size + smooth)).mean()
+
+
+def adversarial_loss(target_logits: Tensor) -> Tensor:
+    """Return how far target maps are from being taken for source maps (Eq. 2), a scalar."""
+    return F.binary_cross_entropy_with_logits(target_logits, torch.ones_like(target_logits))
+
+
+def reconstruction_loss(image: Tensor, redrawn: Tensor) -> Tensor:
+    """Mean squared difference of the normalised image and what the decoder drew (Eq. 3)."""
+    return F.mse_loss(redrawn, image)
+
+
+def discriminator_loss(source_logits: Tensor, target_logits: Tensor) -> Tensor:
+    """Cross entropy of the discriminator, 1 = source and 0 = target (Eq. 5), summed over both."""
+    return F.binary_cross_entropy_with_logits(
+        source_logits, torch.ones_like(source_logits)
+    ) + F.binary_cross_entropy_with_logits(target_logits, torch.zeros_like(target_logits))
+
+
+def _foreground(maps: NDArray[np.float32]) -> NDArray[np.bool_]:
+    mask: NDArray[np.bool_] = maps[0] > 0.5 if len(maps) == 1 else maps.argmax(axis=0) > 0
+    return mask
+
+
+def _split_target(job: AdaptJob, share: float) -> tuple[Domain, Domain | None, str]:
+    """Return the target to train on, planes to choose the checkpoint by, and words for those.
+
+    A plane that is kept aside stays in training, without its labels.
+    """
+    if job.validation is not None:
+        return job.target, job.validation, "the validation masks of target images that were given"
+    labelled = job.target.annotated()
+    if len(labelled) < 2:
+        return job.target, None, ""
+    _, kept = labelled.split(share, job.seed)
+    names = {plane.name for plane in kept.planes}
+    planes = [replace(p, labels=None) if p.name in names else p for p in job.target.planes]
+    return Domain(tuple(planes)), kept, f"{len(kept)} labelled target plane(s) kept aside"
+
+
+_METHOD = Method(
+    name="cellseguda",
+    title="Segmentations of your images shall look like those of annotated ones",
+    params=cast("Any", Params),
+    adapt=adapt,
+    paper="https://proceedings.mlr.press/v121/haq20a.html",
+    presets={
+        "gpu": {
+            "width": 32, "decoder_width": 32, "discriminator_width": 64, "crop": 256, "batch": 4,
+            "steps": 5000, "learning_rate": 1e-4,
+        },
+        "published": {
+            "width": 64, "decoder_width": 64, "discriminator_width": 64, "crop": 512, "batch": 1,
+            "steps": 5000, "learning_rate": 1e-4, "flips": False, "norm_statistics": "training",
+        },
+    },
+    needs=("target_images", "source_images", "source_masks"),
+    multiclass=True,
+)  # fmt: skip
+
+METHODS = [
+    _METHOD,
+    replace(
+        _METHOD,
+        name="cellsegssda",
+        title="The same with masks or strokes of some of your images",
+        adapt=adapt_with_labels,
+        needs=(*_METHOD.needs, "target_masks|target_strokes"),
+    ),
+]
