@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from napari_cellda.core.compare import pixel_scores
+from napari_cellda.core.enhancer_training.begin import shift_logits
 from napari_cellda.core.enhancer_training.forests import ForestMix, make_maps
 from napari_cellda.core.enhancer_training.looks import Look
 from napari_cellda.core.enhancer_training.maps import MapCache, map_contrast
@@ -22,6 +24,7 @@ from napari_cellda.core.events import Note, Score, Stage, Step, run_quietly
 from napari_cellda.core.jobs import Run
 from napari_cellda.core.modelzoo import package
 from napari_cellda.core.modelzoo.model import open_model
+from napari_cellda.core.nets.unet import UNet
 from napari_cellda.core.samples import nuclei_field, organelles_field
 
 # bioimageio.spec leaves the files of a package to the garbage collector.
@@ -77,6 +80,16 @@ def finished(source, tmp_path_factory):
     return run, events
 
 
+def held_out_maps(run, package):
+    """The validation forests' maps, enhanced by a package, and their truth, per output."""
+    network = open_model(package).network
+    forests = MapCache.open(run / "maps", "validation").forests
+    with torch.inference_mode():
+        maps = [network(torch.from_numpy(f[:, :1] / np.float32(255))).sigmoid() for f in forests]
+    for k in range(2):
+        yield [m[:, k].numpy() for m in maps], [(f[:, 1] >> k & 1).astype(bool) for f in forests]
+
+
 def losses(events):
     return {e.index: e.losses["loss"] for e in events if isinstance(e, Step) and e.losses}
 
@@ -108,6 +121,45 @@ def test_it_says_what_it_does(finished):
     assert np.isfinite(list(losses(events).values())).all()
     assert {e.index for e in events if isinstance(e, Score)} == {2, 4}
     assert Run(finished[0]).previews() == {"forest, enhanced": [2, 4]}
+
+
+def test_the_scores_on_the_card_hold_for_the_package_at_a_half(finished):
+    run, _ = finished
+    training = open_model(run / "model").card.training
+    assert all(0 < t < 1 for t in training["thresholds_before_calibration"].values())
+    names = training["thresholds_before_calibration"]
+    for (maps, truths), name in zip(held_out_maps(run, run / "model"), names, strict=True):
+        pairs = zip(maps, truths, strict=True)
+        dice = np.mean([pixel_scores(m > 0.5, truth).dice for m, truth in pairs])
+        assert dice == pytest.approx(training["scores"][f"enhanced {name}"], abs=0.01)
+
+
+def test_calibration_moves_a_threshold_to_a_half():
+    network = UNet(1, 2, width=4, depth=2).eval()
+    maps = torch.rand(1, 1, 16, 16)
+    with torch.inference_mode():
+        before = network(maps).sigmoid()
+        shift_logits(network, [0.3, 0.8])
+        after = network(maps).sigmoid()
+    assert torch.equal(after[:, 0] > 0.5, before[:, 0] > 0.3)
+    assert torch.equal(after[:, 1] > 0.5, before[:, 1] > 0.8)
+
+
+def test_training_can_begin_from_an_earlier_enhancer(source, finished, tmp_path):
+    earlier = finished[0] / "model"
+    overrides = {**QUICK, "init": str(earlier), "steps": 1, "learning_rate": 1e-9, "average": 0}
+    run_quietly(task(source, tmp_path / "run", overrides=overrides))
+    later = open_model(tmp_path / "run" / "model")
+    weights, begun = (open_model(p).network.state_dict() for p in (later.card.folder, earlier))
+    for name in weights:
+        if "running" not in name and "num_batches" not in name and name != "head.bias":
+            torch.testing.assert_close(weights[name], begun[name], atol=1e-6, rtol=0)
+    origin = later.card.training["begun_from"]
+    assert origin["weights_sha256"] == open_model(earlier).sha256
+    assert "--set forests=3" in origin["command"]
+    assert origin["weights_sha256"][:12] in (later.card.folder / "README.md").read_text()
+    with pytest.raises(UserError, match=r"depth 2 .* expected .* depth 3"):
+        run_quietly(task(source, tmp_path / "other", overrides={**overrides, "depth": 3}))
 
 
 def test_a_stopped_run_resumes_to_the_same_network(source, finished, tmp_path):
@@ -220,6 +272,22 @@ def test_a_look_rescales_image_and_truth_together():
     drawn = [Look.draw(ForestMix(), np.random.default_rng(i)) for i in range(50)]
     assert any(look.scale == 1 for look in drawn)
     assert all(1 / 1.61 < look.scale < 1.61 for look in drawn)
+
+
+def test_hollow_objects_fade_inside_and_keep_their_rim():
+    mask = np.zeros((1, 80, 80), bool)
+    mask[0, 20:60, 20:60] = True
+    image = np.where(mask, 1, 0.2).astype(np.float32)
+    seen, truth = Look(hollow=1, rim=3).apply(image, mask, np.random.default_rng(0))
+    assert np.array_equal(truth, mask)
+    assert np.array_equal(seen[~mask], image[~mask])
+    inside, rim = seen[0, 30:50, 30:50], seen[0, 20, 20:60]
+    assert inside.mean() < 0.7 < 0.95 < rim.mean()
+    assert inside.min() >= 0.2 - 1e-6
+    full = np.ones_like(mask)
+    assert np.array_equal(Look(hollow=1).apply(image, full, np.random.default_rng(0))[0], image)
+    drawn = [Look.draw(ForestMix(hollow_share=1), np.random.default_rng(i)) for i in range(9)]
+    assert all(look.hollow > 0 for look in drawn)
 
 
 def test_truth_of_each_kind_of_mask():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +33,10 @@ class Look:
     """Standard deviation of a random texture, which forests take for structure here and there."""
     grain: float = 1.0
     """Size of that texture in pixels."""
+    hollow: float = 0.0
+    """How far the inside of objects fades into what is around them."""
+    rim: float = 1.0
+    """Width in pixels of the rim that does not."""
 
     @classmethod
     def draw(cls, mix: ForestMix, rng: np.random.Generator) -> Look:
@@ -40,12 +44,15 @@ class Look:
         scale = 1.0
         if rng.random() < mix.rescaled_share:
             scale = float(mix.largest_scale ** rng.uniform(-1, 1))
-        if rng.random() >= mix.spoiled_share:
-            return cls(scale)
-        spoiled = rng.random(4) < 0.5
-        blur, noise, light, texture = spoiled * rng.uniform(0, (1.5, 0.25, 0.3, 0.3))
-        grain = 8 ** rng.random()
-        return cls(scale, float(blur), float(noise), float(light), float(texture), grain)
+        look = cls(scale)
+        if rng.random() < mix.spoiled_share:
+            spoiled = rng.random(4) < 0.5
+            blur, noise, light, texture = spoiled * rng.uniform(0, (1.5, 0.25, 0.3, 0.3))
+            grain = 8 ** rng.random()
+            look = cls(scale, float(blur), float(noise), float(light), float(texture), grain)
+        if mix.hollow_share and rng.random() < mix.hollow_share:
+            look = replace(look, hollow=float(rng.uniform(0.3, 1)), rim=float(rng.uniform(1, 6)))
+        return look
 
     def apply(
         self, image: NDArray[np.float32], truth: NDArray[np.bool_], rng: np.random.Generator
@@ -53,6 +60,8 @@ class Look:
         """Change an image (C, h, w), and the size of its truth (K, h, w)."""
         if self.scale != 1:
             image, truth = _rescale(image, truth, self.scale)
+        if self.hollow:
+            image = _hollow_out(image, truth[0], self.hollow, self.rim, rng)
         if self.blur:
             image = ndimage.gaussian_filter(image, (0, self.blur, self.blur))
         if self.light:
@@ -78,6 +87,23 @@ def _rescale(
         torch.from_numpy(truth.astype(np.uint8))[None], size, mode="nearest-exact"
     )
     return smooth[0].numpy(), nearest[0].numpy().astype(bool)
+
+
+def _hollow_out(
+    image: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    strength: float,
+    rim: float,
+    rng: np.random.Generator,
+) -> NDArray[np.float32]:
+    """Fade the inside of objects in patches, like the vesicular nuclei of stained tissue."""
+    if mask.all() or not mask.any():
+        return image
+    # From 0 at the edge of an object, where half of the blurred mask remains, to 1 deep inside.
+    depth = np.clip(2 * ndimage.gaussian_filter(mask.astype(np.float32), rim) - 1, 0, 1) * mask
+    patches = np.clip(0.7 + 0.5 * smooth_noise(mask.shape, 2 * rim, rng), 0, 1)
+    around = np.median(image[:, ~mask], axis=1)[:, None, None]
+    return np.asarray(image + strength * depth * patches * (around - image), np.float32)
 
 
 def _slope(shape: Sequence[int], rng: np.random.Generator) -> NDArray[np.float64]:

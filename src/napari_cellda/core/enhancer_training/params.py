@@ -24,6 +24,9 @@ class EnhancerParams(ForestMix):
     """Side of the crops it is trained on, in pixels."""
     batch: int = Field(8, ge=1, le=256)
     """Crops per step."""
+    init: str = ""
+    """Enhancer to begin from, a package's folder or the id of a bundled one, instead of at random;
+    width, depth and outputs must be the same."""
     steps: int = Field(3000, ge=1, le=1_000_000)
     """Optimisation steps."""
     learning_rate: float = Field(2e-3, gt=0, le=1)

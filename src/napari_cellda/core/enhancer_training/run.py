@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_cellda.core.enhancer_training.begin import origin
 from napari_cellda.core.enhancer_training.params import EnhancerParams, Preset, enhancer_params
 from napari_cellda.core.enhancer_training.source import (
     MasksAre,
@@ -140,7 +141,7 @@ def _write(
 ) -> Path:
     from napari_cellda.core.modelzoo.package import PackageInfo, write_package
 
-    outputs = planes[0].outputs
+    outputs, begun_from = planes[0].outputs, origin(params)
     diameter = object_diameter(planes)
     image, forest_map = _example(params.shows)
     info = PackageInfo(
@@ -155,7 +156,7 @@ def _write(
             ("From shallow to deep: Matskevych et al., 2022", "10.3389/fcomp.2022.805166"),
             *(((params.attribution or "Source data", params.doi),) if params.doi else ()),
         ),
-        documentation=_documentation(run, params, planes, trained, diameter),
+        documentation=_documentation(run, params, planes, trained, diameter, begun_from),
         tags=("prediction-enhancer", "shallow2deep", "2d", *params.shows.split()),
         output_names=outputs,
         structure=params.shows,
@@ -165,8 +166,10 @@ def _write(
             "command": run.record.command,
             "scores": trained.scores,
             "map_histogram": list(trained.histogram),
+            "thresholds_before_calibration": trained.thresholds,
             "steps": trained.progress.steps,
             "best_step": trained.progress.best_step,
+            **({"begun_from": begun_from} if begun_from else {}),
             "attribution": params.attribution,
         },
     )
@@ -180,26 +183,43 @@ def _documentation(
     planes: list[SourcePlane],
     trained: TrainedEnhancer,
     diameter: float | None,
+    begun_from: dict[str, Any],
 ) -> str:
     """Write the card's text: provenance, scores, limits."""
     size = f"The objects were about {diameter:.0f} pixels across. " if diameter else ""
     scores = "\n".join(f"| {name} | {value:.3f} |" for name, value in trained.scores.items())
+    before = " and ".join(f"{t:.2f} ({name})" for name, t in trained.thresholds.items())
+    earlier = _earlier(begun_from)
     return f"""A U-Net that turns the forest's probability map of {params.shows} into a better one.
 
 **Source.** {len(planes)} annotated planes. {params.attribution}
 
 **Command.** `{run.record.command}`
-
-**Choice of the checkpoint.** The highest mean Dice at 0.5 on planes and forests that training never
-saw (step {trained.progress.best_step} of {trained.progress.steps}). Validation Dice:
+{earlier}
+**Choice of the checkpoint.** The highest mean Dice on planes and forests that training never saw
+(step {trained.progress.best_step} of {trained.progress.steps}). Validation Dice:
 
 | map | Dice |
 |---|---|
 {scores}
 
+**Calibration.** On the same maps the best threshold was {before}; the bias of the last layer was
+moved so that it is 0.5 now.
+
 **Limits.** {size}It draws {params.shows} and nothing else: on another structure, or on objects of a
 very different size in pixels, it invents what it knows. Compare with the forest's own map.
 """
+
+
+def _earlier(begun_from: dict[str, Any]) -> str:
+    """Say what the training began from, if it did not begin at random."""
+    if not begun_from:
+        return ""
+    weights = begun_from["weights_sha256"][:12]
+    return (
+        f"\nIt began from the weights of an earlier `{begun_from['id']}` (sha256 {weights}), which "
+        f"came from `{begun_from['command'] or 'an unknown command'}`\n"
+    )
 
 
 def _example(shows: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

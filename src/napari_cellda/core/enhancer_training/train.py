@@ -21,7 +21,8 @@ from napari_cellda.core.augment import (
     flip_and_turn,
 )
 from napari_cellda.core.averaging import MovingAverage
-from napari_cellda.core.compare import pixel_scores
+from napari_cellda.core.compare import best_threshold, pixel_scores
+from napari_cellda.core.enhancer_training.begin import begin_network, shift_logits
 from napari_cellda.core.enhancer_training.maps import MapCache, fill_cache
 from napari_cellda.core.enhancer_training.source import SourcePlane, hold_out
 from napari_cellda.core.events import Event, Note, Preview, Score, Stage, Task
@@ -36,7 +37,6 @@ from napari_cellda.core.loop import (
     train,
 )
 from napari_cellda.core.losses import mixed_loss
-from napari_cellda.core.nets.unet import UNet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_cellda.core.enhancer_training.params import EnhancerParams
+    from napari_cellda.core.nets.unet import UNet
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class TrainedEnhancer:
     progress: Progress
     scores: dict[str, float]
     """Validation Dice of the forests' own maps and of the enhanced ones, per output."""
+    thresholds: dict[str, float]
+    """Per output, the threshold that was best in validation and lies at 0.5 since."""
     histogram: tuple[float, ...]
     """Shares of ten equal bins of the forests' map values."""
 
@@ -72,6 +75,8 @@ def train_enhancer(
     threads: int | None = None,
 ) -> Task[TrainedEnhancer]:
     """Train many forests, cache their maps, and train a U-Net to turn maps into truth.
+
+    In the end the U-Net is calibrated: 0.5 becomes the threshold that was best in validation.
 
     Parameters
     ----------
@@ -128,8 +133,10 @@ def train_enhancer(
     best = store.load("best")
     if best is not None:
         trainer.average.load_state_dict(best["parts"]["average"])
+    scores, thresholds = trainer.judge()
     network = cast("UNet", trainer.average.network.cpu())
-    return TrainedEnhancer(network, progress, trainer.scores(), maps.histogram())
+    shift_logits(network, list(thresholds.values()))
+    return TrainedEnhancer(network, progress, scores, thresholds, maps.histogram())
 
 
 SELECT = "validation dice"
@@ -152,7 +159,7 @@ class _Trainer:
         torch.manual_seed(seed)
         self.maps, self.held_out, self.params, self.seed = maps, held_out, params, seed
         self.outputs, self.n_outputs = outputs, n_outputs
-        self.network = UNet(1, n_outputs, params.width, params.depth, norm="batch")
+        self.network = begin_network(params, n_outputs)
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), params.learning_rate, weight_decay=params.weight_decay
         )
@@ -201,7 +208,7 @@ class _Trainer:
 
     def validate(self, index: int) -> Iterator[Event]:
         """Score the enhanced maps of forests and planes that training never saw."""
-        scores = self.scores()
+        scores, _ = self.judge()
         value = float(np.mean([scores[enhanced(name)] for name in self.outputs]))
         yield Score(SELECT, value, index + 1)
         for name, score in scores.items():
@@ -212,22 +219,32 @@ class _Trainer:
             "forest, enhanced", np.concatenate([pair[:1] / np.float32(255), after]), index + 1
         )
 
-    def scores(self) -> dict[str, float]:
-        """Return the Dice at 0.5 on held-out maps: the forests' own, and enhanced per output.
+    def judge(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Judge the average so far on the held-out maps.
 
-        Taken over all windows of a forest together (a window without structure has no Dice worth
-        averaging), then averaged over forests.
+        Returns
+        -------
+        scores : dict of str to float
+            Mean Dice over forests: of their own maps at 0.5, and of each output at its best
+            threshold. All windows of a forest are taken together, because a window without
+            structure has no Dice worth averaging.
+        thresholds : dict of str to float
+            The best threshold of each output.
         """
-        found: dict[str, list[float]] = {
-            name: [] for name in ("forest", *map(enhanced, self.outputs))
-        }
-        for forest in self.held_out.forests:
-            truth = _unpack(torch.from_numpy(forest[:, 1:].copy()), self.n_outputs).numpy() > 0
-            maps = self._enhance(forest[:, 0])
-            found["forest"].append(pixel_scores(forest[:, 0] > 127, truth[:, 0]).dice)
-            for k, name in enumerate(self.outputs):
-                found[enhanced(name)].append(pixel_scores(maps[:, k] > 0.5, truth[:, k]).dice)
-        return {name: float(np.mean(values)) for name, values in found.items()}
+        forests = self.held_out.forests
+        truths = [
+            _unpack(torch.from_numpy(forest[:, 1:].copy()), self.n_outputs).numpy() > 0
+            for forest in forests
+        ]
+        enhanced_maps = [self._enhance(forest[:, 0]) for forest in forests]
+        forest_maps = [forest[:, 0] / np.float32(255) for forest in forests]
+        scores = {"forest": _mean_dice(forest_maps, [truth[:, 0] for truth in truths], 0.5)}
+        thresholds: dict[str, float] = {}
+        for k, name in enumerate(self.outputs):
+            maps, masks = [m[:, k] for m in enhanced_maps], [truth[:, k] for truth in truths]
+            thresholds[name] = best_threshold(maps, masks)
+            scores[enhanced(name)] = _mean_dice(maps, masks, thresholds[name])
+        return scores, thresholds
 
     @torch.inference_mode()
     def _enhance(self, maps: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -244,6 +261,13 @@ class _Trainer:
 def enhanced(output: str) -> str:
     """Name the score of one enhanced output."""
     return f"enhanced {output}"
+
+
+def _mean_dice(
+    maps: Sequence[NDArray[np.floating]], masks: Sequence[NDArray[np.bool_]], threshold: float
+) -> float:
+    pairs = zip(maps, masks, strict=True)
+    return float(np.mean([pixel_scores(m > threshold, mask).dice for m, mask in pairs]))
 
 
 def _unpack(bits: torch.Tensor, n_outputs: int) -> torch.Tensor:
