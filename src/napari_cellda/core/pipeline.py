@@ -15,10 +15,10 @@ from napari_cellda.core.events import Note, Stage, Step, Task
 from napari_cellda.core.images.label_arrays import read_region, write_region
 from napari_cellda.core.images.normalisation import Normalisation, measure_normalisation
 from napari_cellda.core.modelzoo.structures import known_structure
-from napari_cellda.core.tiles import Region, grid
+from napari_cellda.core.tiles import Region, Spot, grid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import ExitStack
     from pathlib import Path
 
@@ -110,91 +110,168 @@ class Pipeline:
         stop: Stop = never,
     ) -> Task[Maps]:
         """Compute all maps of an image; see `MapMaker`."""
-        self.classifier.check(image)
-        normalisation = normalisation or measure_normalisation(image, self.classifier.normalisation)
-        source = Normalised(image, normalisation)
+        source = self.prepare(image, normalisation)
         if source.normalisation.is_flat:
             yield Note(f"'{image.name}' is constant, so its map is flat.")
+        maps = self.new_maps(image, stack, folder)
+        yield from _predict_forest(self, source, maps, stop)
+        if self.enhancer is not None:
+            yield from _enhance(self, image, maps, stop)
+        return maps
 
-        def new_maps(*classes: int) -> Any:
+    def prepare(self, image: Image, normalisation: Normalisation | None = None) -> Normalised:
+        """Check that an image fits the forest, and measure it unless that was done before."""
+        self.classifier.check(image)
+        kind = self.classifier.normalisation
+        return Normalised(image, normalisation or measure_normalisation(image, kind))
+
+    def new_maps(self, image: Image, stack: ExitStack, folder: Path) -> Maps:
+        """Make room for all maps of an image; closing `stack` frees it."""
+
+        def room(*classes: int) -> Any:
             shape = (*classes, *image.label_shape)
             return stack.enter_context(scratch_array(shape, np.float32, folder))
 
         n_classes = self.classifier.n_classes
-        forest_map = new_maps(n_classes)
-        yield from _predict_forest(self, source, forest_map, stop)
         if self.enhancer is None:
-            return Maps(forest_map)
-        boundary_map = new_maps() if self.enhancer.card.n_outputs > 1 else None
+            return Maps(room(n_classes))
+        boundary_map = room() if self.enhancer.card.n_outputs > 1 else None
         of_membranes = known_structure(self.enhancer.card.structure) == "boundaries"
-        maps = Maps(new_maps(n_classes), forest_map, boundary_map, of_membranes)
-        yield from _enhance(self, image, maps, stop)
-        return maps
+        return Maps(room(n_classes), room(n_classes), boundary_map, of_membranes)
+
+    def pieces(self, image: Image) -> list[Region]:
+        """Return the pieces in which an image is computed, in scan order."""
+        return [p for t in range(image.n_times) for p in grid(image.limits, self.piece, t)]
+
+    def forest_piece(
+        self, source: Normalised, piece: Region, stop: Stop = never
+    ) -> tuple[np.ndarray, int]:
+        """Return the forest's map of one piece, (K, Z, Y, X), and its count of invalid pixels."""
+        not_finite = 0
+        if np.issubdtype(source.image.data.dtype, np.floating):
+            _, valid_mask = source.read(piece)
+            not_finite = int(np.count_nonzero(~valid_mask))
+        return self.classifier.predict(source, piece, stop=stop), not_finite
+
+    def enhanced_piece(
+        self,
+        read_forest: Callable[[Region], np.ndarray],
+        piece: Region,
+        limits: Spot,
+        *,
+        value_range: tuple[float, float] | None = None,
+        stop: Stop = never,
+    ) -> tuple[np.ndarray, np.ndarray | None] | None:
+        """Enhance one piece of a forest's map.
+
+        Parameters
+        ----------
+        read_forest : callable
+            Gives the (K, Z, Y, X) map of a region.
+        piece : Region
+        limits : tuple of int
+            Size of the image, (Z, Y, X).
+        value_range : (float, float), optional
+            What is stretched to [0, 1].
+        stop : callable
+
+        Returns
+        -------
+        probability : (K, Z, Y, X) ndarray of float32
+        boundary : (Z, Y, X) ndarray of float32, or None
+            Both None, as one, when stopped.
+        """
+        assert self.enhancer is not None
+        k = self.options.class_index
+        found = self.enhancer.enhance_region(
+            lambda region: read_forest(region)[k],
+            piece,
+            limits,
+            scale_range=value_range,
+            rescale=self.options.rescale,
+            stop=stop,
+        )
+        if found is None:
+            return None
+        boundary_map = found[1] if self.enhancer.card.n_outputs > 1 else None
+        return merge_enhanced(read_forest(piece), found[0], k), boundary_map
 
 
-def _pieces(pipeline: Pipeline, image: Image) -> list[Region]:
-    return [piece for t in range(image.n_times) for piece in grid(image.limits, pipeline.piece, t)]
-
-
-def _predict_forest(
-    pipeline: Pipeline, source: Normalised, forest_map: Any, stop: Stop
-) -> Task[None]:
-    pieces = _pieces(pipeline, source.image)
-    yield Stage(f"Forest on {source.image.name}", len(pieces))
-    may_be_invalid = np.issubdtype(source.image.data.dtype, np.floating)
+def _predict_forest(pipeline: Pipeline, source: Normalised, maps: Maps, stop: Stop) -> Task[None]:
+    image, pieces = source.image, pipeline.pieces(source.image)
+    forest_map = maps.probability if maps.forest is None else maps.forest
+    yield Stage(f"Forest on {image.name}", len(pieces))
     not_finite = 0
     for done, piece in enumerate(pieces, 1):
         if stop():
             return
-        if may_be_invalid:
-            _, valid_mask = source.read(piece)
-            not_finite += int(np.count_nonzero(~valid_mask))
-        found = pipeline.classifier.predict(source, piece, stop=stop)
-        write_region(source.image, forest_map, piece, found)
+        found, invalid = pipeline.forest_piece(source, piece, stop)
+        write_region(image, forest_map, piece, found)
+        not_finite += invalid
         yield Step(done)
+    yield from note_invalid(image, not_finite)
+
+
+def note_invalid(image: Image, not_finite: int) -> Iterator[Note]:
+    """Say how many pixels hold no number, if there are any."""
     if not_finite:
         yield Note(
-            f"'{source.image.name}' has {not_finite} pixels that are NaN or infinite; "
+            f"'{image.name}' has {not_finite} pixels that are NaN or infinite; "
             "they are background in the masks."
         )
 
 
 def _enhance(pipeline: Pipeline, image: Image, maps: Maps, stop: Stop) -> Task[None]:
-    assert pipeline.enhancer is not None
-    k = pipeline.options.class_index
-    pieces = _pieces(pipeline, image)
+    pieces = pipeline.pieces(image)
 
-    def read_forest_map(region: Region) -> np.ndarray:
-        return np.asarray(read_region(image, maps.forest, region)[k])
+    def read_forest(region: Region) -> np.ndarray:
+        return read_region(image, maps.forest, region)
 
     value_range = None
     if pipeline.options.scale_range:
-        value_range = map_range(read_forest_map, pieces)
-        if value_range is None:
-            yield Note(f"The forest's map of '{image.name}' is nearly flat and was not stretched.")
+        k = pipeline.options.class_index
+        value_range = map_range(lambda region: read_forest(region)[k], pieces)
+        yield from note_flat(image, value_range)
     yield Stage(f"Enhancer on {image.name}", len(pieces))
     for done, piece in enumerate(pieces, 1):
-        enhanced = pipeline.enhancer.enhance_region(
-            read_forest_map,
-            piece,
-            image.limits,
-            scale_range=value_range,
-            rescale=pipeline.options.rescale,
-            stop=stop,
+        found = pipeline.enhanced_piece(
+            read_forest, piece, image.limits, value_range=value_range, stop=stop
         )
-        if enhanced is None:
+        if found is None:
             return
-        merged = merge_enhanced(read_region(image, maps.forest, piece), enhanced[0], k)
-        write_region(image, maps.probability, piece, merged)
-        if maps.boundary is not None:
-            write_region(image, maps.boundary, piece, enhanced[1])
+        write_enhanced(image, maps, piece, found)
         yield Step(done)
 
 
+def write_enhanced(
+    image: Image, maps: Maps, piece: Region, found: tuple[np.ndarray, np.ndarray | None]
+) -> None:
+    """Put what `Pipeline.enhanced_piece` found where it belongs."""
+    write_region(image, maps.probability, piece, found[0])
+    if found[1] is not None:
+        write_region(image, maps.boundary, piece, found[1])
+
+
 def map_range(
-    read_map: Callable[[Region], np.ndarray], pieces: list[Region]
+    read_map: Callable[[Region], np.ndarray], pieces: Iterable[Region]
 ) -> tuple[float, float] | None:
     """Return the least and largest value of a map over `pieces`; None if it is nearly flat."""
-    extremes = [(float(block.min()), float(block.max())) for block in map(read_map, pieces)]
-    low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
+    return common_range(block_range(read_map(piece)) for piece in pieces)
+
+
+def block_range(block: np.ndarray) -> tuple[float, float]:
+    """Return the least and largest value of a part of a map."""
+    return float(block.min()), float(block.max())
+
+
+def common_range(ranges: Iterable[tuple[float, float]]) -> tuple[float, float] | None:
+    """Join the ranges of the parts of a map; None if it is nearly flat."""
+    lows, highs = zip(*ranges, strict=True)
+    low, high = min(lows), max(highs)
     return (low, high) if high - low >= FLAT_RANGE else None
+
+
+def note_flat(image: Image, value_range: tuple[float, float] | None) -> Iterator[Note]:
+    """Say that a map was not stretched, if it was not."""
+    if value_range is None:
+        yield Note(f"The forest's map of '{image.name}' is nearly flat and was not stretched.")

@@ -136,7 +136,7 @@ class Enhancer(TiledNetwork):
         read = _stretched(read_forest_map, scale_range)
         if rescale == 1.0:
             return self.run_region(lambda part: read(part)[np.newaxis], region, limits, stop)
-        zoom = Zoom((rescale if self.card.ndim == 3 else 1.0, rescale, rescale), limits)
+        zoom = self._zoom(rescale, limits)
         zoomed = self.run_region(
             lambda part: zoom.read(read, part)[np.newaxis],
             zoom.needed(region),
@@ -144,6 +144,16 @@ class Enhancer(TiledNetwork):
             stop,
         )
         return None if zoomed is None else zoom.undo(zoomed, region)
+
+    def needed_map(self, region: Region, limits: Spot, *, rescale: float = 1.0) -> Region:
+        """Return the part of the forest's map that `enhance_region` reads for a region."""
+        if rescale == 1.0:
+            return self.needed(region, limits)
+        zoom = self._zoom(rescale, limits)
+        return zoom.source(self.needed(zoom.needed(region), zoom.zoomed_limits))
+
+    def _zoom(self, rescale: float, limits: Spot) -> Zoom:
+        return Zoom((rescale if self.card.ndim == 3 else 1.0, rescale, rescale), limits)
 
     def seam(self) -> float:
         """Measure how much tiles may differ along their seams.

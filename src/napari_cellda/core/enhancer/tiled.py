@@ -81,11 +81,7 @@ class TiledNetwork:
             If there is not enough memory for a tile.
         """
         answer = np.empty((self.card.n_outputs, *region.shape), np.float32)
-        cuts = [
-            cut_axis(part.start, part.stop, limit, axis)
-            for part, limit, axis in zip(region.slices, limits, self._axes, strict=True)
-        ]
-        for spans in product(*cuts):
+        for spans in product(*self._cuts(region, limits)):
             if stop():
                 return None
             block = self._run(_read_block(read, region.t, spans, limits))
@@ -95,6 +91,22 @@ class TiledNetwork:
         # Some published networks end without an activation, and rounding may overshoot.
         np.clip(answer, 0, 1, out=answer)
         return answer
+
+    def needed(self, region: Region, limits: Spot) -> Region:
+        """Return the part of the image that `run_region` reads for a region."""
+        return Region(
+            region.t,
+            *(
+                slice(max(min(s.start for s in spans), 0), min(max(s.stop for s in spans), limit))
+                for spans, limit in zip(self._cuts(region, limits), limits, strict=True)
+            ),
+        )
+
+    def _cuts(self, region: Region, limits: Spot) -> list[list[Span]]:
+        return [
+            cut_axis(part.start, part.stop, limit, axis)
+            for part, limit, axis in zip(region.slices, limits, self._axes, strict=True)
+        ]
 
     def _run(self, block: np.ndarray) -> np.ndarray:
         """Return the (K, Z, Y, X) answer to one (C, Z, Y, X) block."""

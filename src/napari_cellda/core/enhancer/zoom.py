@@ -46,12 +46,13 @@ class Zoom:
         -------
         (Z, Y, X) ndarray of float32
         """
-        weights = [
-            _weights(part, factor, limit)
-            for part, factor, limit in zip(region.slices, self.factors, self.limits, strict=True)
-        ]
+        weights = self._forth(region)
         block = read_map(Region(region.t, *(source for source, _ in weights)))
         return _apply(block, [matrix for _, matrix in weights])
+
+    def source(self, region: Region) -> Region:
+        """Return the region of the image before that `read` asks for."""
+        return Region(region.t, *(source for source, _ in self._forth(region)))
 
     def needed(self, region: Region) -> Region:
         """Return the zoomed region that `undo` needs for a region of the image before."""
@@ -61,6 +62,12 @@ class Zoom:
     def undo(self, zoomed: np.ndarray, region: Region) -> np.ndarray:
         """Bring maps (K, Z, Y, X) of ``needed(region)`` back to the pixels of `region`."""
         return _apply(zoomed, [matrix for _, matrix in self._back(region)])
+
+    def _forth(self, region: Region) -> list[tuple[slice, np.ndarray]]:
+        return [
+            _weights(part, factor, limit)
+            for part, factor, limit in zip(region.slices, self.factors, self.limits, strict=True)
+        ]
 
     def _back(self, region: Region) -> list[tuple[slice, np.ndarray]]:
         return [
