@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from napari_cellda import __version__
-from napari_cellda.cli import enhancer, main_job, models
+from napari_cellda.cli import adapt, enhancer, evaluate, main_job, models
 from napari_cellda.cli.support import expand_lists
 from napari_cellda.core.errors import UserError
 
@@ -25,6 +25,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(main_job.app)
+app.add_typer(adapt.app)
+app.add_typer(evaluate.app)
 app.add_typer(enhancer.app, name="enhancer")
 app.add_typer(models.app, name="models")
 

@@ -142,10 +142,14 @@ class Run:
             command=command,
         )
         folder.mkdir(parents=True, exist_ok=True)
+        cls._write_record(folder, record)
+        return cls(folder)
+
+    @staticmethod
+    def _write_record(folder: Path, record: RunRecord) -> None:
         text = yaml.safe_dump(record.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         with write_atomically(folder / "run.yaml") as aside:
             aside.write_text(text, encoding="utf-8")
-        return cls(folder)
 
     @property
     def events_path(self) -> Path:
@@ -169,6 +173,16 @@ class Run:
             if item.role == role:
                 return (self.folder / item.path).resolve()
         raise UserError(f"The run in '{self.folder}' has no input '{role}'.")
+
+    def move_inputs(self, moved: Mapping[str, Path]) -> None:
+        """Write down where inputs lie now; see `portable_path`."""
+        places = {role: portable_path(path, self.folder) for role, path in moved.items()}
+        items = tuple(
+            item.model_copy(update={"path": places.get(item.role, item.path)})
+            for item in self.record.inputs
+        )
+        self.record = self.record.model_copy(update={"inputs": items})
+        self._write_record(self.folder, self.record)
 
     def check_inputs(self) -> None:
         """Make sure that every input is what it was when the run began.

@@ -17,6 +17,7 @@ from napari_cellda.core.adaptation.domain import UNKNOWN, Domain
 from napari_cellda.core.adaptation.job import Adapted, AdaptJob
 from napari_cellda.core.adaptation.method import Method, MethodParams
 from napari_cellda.core.adaptation.predict import mean_dice, predict_plane, preview_pixels
+from napari_cellda.core.adaptation.pretrained import load_pretrained
 from napari_cellda.core.augment import flip_and_turn
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Preview, Score, Stage, Task
@@ -105,6 +106,7 @@ class _Trainer:
         self.network = Segmenter(
             job.target.n_channels, job.n_classes, width=params.width, depth=params.depth
         )
+        load_pretrained(self.network, job.pretrained)
         optimiser = torch.optim.AdamW(self.network.parameters(), params.learning_rate)
         self.fabric = make_fabric(job.device)
         self.model, self.optimiser = setup(self.fabric, self.network, optimiser)
@@ -179,7 +181,7 @@ METHODS = [
             "published": {"width": 64, "crop": 256, "batch": 16, "steps": 20000},
         },
         needs=("target_images",),
-        takes=("source_images", "source_masks", "target_masks", "target_strokes"),
+        takes=("source_images", "source_masks", "target_masks", "target_strokes", "pretrained"),
         multiclass=True,
     )
 ]

@@ -47,7 +47,7 @@ def predict_plane(
     result: NDArray[np.float32] | None = None
     for top, bottom, keep_top, keep_bottom in rows:
         for left, right, keep_left, keep_right in columns:
-            block = np.ascontiguousarray(pixels[:, top:bottom, left:right])
+            block = np.array(pixels[:, top:bottom, left:right])  # writable: torch asks for it
             x = pad_to_multiple(torch.from_numpy(block)[None], multiple)
             with fabric.autocast():
                 y = forward(fabric.to_device(x))

@@ -23,7 +23,7 @@ from napari_cellda.core.images.statistics import Source, moments
 from napari_cellda.core.tiles import Region
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -53,7 +53,13 @@ class Prepared:
 
 
 def prepare_domains(
-    opened: Opened, method: Method, scaling: Scaling, folder: Path
+    opened: Opened,
+    method: Method,
+    scaling: Scaling,
+    folder: Path,
+    *,
+    names: tuple[str, ...] = (),
+    maps: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> Task[Prepared]:
     """Read, normalise and keep every plane.
 
@@ -65,6 +71,10 @@ def prepare_domains(
         See `MethodParams.normalisation`.
     folder : Path
         One ``.npy`` per plane; what is there already is not made again.
+    names : tuple of str
+        Of the foreground classes; empty when nobody named them.
+    maps : mapping of image name to (K, ...) array, optional
+        Pseudo-labels, with the image's own axes after the classes.
 
     Raises
     ------
@@ -77,7 +87,7 @@ def prepare_domains(
     source_labels = [read_mask(path, image) for image, path in opened.source]
     validation = [read_mask(f.validation, f.image) if f.validation else None for f in opened.target]
     known = [a for a in (*strokes_and_masks, *source_labels, *validation) if a is not None]
-    classes = _classes(opened, method, known)
+    classes = _classes(names or opened.class_names, method, known)
     binary = len(classes) == 2 and not method.instances
     if len(classes) > 2:
         _check_ids(known, classes)
@@ -89,7 +99,8 @@ def prepare_domains(
     for i, files in enumerate(opened.target):
         scale = scale_target(files.image)
         planes = _planes(files.image, scale, folder / f"target {i}")
-        extended = [_with_more(plane, files, len(classes)) for plane in planes]
+        pseudo = (maps or {}).get(files.image.name)
+        extended = [_with_more(plane, files, len(classes), pseudo) for plane in planes]
         target += _labelled(extended, files.image, strokes_and_masks[i], binary)
         if validation[i] is not None:
             allowed += _labelled(planes, files.image, validation[i], binary)
@@ -130,7 +141,7 @@ def read_mask(path: Path, image: Image) -> Labels:
     top = int(labels.max(initial=0))
     if top == 255 and set(np.unique(labels).tolist()) <= {0, 255}:
         labels = labels // 255
-    clipped: Labels = np.maximum(labels, UNKNOWN).astype(np.int32)
+    clipped: Labels = np.maximum(labels.astype(np.int32), UNKNOWN)
     return clipped
 
 
@@ -144,9 +155,8 @@ def _target_labels(files: TargetFiles) -> Labels | None:
     return painted if labels is None else np.where(painted == UNKNOWN, labels, painted)
 
 
-def _classes(opened: Opened, method: Method, known: Sequence[Labels]) -> tuple[str, ...]:
+def _classes(names: tuple[str, ...], method: Method, known: Sequence[Labels]) -> tuple[str, ...]:
     """Name the classes: as the user does, or by the largest id where a method tells classes."""
-    names = opened.class_names
     if not names and method.multiclass and known:
         top = max(int(labels.max(initial=0)) for labels in known)
         # Many ids are instances, which are one class.
@@ -232,16 +242,21 @@ def _keep(source: Normalised, t: int, z: int, path: Path) -> None:
         del kept
 
 
-def _with_more(plane: Plane, files: TargetFiles, n_classes: int) -> Plane:
+def _with_more(
+    plane: Plane, files: TargetFiles, n_classes: int, maps: NDArray[np.float32] | None
+) -> Plane:
     """Add points, image-level labels and pseudo-labels."""
+    if maps is not None:
+        index: tuple[Any, ...] = (slice(None), *files.image.label_index(plane.t, plane.z))
+        plane = replace(plane, pseudo_map=maps[index])
     if files.points is not None:
         here = (np.round(files.points[:, :2]) == (plane.t, plane.z)).all(axis=1)
         plane = replace(plane, points=files.points[here, 2:])
     if files.present is not None:
         plane = replace(plane, present_mask=np.array([True, *files.present]))
     if files.pseudo is not None:
-        maps = _read_map(files.pseudo, files.image, (plane.t, plane.z), n_classes)
-        plane = replace(plane, pseudo_map=maps)
+        found = _read_map(files.pseudo, files.image, (plane.t, plane.z), n_classes)
+        plane = replace(plane, pseudo_map=found)
     return plane
 
 

@@ -1,0 +1,72 @@
+"""Pseudo-labels from a saved project: its forest's, or enhanced, maps of the target images."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_cellda.core.atomic import write_atomically
+from napari_cellda.core.images import open_image
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_cellda.core.events import Task
+    from napari_cellda.core.images import Image
+    from napari_cellda.core.images.normalisation import Normalisation
+    from napari_cellda.core.loop import Stop
+    from napari_cellda.core.pipeline import Pipeline
+
+
+def project_maps(
+    project: Path, images: Sequence[Image], folder: Path, stop: Stop
+) -> Task[tuple[tuple[str, ...], dict[str, NDArray[np.float32]]]]:
+    """Compute the maps of a project for every image.
+
+    Parameters
+    ----------
+    project : Path
+        ``X.cellda``, with a trained forest.
+    images : sequence of Image
+        With a path; read again with the channels that the project uses.
+    folder : Path
+        One ``.npy`` per image; what is there already is not made again.
+    stop : callable
+
+    Returns
+    -------
+    classes : tuple of str
+        Names, background first.
+    maps : dict of image name to (K, ...) memory map of float32
+        With the image's own axes after the classes.
+    """
+    from napari_cellda.core.batch import open_pipeline
+    from napari_cellda.core.project import fingerprint
+
+    pipeline, measured, _ = open_pipeline(project)
+    maps = {}
+    for i, image in enumerate(images):
+        path = folder / f"maps {i}.npy"
+        if not path.is_file():
+            assert image.path is not None
+            again = open_image(image.path, channels=pipeline.channels)
+            yield from _keep(pipeline, again, measured.get(fingerprint(again)), path, stop)
+        maps[image.name] = np.load(path, mmap_mode="r")
+    return pipeline.classifier.class_names, maps
+
+
+def _keep(
+    pipeline: Pipeline, image: Image, normalisation: Normalisation | None, path: Path, stop: Stop
+) -> Task[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        found = yield from pipeline.compute(
+            image, stack, path.parent, normalisation=normalisation, stop=stop
+        )
+        with write_atomically(path) as aside:
+            np.save(aside, np.asarray(found.probability, np.float32))

@@ -1,0 +1,231 @@
+"""An adaptation as a run: folders in, a run folder with a bioimage.io package out."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_cellda.core.adaptation.inputs import AdaptInputs, open_inputs
+from napari_cellda.core.adaptation.job import AdaptJob
+from napari_cellda.core.adaptation.package import write_adapted
+from napari_cellda.core.adaptation.prepare import prepare_domains
+from napari_cellda.core.adaptation.project_maps import project_maps
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import Note, Stage, Task
+from napari_cellda.core.jobs import Run
+from napari_cellda.core.run_record import hash_input
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from napari_cellda.core.adaptation.method import Method, Preset
+    from napari_cellda.core.loop import Stop
+
+
+def begin_adaptation(
+    folder: Path,
+    method: Method,
+    inputs: AdaptInputs,
+    *,
+    preset: Preset = "cpu",
+    overrides: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    bundle: bool = False,
+) -> Run:
+    """Check everything and begin a run; nothing is computed yet.
+
+    Parameters
+    ----------
+    folder : Path
+        New or empty.
+    method : Method
+    inputs : AdaptInputs
+    preset : {"cpu", "gpu", "published"}
+    overrides : mapping, optional
+        Settings that differ from the preset.
+    seed : int
+    bundle : bool
+        Copy the inputs into the run, so that the folder alone can go to another machine.
+
+    Raises
+    ------
+    UserError
+        For bad inputs or settings, or a folder that holds something; nothing is written then.
+    """
+    settings = method.settings(preset, overrides)
+    open_inputs(inputs, method)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(
+            f"'{folder}' is not empty: choose a new folder, or resume the run that is in it."
+        )
+    paths = inputs.paths
+    if bundle:
+        paths = {role: _copy_in(path, folder / "inputs" / role) for role, path in paths.items()}
+    options = inputs.model_dump(mode="json", exclude=set(inputs.paths))
+    return Run.create(
+        folder,
+        method.name,
+        settings,
+        paths,
+        seed=seed,
+        options={key: value for key, value in options.items() if value not in (None, [])},
+        command=_command(method, inputs, preset, overrides, seed),
+    )
+
+
+def resume_adaptation(folder: Path, inputs: Path | None = None) -> Run:
+    """Open a run to go on with it.
+
+    Parameters
+    ----------
+    folder : Path
+    inputs : Path, optional
+        Where the inputs lie now, if they were moved: files and folders of their old names, or one
+        folder per input, named as the options are.
+
+    Raises
+    ------
+    UserError
+        If there is no run, or an input is missing or has changed.
+    """
+    run = Run(folder)
+    if inputs is not None:
+        _point_to(run, inputs)
+        run = Run(folder)
+    run.check_inputs()
+    return run
+
+
+def run_adaptation(
+    run: Run,
+    find_method: Callable[[str], Method],
+    *,
+    device: str = "auto",
+    stop: Stop = lambda: False,
+) -> Task[Path | None]:
+    """Run an adaptation, or go on with it from its last checkpoint.
+
+    Parameters
+    ----------
+    run : Run
+        From `begin_adaptation` or `resume_adaptation`.
+    find_method : callable name -> Method
+    device : str
+        "auto", "cpu", "cuda" or "mps".
+    stop : callable
+        Asked before every step; the partial network is written as a package all the same.
+
+    Yields
+    ------
+    Stage, Step, Score, Preview, Note
+        Also written to the run's log.
+
+    Returns
+    -------
+    Path or None
+        The package ``<run>/model``; None when it was stopped before the first step.
+
+    Raises
+    ------
+    UserError
+        For bad inputs, and when a loss is not finite.
+    """
+    method = find_method(run.record.method)
+    return (yield from run.drive(_work(run, method, device, run.stopper(stop))))
+
+
+def _work(run: Run, method: Method, device: str, stop: Stop) -> Task[Path | None]:
+    inputs = inputs_of(run)
+    settings = method.settings("cpu", run.record.params)
+    opened = open_inputs(inputs, method)
+    cache = run.folder / "cache"
+    maps: dict[str, NDArray[np.float32]] = {}
+    names = opened.class_names
+    if inputs.project is not None:
+        images = [files.image for files in opened.target]
+        classes, maps = yield from project_maps(inputs.project, images, cache, stop)
+        names = names or classes[1:]
+    prepared = yield from prepare_domains(
+        opened, method, settings.normalisation, cache, names=names, maps=maps
+    )
+    job = AdaptJob(
+        target=prepared.target,
+        source=prepared.source,
+        validation=prepared.validation,
+        classes=prepared.classes,
+        diameter=inputs.diameter,
+        pretrained=inputs.pretrained,
+        store=run,
+        scratch=cache,
+        seed=run.record.seed,
+        device=device,
+        stop=stop,
+    )
+    adapted = yield from method.adapt(job, settings)
+    if not adapted.progress.steps:
+        yield Note("Stopped before the first step, so there is no network.")
+        return None
+    yield Stage("Write the model")
+    package = write_adapted(run, method, settings, prepared, adapted, opened)
+    if not adapted.progress.stopped:
+        shutil.rmtree(cache, ignore_errors=True)
+    return package
+
+
+def inputs_of(run: Run) -> AdaptInputs:
+    """Return the inputs of a run, wherever they lie now."""
+    paths = {item.role: run.input_path(item.role) for item in run.record.inputs}
+    return AdaptInputs.model_validate({**run.record.options, **paths})
+
+
+def _copy_in(source: Path, target: Path) -> Path:
+    if source.is_dir():
+        shutil.copytree(source, target)
+        return target
+    target.mkdir(parents=True)
+    shutil.copy2(source, target / source.name)
+    return target / source.name
+
+
+def _point_to(run: Run, folder: Path) -> None:
+    """Rewrite where the inputs lie, after finding each of them by name and content."""
+    moved = {}
+    for item in run.record.inputs:
+        name = Path(item.path).name
+        candidates = [folder / name, folder / item.role, folder / item.role / name]
+        for path in candidates:
+            if path.exists() and hash_input(path) == item.hash:
+                moved[item.role] = path.resolve()
+                break
+        else:
+            raise UserError(
+                f"'{folder}' holds no '{name}' with the content that the run began with "
+                f"({item.role.replace('_', ' ')})."
+            )
+    run.move_inputs(moved)
+
+
+def _command(
+    method: Method,
+    inputs: AdaptInputs,
+    preset: Preset,
+    overrides: Mapping[str, Any] | None,
+    seed: int,
+) -> str:
+    """Return the command line that begins this run again; the run's folder is left to choose."""
+    words = ["napari-cellda", "adapt", method.name]
+    for name in AdaptInputs.model_fields:
+        value = getattr(inputs, name)
+        if value is None or value == () or (name == "channels" and value == "grey"):
+            continue
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        words += [f"--{name.replace('_', '-')}", text]
+    words += ["--preset", preset, "--seed", str(seed)]
+    for key, value in (overrides or {}).items():
+        words += ["--set", f"{key}={value}"]
+    return shlex.join([*words, "-o", "RUN"])
