@@ -1,0 +1,106 @@
+"""What the numbers of a truth are: classes, objects, or plain foreground."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_cellda.core.compare.reading import Scheme, n_planes, open_planes, read_truth
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import Note, Stage, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from napari_cellda.core.compare.reading import Kind, ReferenceType
+    from napari_cellda.core.events import Task
+    from napari_cellda.core.images import Image
+
+MANY_CLASSES = 20
+"""A truth with more numbers holds objects."""
+
+
+def find_scheme(
+    truths: Sequence[Path],
+    kind: Kind,
+    reference_type: ReferenceType | None = None,
+    ignore: int | None = None,
+) -> Task[Scheme]:
+    """Look at the truth's numbers and decide what they are; see `evaluate`.
+
+    Raises
+    ------
+    UserError
+        If a number is negative, or 255 stands beside classes and is not named as ignored.
+    """
+    if reference_type is not None and (kind, reference_type) != ("semantic", "classes"):
+        return Scheme(kind, reference_type, ignore)
+    yield Stage("Looking at the truth", len(truths))
+    numbers: set[int] = set()
+    binary = True
+    for step, path in enumerate(truths, 1):
+        of_file = _numbers(open_planes(path), ignore)
+        binary = binary and of_file in (set(), {1}, {255})
+        numbers |= {1} if of_file == {255} else of_file
+        yield Step(step)
+        if kind != "semantic" and not binary:
+            break  # so they are objects
+    if reference_type is None:
+        reference_type = _guess(kind, numbers, binary)
+        if kind != "boundary" and reference_type != _usual(kind, binary):
+            yield Note(_say(reference_type, numbers))
+    if reference_type != "classes":
+        return Scheme(kind, reference_type, ignore)
+    _refuse_ignored(numbers, truths)
+    return Scheme(kind, reference_type, ignore, tuple(sorted(numbers)) or (1,))
+
+
+def _guess(kind: Kind, numbers: set[int], binary: bool) -> ReferenceType:
+    if binary:
+        return "binary"
+    return "instances" if kind != "semantic" or len(numbers) > MANY_CLASSES else "classes"
+
+
+def _usual(kind: Kind, binary: bool) -> ReferenceType | None:
+    """Return what needs no note."""
+    if kind == "instances":
+        return "instances"
+    return "binary" if binary else None
+
+
+def _say(reference_type: ReferenceType, numbers: set[int]) -> str:
+    if reference_type == "binary":
+        return "The truth has no numbered objects, so its 4-connected parts are taken."
+    if reference_type == "classes":
+        return (
+            f"The truth is taken for classes ({', '.join(map(str, sorted(numbers)))}); if the "
+            "numbers are objects, say --reference-type instances."
+        )
+    return (
+        f"The truth holds {len(numbers)} numbers and is taken for objects; "
+        "if they are classes, say --reference-type classes."
+    )
+
+
+def _refuse_ignored(numbers: set[int], truths: Sequence[Path]) -> None:
+    if 255 in numbers and 254 not in numbers and len(numbers) > 1:
+        others = ", ".join(map(str, sorted(numbers - {255})))
+        raise UserError(
+            f"The truth in '{truths[0].parent}' holds 255 beside the classes {others}; if it marks "
+            "pixels that do not count, say --ignore 255."
+        )
+
+
+def _numbers(truth: Image, ignore: int | None) -> set[int]:
+    """Return the numbers in an image other than 0."""
+    found: set[int] = set()
+    for index in range(n_planes(truth)):
+        plane = read_truth(truth, index, ignore)[0]
+        if plane.max(initial=0) < 2**16:  # much quicker than sorting all pixels
+            present = np.flatnonzero(np.bincount(plane.ravel()))
+        else:
+            present = np.unique(plane)
+        found |= set(present.tolist())
+    return found - {0}
