@@ -1,0 +1,142 @@
+"""Corrections flow back: what an overlay shows as wrong becomes strokes or points."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cellda.core.atomic import write_atomically
+from napari_cellda.core.errors import UserError
+from napari_cellda.ui.inspect_layers import data_of, painted_of, placement, plane_of
+from napari_cellda.ui.layers import keep_selection
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_cellda.core.inspect.comparison import PlaneComparison, PlaneError
+    from napari_cellda.ui.overlays import OverlayView
+    from napari_cellda.ui.state import PaintedImage, Session
+
+POINTS_NAME = "Points"
+NEW_FOREGROUND = ("false negative", "missed", "split")
+"""Errors where there is something that the result does not see (as one)."""
+
+
+def error_mask(comparison: PlaneComparison, error: PlaneError, iou: float) -> np.ndarray:
+    """Return the pixels of an error, (Y, X) bool: its region, or the object that is wrong."""
+    y, x = error.y, error.x
+    if comparison.matches is None:
+        from skimage.measure import label
+
+        overlay = comparison.overlay(iou)
+        regions = label(overlay == overlay[y, x], connectivity=2)
+        return np.asarray(regions == regions[y, x])
+    of_reference = error.name in ("missed", "split")
+    side = comparison.reference if of_reference else comparison.result
+    return np.asarray(side == side[y, x])
+
+
+def suggested_class(comparison: PlaneComparison, error: PlaneError) -> int:
+    """Return the class that is right at an error: the reference's, 0 is background."""
+    if comparison.settings.classes:
+        return int(comparison.reference[error.y, error.x])
+    return int(error.name in NEW_FOREGROUND)
+
+
+def error_to_strokes(session: Session, view: OverlayView, class_index: int) -> int:
+    """Turn the error in view into strokes of a class; Ctrl-Z on the strokes takes them back.
+
+    Parameters
+    ----------
+    session : Session
+    view : OverlayView
+        With an error that was gone to.
+    class_index : int
+        0 is background.
+
+    Returns
+    -------
+    int
+        How many pixels were painted. The error's rim is left out where it is thick enough, since
+        outlines are seldom right to a pixel; what was painted before stays as it is.
+
+    Raises
+    ------
+    UserError
+        If there is no error in view, or no image with strokes of this size.
+    """
+    mask, painted = _error_in_view(session, view)
+    strokes = painted.strokes
+    if strokes is None:
+        raise UserError(f"'{painted.name}' has no strokes yet; press Start painting in Paint.")
+    plane = plane_of(session, strokes)
+    rows, columns = np.nonzero(_without_rim(mask))
+    free = np.asarray(data_of(strokes)[plane])[rows, columns] == 0
+    rows, columns = rows[free], columns[free]
+    lead = tuple(np.full(len(rows), index) for index in plane)
+    strokes.data_setitem((*lead, rows, columns), class_index + 1)
+    return len(rows)
+
+
+def error_to_point(session: Session, view: OverlayView) -> Any:
+    """Put a point on the error in view, into the layer of points; returns that layer.
+
+    Raises
+    ------
+    UserError
+        If there is no error in view.
+    """
+    from napari.layers import Points
+
+    error = _error(view)
+    layer = next(
+        (
+            one
+            for one in session.viewer.layers
+            if isinstance(one, Points) and one.name == POINTS_NAME and one.ndim == view.layer.ndim
+        ),
+        None,
+    )
+    if layer is None:
+        layer = Points(
+            np.empty((0, view.layer.ndim)),
+            name=POINTS_NAME,
+            size=8,
+            face_color="#f0e442",
+            **placement(view.layer),
+        )
+        with keep_selection(session.viewer):
+            session.viewer.add_layer(layer)
+    layer.add([(*view.plane, error.y, error.x)])
+    return layer
+
+
+def save_points(layer: Any, path: Path) -> None:
+    """Write a layer of points as CSV with the columns row and col, in pixels."""
+    lines = ["row,col", *(f"{y:.2f},{x:.2f}" for y, x in np.asarray(layer.data)[:, -2:])]
+    with write_atomically(path) as aside:
+        aside.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _error(view: OverlayView) -> PlaneError:
+    if view.error is None:
+        raise UserError("No error is in view; step to one first (key N).")
+    return view.error
+
+
+def _error_in_view(session: Session, view: OverlayView) -> tuple[np.ndarray, PaintedImage]:
+    error = _error(view)
+    painted = painted_of(session, view.result) or painted_of(session, view.reference)
+    if painted is None:
+        shape = tuple(data_of(view.result).shape)
+        raise UserError(f"No image of the shape {shape} is chosen in Paint to take the strokes.")
+    assert view.comparison is not None, "an error belongs to a comparison"
+    return error_mask(view.comparison, error, view.settings.iou), painted
+
+
+def _without_rim(mask: np.ndarray) -> np.ndarray:
+    from scipy.ndimage import binary_erosion
+
+    inner = np.asarray(binary_erosion(mask))
+    return inner if inner.any() else mask

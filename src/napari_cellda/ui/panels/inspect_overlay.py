@@ -1,0 +1,277 @@
+"""The tab Overlay: where a result is right and wrong, error by error."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSlider,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_cellda.core.compare import OBJECT_NAMES, OVERLAY_VALUES, PIXEL_NAMES
+from napari_cellda.core.inspect.comparison import Comparing
+from napari_cellda.ui.connect import connect_while_alive
+from napari_cellda.ui.inspect_corrections import error_to_point, error_to_strokes, suggested_class
+from napari_cellda.ui.layers import TAG
+from napari_cellda.ui.overlays import OverlayView
+from napari_cellda.ui.panels.inspect_legend import Legend
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_cellda.ui.panels.inspect_pair import LayerPair
+    from napari_cellda.ui.state import Session
+
+KINDS = (
+    ("pixels", "pixels", "True and false, positive and negative, pixel by pixel"),
+    ("objects", "objects", "Matched, missed, spurious, split and merged objects"),
+    ("boundaries", "boundaries", "Outlines or membranes, give or take a distance"),
+)
+NEXT_KEY, PREVIOUS_KEY = "N", "Shift-N"
+
+
+class OverlayTab(QWidget):
+    """What to compare and how, the legend, the errors and what becomes of them.
+
+    Parameters
+    ----------
+    session : Session
+    pair : LayerPair
+        The two layers.
+    trying : callable
+        Wraps an action so that its error is shown in the panel.
+    """
+
+    def __init__(
+        self, session: Session, pair: LayerPair, trying: Callable[[Callable[[], Any]], Any]
+    ) -> None:
+        super().__init__()
+        self._session, self._pair, self._trying = session, pair, trying
+        self.view = OverlayView(session, self)
+        self._make_widgets()
+        self._lay_out()
+        self._connect()
+        self._refresh_settings()
+        self._refresh()
+
+    # -- widgets --------------------------------------------------------------------------------
+
+    def _make_widgets(self) -> None:
+        self.kind = QComboBox()
+        for index, (value, title, tip) in enumerate(KINDS):
+            self.kind.addItem(title, value)
+            self.kind.setItemData(index, tip, Qt.ItemDataRole.ToolTipRole)
+        self.threshold = _spin(0.5, 0.01, 0.99, 0.05, "A map is foreground above it")
+        self.tolerance = _spin(2.0, 0.0, 50.0, 1.0, "Boundaries this far apart are one, in pixels")
+        self.classes = QCheckBox("Labels are classes")
+        self.classes.setToolTip("So the wrong class is an error; else every number is an object")
+        self.membranes = QCheckBox("The foreground is the boundary")
+        self.membranes.setToolTip("For maps of membranes; else objects' outlines are compared")
+        self.iou = QSlider(Qt.Orientation.Horizontal)
+        self.iou.setRange(0, 95)
+        self.iou.setValue(50)
+        self.iou.setToolTip("Objects match above this intersection over union")
+        self.iou_label = QLabel()
+        self.show_button = QPushButton("Show right and wrong")
+        self.hide_button = QPushButton("Remove")
+        self.legend = Legend()
+        self.figures = QLabel()
+        self.figures.setWordWrap(True)
+        self.previous = QPushButton("\u2190")
+        self.previous.setToolTip(f"The error before (key {PREVIOUS_KEY} over the image)")
+        self.next = QPushButton(f"Next error  {NEXT_KEY}")
+        self.next.setToolTip(f"The worst comes first (key {NEXT_KEY} over the image)")
+        self.told = QLabel("Click into the overlay to see what is there.")
+        self.told.setWordWrap(True)
+        self.told.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.right_class = QComboBox()
+        self.right_class.setToolTip("The class that is right where the error is")
+        self.to_strokes = QPushButton("Error to strokes")
+        self.to_strokes.setToolTip("Paint the error's inside with this class; Ctrl-Z takes it back")
+        self.to_point = QPushButton("to point")
+        self.to_point.setToolTip("Put a point on it, for training from points")
+
+    def _lay_out(self) -> None:
+        self._form = QFormLayout()
+        self._form.setContentsMargins(0, 0, 0, 0)
+        self._form.addRow("By", self.kind)
+        self._form.addRow("Threshold", self.threshold)
+        self._form.addRow("Tolerance", self.tolerance)
+        self._form.addRow(self.classes)
+        self._form.addRow(self.membranes)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(4, 8, 4, 4)
+        layout.setSpacing(8)
+        layout.addLayout(self._form)
+        layout.addLayout(_row(self.show_button, self.hide_button))
+        self._iou_row = QWidget()
+        row = QHBoxLayout(self._iou_row)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.iou_label)
+        row.addWidget(self.iou, 1)
+        layout.addWidget(self._iou_row)
+        layout.addWidget(self.legend)
+        layout.addWidget(self.figures)
+        layout.addLayout(_row(self.previous, self.next, stretch=(0, 1)))
+        layout.addWidget(self.told)
+        layout.addLayout(_row(self.right_class, self.to_strokes, self.to_point))
+        layout.addStretch(1)
+
+    def _connect(self) -> None:
+        self.kind.currentIndexChanged.connect(self._on_setting)
+        for spin in (self.threshold, self.tolerance):
+            spin.valueChanged.connect(self._on_setting)
+        for box in (self.classes, self.membranes):
+            box.toggled.connect(self._on_setting)
+        self.iou.valueChanged.connect(self._on_iou)
+        self.show_button.clicked.connect(self._trying(self.compare))
+        self.hide_button.clicked.connect(self._trying(self._remove))
+        self.next.clicked.connect(self._trying(lambda: self.view.step(1)))
+        self.previous.clicked.connect(self._trying(lambda: self.view.step(-1)))
+        self.to_strokes.clicked.connect(self._trying(self._to_strokes))
+        self.to_point.clicked.connect(self._trying(self._to_point))
+        self._pair.changed.connect(self._on_pair)
+        self.view.compared.connect(self._refresh)
+        self.view.clicked.connect(self.told.setText)
+        self.view.stepped.connect(self._on_stepped)
+        connect_while_alive(self, self._session.classes_changed, self._show_classes)
+        self._show_classes()
+
+    # -- what the user does ---------------------------------------------------------------------
+
+    def settings(self) -> Comparing:
+        """Return what the widgets say."""
+        return Comparing(
+            kind=self.kind.currentData(),
+            threshold=self.threshold.value(),
+            iou=self.iou.value() / 100,
+            tolerance=self.tolerance.value(),
+            classes=self.classes.isChecked(),
+            membranes=self.membranes.isChecked(),
+        )
+
+    def compare(self) -> None:
+        """Show the overlay of the two layers that are chosen."""
+        self.view.compare(*self._pair.layers, self.settings())
+        self._refresh()
+
+    def _remove(self) -> None:
+        self.view.close()
+        self._refresh()
+
+    def _on_setting(self, *_: Any) -> None:
+        self._refresh_settings()
+        if self.view.result is not None:
+            self._trying(self.compare)()
+
+    def _on_pair(self) -> None:
+        roles = [
+            (layer.metadata.get(TAG) or {}).get("role")
+            for layer in (self._pair.result.currentData(), self._pair.reference.currentData())
+            if layer is not None
+        ]
+        if "mask" in roles:
+            self.classes.setChecked(True)
+        self._on_setting()
+
+    def _on_iou(self, value: int) -> None:
+        self._refresh_settings()
+        self.view.set_iou(value / 100)
+
+    def _to_strokes(self) -> None:
+        n = error_to_strokes(self._session, self.view, self.right_class.currentIndex())
+        name = self.right_class.currentText()
+        self.told.setText(f"Painted {n} pixels as {name}; Ctrl-Z takes them back.")
+
+    def _to_point(self) -> None:
+        layer = error_to_point(self._session, self.view)
+        self.told.setText(f"The layer '{layer.name}' has {len(layer.data)} point(s) now.")
+
+    # -- what is shown --------------------------------------------------------------------------
+
+    def _show_classes(self) -> None:
+        chosen = max(self.right_class.currentIndex(), 0)
+        self.right_class.clear()
+        self.right_class.addItems(self._session.classes.names)
+        self.right_class.setCurrentIndex(min(chosen, self.right_class.count() - 1))
+
+    def _refresh_settings(self) -> None:
+        kind = self.kind.currentData()
+        self._iou_row.setVisible(kind == "objects")
+        self.iou_label.setText(f"IoU > {self.iou.value() / 100:.2f}")
+        self._form.setRowVisible(self.tolerance, kind == "boundaries")
+        self._form.setRowVisible(self.membranes, kind == "boundaries")
+
+    def _refresh(self) -> None:
+        comparison = self.view.comparison
+        self.hide_button.setEnabled(self.view.result is not None)
+        for widget in (self.next, self.previous, self.to_strokes, self.to_point, self.right_class):
+            widget.setEnabled(comparison is not None)
+        self.legend.show_counts(self._counts())
+        self.figures.setText(self._figures())
+        n = len(self.view.errors)
+        self.next.setText(f"Next error  {NEXT_KEY}" + (f"   ({n})" if comparison else ""))
+
+    def _counts(self) -> dict[str, str]:
+        comparison = self.view.comparison
+        if comparison is None:
+            return {}
+        found = self.view.matches
+        if found is not None:
+            return {n: f"{found.count(n)} objects" for n in OBJECT_NAMES if n != "ignored"}  # type: ignore[arg-type]
+        pixels = np.bincount(comparison.overlay(0).ravel(), minlength=len(OVERLAY_VALUES))
+        names = [n for n in PIXEL_NAMES if n != "ignored"]
+        names = names if comparison.settings.classes else names[:3]
+        return {name: f"{int(pixels[OVERLAY_VALUES[name]]):,} px" for name in names}
+
+    def _figures(self) -> str:
+        comparison = self.view.comparison
+        if comparison is None:
+            return ""
+        scores = comparison.counts.scores
+        text = f"Foreground of this plane: IoU {scores.iou:.3f}, Dice {scores.dice:.3f}, "
+        text += f"precision {scores.precision:.3f}, recall {scores.recall:.3f}."
+        found = self.view.matches
+        if found is not None:
+            text += f" Objects: F1 {found.f1:.3f}, precision {found.precision:.3f}, "
+            text += f"recall {found.recall:.3f}."
+        return text
+
+    def _on_stepped(self, index: int) -> None:
+        error = self.view.error
+        assert error is not None
+        assert self.view.comparison is not None
+        place = f"{index + 1} of {len(self.view.errors)}: {error.name}, {error.pixels} px"
+        best = f", best IoU {error.iou:.2f}" if error.iou else ""
+        self.told.setText(f"{place}{best}.")
+        right = suggested_class(self.view.comparison, error)
+        self.right_class.setCurrentIndex(min(right, self.right_class.count() - 1))
+
+
+def _spin(value: float, low: float, high: float, step: float, tip: str) -> QDoubleSpinBox:
+    spin = QDoubleSpinBox()
+    spin.setRange(low, high)
+    spin.setSingleStep(step)
+    spin.setValue(value)
+    spin.setToolTip(tip)
+    spin.setKeyboardTracking(False)
+    return spin
+
+
+def _row(*widgets: QWidget, stretch: tuple[int, ...] = ()) -> QHBoxLayout:
+    row = QHBoxLayout()
+    row.setSpacing(6)
+    for place, widget in enumerate(widgets):
+        row.addWidget(widget, stretch[place] if stretch else 1)
+    return row
