@@ -77,7 +77,7 @@ class Guide:
     @property
     def searching(self) -> bool:
         """Whether places are being looked for."""
-        return self._task is not None and self._task.running
+        return self._task is not None
 
     def next(self, step: int = 1) -> None:
         """Go to the next place that is not painted yet; look for new ones after the last."""
@@ -139,7 +139,7 @@ class Guide:
             title="places to paint",
             on_event=on_event,
             on_result=lambda places: self._take(painted, places),
-            on_finished=self.changed.emit,
+            on_finished=self._on_finished,
         )
         self.changed.emit()
 
@@ -148,6 +148,10 @@ class Guide:
         if self._task is not None:
             self._task.abandon()
             self._task = None
+
+    def _on_finished(self) -> None:
+        self._task = None
+        self.changed.emit()
 
     def _take(self, painted: PaintedImage, places: list[Place]) -> None:
         session = self._require_session()

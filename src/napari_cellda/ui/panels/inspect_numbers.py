@@ -1,0 +1,242 @@
+"""The tab Numbers: figures per image, class and plane; sort, click, copy, save."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QApplication,
+    QCheckBox,
+    QComboBox,
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_cellda.core.compare.report import TITLES
+from napari_cellda.core.errors import UserError
+from napari_cellda.ui.inspect_numbers import Numbers, Row
+from napari_cellda.ui.layers import TAG
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_cellda.ui.panels.inspect_pair import LayerPair
+    from napari_cellda.ui.state import Session
+
+KINDS = (
+    ("semantic", "pixels", "IoU, Dice, precision, recall; HD95 and ASD between the outlines"),
+    ("instances", "objects", "Besides, F1 at IoU 0.5, instance Dice, variation of information"),
+    ("boundary", "membranes", "The map is cut into cells (multicut), then compared as objects"),
+)
+EXTRA = {"area": "Area", "objects": "Objects", "true objects": "True objects"}
+ROW_ROLE = int(Qt.ItemDataRole.UserRole) + 1
+
+
+class _Number(QTableWidgetItem):
+    """A figure that sorts as a number; undefined ones come last."""
+
+    def __init__(self, value: float, text: str) -> None:
+        super().__init__(text)
+        self.value = value
+        self.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+
+    def __lt__(self, other: Any) -> bool:
+        if isinstance(other, _Number):
+            return bool(
+                np.nan_to_num(self.value, nan=np.inf) < np.nan_to_num(other.value, nan=np.inf)
+            )
+        return bool(super().__lt__(other))
+
+
+class NumbersTab(QWidget):
+    """Score the two layers that are chosen; see `Numbers`.
+
+    Parameters
+    ----------
+    session : Session
+    pair : LayerPair
+        The two layers.
+    trying : callable
+        Wraps an action so that its error is shown in the panel.
+    """
+
+    def __init__(
+        self, session: Session, pair: LayerPair, trying: Callable[[Callable[[], Any]], Any]
+    ) -> None:
+        super().__init__()
+        self._pair, self._trying = pair, trying
+        self.numbers = Numbers(session, self)
+        self._rows: list[Row] = []
+        self._make_widgets()
+        self._lay_out()
+        self._connect()
+        self._refresh()
+
+    def _make_widgets(self) -> None:
+        self.kind = QComboBox()
+        for index, (value, title, tip) in enumerate(KINDS):
+            self.kind.addItem(title, value)
+            self.kind.setItemData(index, tip, Qt.ItemDataRole.ToolTipRole)
+        self.classes = QCheckBox("classes apart")
+        self.classes.setToolTip("Labels are classes, each with figures of its own")
+        self.live = QCheckBox("live")
+        self.live.setToolTip("Score again whenever the maps change")
+        self.score_button = QPushButton("Score")
+        self.score_button.setToolTip("Every plane of the two layers, plane by plane")
+        self.cancel = QPushButton("Stop")
+        self.progress = QProgressBar()
+        self.progress.setFixedHeight(6)
+        self.progress.setTextVisible(False)
+        self.table = QTableWidget()
+        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.table.setToolTip("Click a heading to sort, a row to go to its plane")
+        self.table.verticalHeader().hide()
+        self.table.setMinimumHeight(220)
+        self.note = QLabel()
+        self.note.setWordWrap(True)
+        self.copy = QPushButton("Copy")
+        self.save = QPushButton("Save\u2026")
+        self.save.setToolTip("As CSV or JSON")
+        self.clear = QPushButton("Clear")
+
+    def _lay_out(self) -> None:
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(4, 8, 4, 4)
+        layout.setSpacing(8)
+        row = QHBoxLayout()
+        row.addWidget(self.kind, 1)
+        row.addWidget(self.classes)
+        row.addWidget(self.live)
+        layout.addLayout(row)
+        row = QHBoxLayout()
+        row.addWidget(self.score_button, 1)
+        row.addWidget(self.cancel)
+        layout.addLayout(row)
+        layout.addWidget(self.progress)
+        layout.addWidget(self.table, 1)
+        layout.addWidget(self.note)
+        row = QHBoxLayout()
+        for button in (self.copy, self.save, self.clear):
+            row.addWidget(button)
+        layout.addLayout(row)
+
+    def _connect(self) -> None:
+        self.score_button.clicked.connect(self._trying(self.score))
+        self.cancel.clicked.connect(self.numbers.stop)
+        self.live.toggled.connect(self._on_live)
+        self.copy.clicked.connect(self._trying(self._copy))
+        self.save.clicked.connect(self._trying(self._save))
+        self.clear.clicked.connect(self.numbers.clear)
+        self.table.cellClicked.connect(self._on_cell)
+        self.numbers.changed.connect(self._refresh)
+        self.numbers.progressed.connect(self._on_progress)
+        self._pair.changed.connect(self._on_pair)
+
+    def score(self) -> None:
+        """Score the two layers that are chosen."""
+        result, reference = self._pair.layers
+        classes = self.classes.isChecked()
+        self.numbers.score(result, reference, self.kind.currentData(), classes=classes)
+
+    def _on_pair(self) -> None:
+        layer = self._pair.result.currentData()
+        if layer is not None and (layer.metadata.get(TAG) or {}).get("role") == "mask":
+            self.classes.setChecked(True)
+
+    def _on_live(self, live: bool) -> None:
+        self.numbers.live = live
+
+    def _on_progress(self, done: int, total: int) -> None:
+        self.progress.setRange(0, total)
+        self.progress.setValue(done)
+
+    # -- the table ------------------------------------------------------------------------------
+
+    def _refresh(self) -> None:
+        running = self.numbers.running
+        self.score_button.setEnabled(not running)
+        self.cancel.setEnabled(running)
+        self.progress.setVisible(running)
+        if not running:
+            self._rows = self.numbers.rows()
+            self._fill()
+        for button in (self.copy, self.save, self.clear):
+            button.setEnabled(bool(self._rows))
+        unit = {one.figures.unit for one in self.numbers.scored}
+        self.note.setText(f"HD95 and ASD in {', '.join(sorted(unit))}." if unit else "")
+
+    def _fill(self) -> None:
+        titles = self._columns()
+        table = self.table
+        table.setSortingEnabled(False)
+        table.setColumnCount(2 + len(titles))
+        table.setHorizontalHeaderLabels(["Image", "Part", *titles.values()])
+        table.setRowCount(len(self._rows))
+        for index, row in enumerate(self._rows):
+            name, part = QTableWidgetItem(row.image), QTableWidgetItem(row.part)
+            if row.plane is not None:
+                part = _Number(row.plane, row.part)
+            name.setData(ROW_ROLE, index)
+            table.setItem(index, 0, name)
+            table.setItem(index, 1, part)
+            for column, key in enumerate(titles, 2):
+                value = row.figures.get(key, float("nan"))
+                table.setItem(index, column, _Number(value, _text(value, key)))
+        table.setSortingEnabled(True)
+        table.resizeColumnsToContents()
+
+    def _columns(self) -> dict[str, str]:
+        """Return the figures that are defined anywhere, with their titles."""
+        known = {**TITLES, **EXTRA}
+        return {
+            key: title
+            for key, title in known.items()
+            if any(np.isfinite(row.figures.get(key, float("nan"))) for row in self._rows)
+        }
+
+    def _on_cell(self, row: int, column: int) -> None:
+        index = self.table.item(row, 0).data(ROW_ROLE)
+        self._trying(lambda: self.numbers.go_to(self._rows[index]))()
+
+    def text(self) -> str:
+        """Return the table as it is shown, with tabs between the cells."""
+        columns = range(self.table.columnCount())
+        lines = [[self.table.horizontalHeaderItem(c).text() for c in columns]]
+        for row in range(self.table.rowCount()):
+            lines.append([self.table.item(row, c).text() for c in columns])
+        return "\n".join("\t".join(line) for line in lines)
+
+    def _copy(self) -> None:
+        QApplication.clipboard().setText(self.text())
+
+    def _save(self) -> None:
+        kinds = "Table (*.csv);;JSON (*.json)"
+        chosen, kind = QFileDialog.getSaveFileName(self, "Save the figures", "figures.csv", kinds)
+        if chosen:
+            path = Path(chosen)
+            if not path.suffix:
+                path = path.with_suffix(".json" if "json" in kind else ".csv")
+            try:
+                self.numbers.write(path)
+            except OSError as error:
+                raise UserError(f"'{path}' cannot be written ({error}).") from error
+
+
+def _text(value: float, key: str) -> str:
+    if not np.isfinite(value):
+        return "undefined"
+    if key in ("objects", "true objects"):
+        return f"{value:.0f}"
+    return f"{value:.1%}" if key == "area" else f"{value:.3f}"
