@@ -66,7 +66,7 @@ def histogram_chart(
             left = LEFT + step * (i + 0.1 + 0.4 * j)
             box = (left, y(count), 0.38 * step, y(0) - y(count))
             parts.append(_bar(*box, (COLORS[0], COLORS[4])[j]))
-    for i in range(0, len(edges), max(1, len(edges) // 6)):
+    for i in range(0, len(edges), -(-len(edges) // 6)):
         parts.append(_text(LEFT + step * i, HEIGHT - 14, f"{edges[i]:g}"))
     parts.append(_text(WIDTH - 60, TOP + 8, "prediction", color=COLORS[0]))
     parts.append(_text(WIDTH - 60, TOP + 20, "truth", color=COLORS[4]))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from napari_cellda.core.compare.evaluate import Evaluation
     from napari_cellda.core.compare.scoring import Figures
-    from napari_cellda.core.compare.summary import ModelResult
+    from napari_cellda.core.compare.summary import Difference, ModelResult
 
 TITLES = {
     "iou": "IoU",
@@ -53,8 +53,9 @@ th, td { padding: .25em .7em; text-align: right; border-bottom: 1px solid #ddd;
 th:first-child, td:first-child { text-align: left; }
 .best { font-weight: 700; } .quiet { color: #777; font-size: 13px; }
 .row { display: flex; flex-wrap: wrap; gap: 12px; }
-figure { margin: 0; } figcaption { font-size: 12px; max-width: 240px; overflow-wrap: anywhere; }
-figure img { max-width: 240px; background: #000; display: block; }
+.group { display: flex; flex-wrap: wrap; gap: 4px; margin-bottom: 12px; }
+figure { margin: 0; } figcaption { font-size: 12px; max-width: 220px; overflow-wrap: anywhere; }
+figure img { max-width: 220px; background: #000; display: block; }
 svg { border: 1px solid #eee; } svg text { font: 10px system-ui, sans-serif; }
 svg text.title { font-weight: 700; font-size: 12px; }
 .swatch { display: inline-block; width: .9em; height: .9em; margin: 0 .3em 0 1em;
@@ -131,25 +132,33 @@ def _introduction(evaluation: Evaluation) -> str:
 
 def _scores(models: Mapping[str, ModelResult], keys: Sequence[str]) -> str:
     means = {name: model.mean for name, model in models.items()}
-    rows = []
-    for name, model in models.items():
-        std, undefined = model.std, model.undefined
-        cells = [
-            _score_cell(means[name][key], std[key], undefined[key], _is_best(means, name, key))
-            for key in keys
+    std = {name: model.std for name, model in models.items()}
+    undefined = {name: model.undefined for name, model in models.items()}
+    rows = [
+        [
+            _heading(key),
+            *(
+                _score_cell(
+                    means[name][key],
+                    std[name][key],
+                    undefined[name][key],
+                    best=_is_best(means, name, key),
+                )
+                for name in models
+            ),
         ]
-        rows.append([escape(name), *cells])
+        for key in keys
+    ]
     charts = [
         strip_chart(TITLES[key], {name: model.values(key) for name, model in models.items()})
         for key in keys
     ]
     return (
-        "<h2>Scores</h2>"
-        f"{_table(['model', *(_heading(key) for key in keys)], rows)}"
+        f"<h2>Scores</h2>{_table(['', *map(escape, models)], rows)}"
         '<p class="quiet">Mean ± standard deviation over the images; AP and instance Dice of all '
         "images pooled. Arrows show where better is. In brackets: images in which a figure is "
-        "undefined; they are left out of its mean. Each dot below is an image, each bar a mean."
-        f'</p><div class="row">{"".join(charts)}</div>'
+        "undefined; they are left out of its mean. Below, each dot is an image and each bar the "
+        f'mean of the images.</p><div class="row">{"".join(charts)}</div>'
     )
 
 
@@ -159,7 +168,7 @@ def _is_best(means: Mapping[str, Figures], name: str, key: str) -> bool:
     return len(means) > 1 and name in values and values[name] == max(values.values())
 
 
-def _score_cell(mean: float, std: float, undefined: int, best: bool) -> str:
+def _score_cell(mean: float, std: float, undefined: int, *, best: bool) -> str:
     if not np.isfinite(mean):
         return f"– ({undefined})"
     lacking = f" ({undefined})" if undefined else ""
@@ -172,18 +181,21 @@ def _differences(models: Mapping[str, ModelResult], keys: Sequence[str]) -> str:
     if len(models) < 2:
         return ""
     first, *others = models.values()
-    rows = []
-    for other in others:
-        found = paired_differences(other, first)
-        cells = [
-            f"{d.mean:+.3f} ± {d.std:.3f}<br><span class='quiet'>{d.better} better, "
-            f"{d.worse} worse</span>"
-            if (d := found.get(key)) is not None
-            else "–"
-            for key in keys
-        ]
-        rows.append([f"{escape(other.name)} − {escape(first.name)}", *cells])
-    return f"<h2>Paired differences</h2>{_table(['', *(_heading(k) for k in keys)], rows)}"
+    found = {other.name: paired_differences(other, first) for other in others}
+    rows = [
+        [_heading(key), *(_difference_cell(d.get(key)) for d in found.values())] for key in keys
+    ]
+    header = ["", *(f"{escape(other.name)} − {escape(first.name)}" for other in others)]
+    return f"<h2>Paired differences</h2>{_table(header, rows)}"
+
+
+def _difference_cell(found: Difference | None) -> str:
+    if found is None:
+        return "–"
+    return (
+        f"{found.mean:+.3f} ± {found.std:.3f} "
+        f'<span class="quiet">({found.better} better, {found.worse} worse)</span>'
+    )
 
 
 def _efficiency(
@@ -241,7 +253,7 @@ def _classes(evaluation: Evaluation) -> str:
             if histogram["edges"]:
                 sides = (histogram["prediction"], histogram["truth"])
                 title = f"{name}, class {index}: object sizes"
-                unit = f"{model.images[0].unit}, squared or cubed"
+                unit = model.images[0].size_unit
                 charts.append(histogram_chart(title, histogram["edges"], *sides, unit))
     header = ["model", "class", "area", "true area", "objects", "true objects"]
     return f'<h2>Classes</h2>{_table(header, rows)}<div class="row">{"".join(charts)}</div>'
@@ -281,16 +293,19 @@ def _extremes(evaluation: Evaluation) -> str:
 
 
 def _pictures(evaluation: Evaluation, names: Sequence[str]) -> str:
-    found = []
+    """Show images in a row, the models of one image side by side."""
+    groups = []
     for image in names:
+        shown = ""
         for model in evaluation.models:
             data = b64encode(evaluation.pictures[model, image]).decode()
             text = escape(f"{image} ({model})" if len(evaluation.models) > 1 else image)
-            found.append(
+            shown += (
                 f'<figure><img src="data:image/png;base64,{data}" alt="{text}">'
                 f"<figcaption>{text}</figcaption></figure>"
             )
-    return f'<div class="row">{"".join(found)}</div>'
+        groups.append(f'<div class="group">{shown}</div>')
+    return f'<div class="row">{"".join(groups)}</div>'
 
 
 def _all_images(models: Mapping[str, ModelResult], keys: Sequence[str]) -> str:

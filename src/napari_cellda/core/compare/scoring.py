@@ -46,7 +46,7 @@ class ClassResult:
     figures: Figures
     counts: PixelCounts
     predicted_sizes: NDArray[np.float64]
-    """(P,) areas of the objects, volumes in stacks of objects; in the unit to that power."""
+    """(P,) areas or volumes of the objects, in the image's `size_unit`."""
     truth_sizes: NDArray[np.float64]
 
 
@@ -56,7 +56,9 @@ class ImageResult:
 
     name: str
     unit: str
-    """Of HD95, ASD and the sizes; "pixel" when unknown."""
+    """Of HD95 and ASD; "pixel" when unknown."""
+    size_unit: str
+    """Of the sizes of objects: the unit with ² or, for objects of stacks, ³."""
     figures: Figures
     """By `KEYS`; means over the classes."""
     classes: dict[int, ClassResult]
@@ -168,6 +170,7 @@ def score_image(
     return ImageResult(
         name,
         unit,
+        f"{unit}{'³' if solid else '²'}",
         _image_figures(whole, objects, scores),
         _class_results(whole, objects, scores, pixel_size if solid else pixel_size[-2:]),
         tuple(slices),

@@ -81,7 +81,10 @@ class ModelResult:
             "undefined": _missing(figures),
             "pooled": {key: getattr(pooled, key) for key in PIXEL_KEYS},
             **contents(results),
-            "size_histogram": size_histogram(results),
+            "size_histogram": {
+                "unit": self.images[0].size_unit,
+                **size_histogram(results),
+            },
         }
 
 
@@ -157,8 +160,8 @@ def size_histogram(results: Sequence[ClassResult]) -> dict[str, list[Any]]:
     Returns
     -------
     dict
-        "edges" (N + 1), in the images' unit to the power of the objects' dimensions, and the
-        numbers of objects "prediction" (N) and "truth" (N).
+        "edges" (N + 1), in the images' `size_unit`, and the numbers of objects "prediction" (N)
+        and "truth" (N).
     """
     sides = [[r.predicted_sizes for r in results], [r.truth_sizes for r in results]]
     predicted, truth = (np.concatenate([np.zeros(0), *side]) for side in sides)
