@@ -93,6 +93,7 @@ def train(
     validate: Callable[[int], Iterable[Event]] | None = None,
     validate_every: int = 0,
     select: str | None = None,
+    first: int = 0,
 ) -> Task[Progress]:
     """Train: one step after the other, from the last checkpoint to the end.
 
@@ -116,6 +117,8 @@ def train(
         Called after every `validate_every` steps and after the last; its events are passed on.
     select : str, optional
         Name of the `Score` whose highest value chooses the checkpoint ``"best"``; None keeps none.
+    first : int
+        Steps that an earlier stage has done, where stages share one count, one store and `parts`.
 
     Yields
     ------
@@ -139,7 +142,7 @@ def train(
     """
     keeper = _Keeper(parts, store, steps, select)
     start = keeper.resume()
-    if 0 < start < steps:
+    if first < start < steps:
         yield Note(f"Going on from the checkpoint at step {start} of {steps}.")
     stopped = False
     for index, ready in _ahead(batch, start, steps):
