@@ -8,10 +8,25 @@ from typing import Annotated
 import typer
 
 from napari_cellda.cli.options import FORMATS, Channels, Format, Images, Instances, Output
+from napari_cellda.cli.stopping import stop_on_signal
 from napari_cellda.cli.support import follow, one_of, parse_channels, print_json, print_table
 from napari_cellda.core.errors import UserError
 
 app = typer.Typer()
+
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Processes, each for one image at a time; as many as pay unless told."
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(help="Address of a dask.distributed scheduler that computes the tiles."),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Do again what was done before with the same settings.")
+]
 
 
 @app.command()
@@ -63,9 +78,12 @@ def classify(
     file_format: Format = "tif",
     save: Annotated[Path | None, typer.Option(help="Also save a project, X.cellda.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the forest.")] = 0,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Train a forest on strokes, predict every image, and repair the maps with an enhancer."""
-    from napari_cellda.core.batch import ClassifyJob, classify_images
+    from napari_cellda.core.batch import BatchOptions, ClassifyJob, classify_images
 
     job = ClassifyJob(
         features=features,
@@ -77,7 +95,9 @@ def classify(
         save=save,
         seed=seed,
     )
-    follow(classify_images(images, strokes, output, job))
+    options = BatchOptions(workers=workers, scheduler=scheduler, overwrite=overwrite)
+    with stop_on_signal() as stop:
+        follow(classify_images(images, strokes, output, job, options=options, stop=stop))
 
 
 @app.command()
@@ -88,20 +108,26 @@ def predict(
     instances: Instances = False,
     channels: Channels = None,
     file_format: Format = "tif",
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Run a saved project or a model package on images."""
-    from napari_cellda.core.batch import predict_images
+    from napari_cellda.core.batch import BatchOptions, predict_images
 
-    follow(
-        predict_images(
-            model,
-            images,
-            output,
-            instances=instances,
-            channels=parse_channels(channels),
-            file_format=one_of("--format", file_format, FORMATS),
+    with stop_on_signal() as stop:
+        follow(
+            predict_images(
+                model,
+                images,
+                output,
+                instances=instances,
+                channels=parse_channels(channels),
+                file_format=one_of("--format", file_format, FORMATS),
+                options=BatchOptions(workers=workers, scheduler=scheduler, overwrite=overwrite),
+                stop=stop,
+            )
         )
-    )
 
 
 @app.command()

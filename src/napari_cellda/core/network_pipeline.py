@@ -10,10 +10,9 @@ import numpy as np
 from napari_cellda.core.atomic import scratch_array
 from napari_cellda.core.classifier import Normalised, never
 from napari_cellda.core.events import Stage, Step
-from napari_cellda.core.images.label_arrays import write_region
 from napari_cellda.core.modelzoo.preprocessing import rdf_normalisation
 from napari_cellda.core.modelzoo.structures import known_structure
-from napari_cellda.core.pipeline import PIECE_2D, PIECE_3D, Maps
+from napari_cellda.core.pipeline import PIECE_2D, PIECE_3D, Maps, write_enhanced
 from napari_cellda.core.tiles import grid
 
 if TYPE_CHECKING:
@@ -55,31 +54,47 @@ class NetworkPipeline:
             If the image has other channels than the network takes, or a network that takes maps
             is given an image.
         """
-        card = self.network.card
-        source = Normalised(image, normalisation or rdf_normalisation(card, image))
-        of_classes = card.output_kind == "classes"
-        n_classes = card.n_outputs if of_classes else 2
-        probability = stack.enter_context(
-            scratch_array((n_classes, *image.label_shape), np.float32, folder)
-        )
-        boundary: Any = None
-        if "boundary" in card.output_names[1:]:
-            boundary = stack.enter_context(scratch_array(image.label_shape, np.float32, folder))
-
-        def read(region: Region) -> np.ndarray:
-            return source.read(region)[0]
-
-        shape = PIECE_3D if card.ndim == 3 else PIECE_2D
-        pieces = [p for t in range(image.n_times) for p in grid(image.limits, shape, t)]
-        yield Stage(f"{card.name} on {image.name}", len(pieces))
+        source = self.prepare(image, normalisation)
+        maps, pieces = self.new_maps(image, stack, folder), self.pieces(image)
+        yield Stage(f"{self.network.card.name} on {image.name}", len(pieces))
         for done, piece in enumerate(pieces, 1):
-            found = self.network.run_region(read, piece, image.limits, stop)
+            found = self.map_piece(source, piece, stop)
             if found is None:
                 break
-            maps = found if of_classes else np.stack([1 - found[0], found[0]])
-            write_region(image, probability, piece, maps)
-            if boundary is not None:
-                write_region(image, boundary, piece, found[card.output_names.index("boundary")])
+            write_enhanced(image, maps, piece, found)
             yield Step(done)
+        return maps
+
+    def prepare(self, image: Image, normalisation: Normalisation | None = None) -> Normalised:
+        """Check that an image fits the network, and measure it unless that was done before."""
+        return Normalised(image, normalisation or rdf_normalisation(self.network.card, image))
+
+    def new_maps(self, image: Image, stack: ExitStack, folder: Path) -> Maps:
+        """Make room for all maps of an image; closing `stack` frees it."""
+        card = self.network.card
+        shape = image.label_shape
+        n_classes = card.n_outputs if card.output_kind == "classes" else 2
+        probability = stack.enter_context(scratch_array((n_classes, *shape), np.float32, folder))
+        boundary: Any = None
+        if "boundary" in card.output_names[1:]:
+            boundary = stack.enter_context(scratch_array(shape, np.float32, folder))
         of_membranes = known_structure(card.structure) == "boundaries"
         return Maps(probability, boundary=boundary, of_membranes=of_membranes)
+
+    def pieces(self, image: Image) -> list[Region]:
+        """Return the pieces in which an image is computed, in scan order."""
+        shape = PIECE_3D if self.network.card.ndim == 3 else PIECE_2D
+        return [p for t in range(image.n_times) for p in grid(image.limits, shape, t)]
+
+    def map_piece(
+        self, source: Normalised, piece: Region, stop: Stop = never
+    ) -> tuple[np.ndarray, np.ndarray | None] | None:
+        """Return the (K, Z, Y, X) map of one piece and its boundary map; None when stopped."""
+        card, limits = self.network.card, source.image.limits
+        found = self.network.run_region(lambda part: source.read(part)[0], piece, limits, stop)
+        if found is None:
+            return None
+        names = card.output_names
+        boundary_map = found[names.index("boundary")] if "boundary" in names[1:] else None
+        of_classes = card.output_kind == "classes"
+        return found if of_classes else np.stack([1 - found[0], found[0]]), boundary_map
