@@ -1,9 +1,53 @@
+"""Pixel figures against scikit-learn's, and the variation of information against scikit-image's."""
+
 import numpy as np
 import pytest
-from skimage.metrics import variation_of_information as reference_vi
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from skimage.metrics import variation_of_information as skimage_vi
+from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 
-from napari_cellda.core.compare import best_threshold, pixel_scores, variation_of_information
+from napari_cellda.core.compare import (
+    PixelCounts,
+    best_threshold,
+    pixel_scores,
+    variation_of_information,
+)
 from napari_cellda.core.errors import UserError
+
+MASKS = arrays(bool, (2, 6, 7), elements=st.booleans())
+LABELS = arrays(np.int32, (2, 6, 7), elements=st.integers(0, 4))
+
+
+def literal_scores(predicted, truth):
+    """Count pixel by pixel, as the definitions say."""
+    tp = fp = fn = 0
+    for p, t in zip(predicted.ravel(), truth.ravel(), strict=True):
+        tp, fp, fn = tp + (p and t), fp + (p and not t), fn + (t and not p)
+    if tp + fp + fn == 0:
+        return 1.0, 1.0, 1.0, 1.0
+    return (
+        tp / (tp + fp + fn),
+        2 * tp / (2 * tp + fp + fn),
+        tp / (tp + fp) if tp + fp else 0.0,
+        tp / (tp + fn) if tp + fn else 0.0,
+    )
+
+
+@given(MASKS)
+@settings(max_examples=60, deadline=None)
+def test_pixel_scores_are_the_literal_ones_and_those_of_scikit_learn(masks):
+    predicted, truth = masks
+    scores = pixel_scores(predicted, truth)
+    found = (scores.iou, scores.dice, scores.precision, scores.recall)
+    assert found == pytest.approx(literal_scores(predicted, truth))
+    if predicted.any() or truth.any():  # of two empty masks scikit-learn says 0, we 1
+        theirs = [
+            score(truth.ravel(), predicted.ravel(), zero_division=0)
+            for score in (jaccard_score, f1_score, precision_score, recall_score)
+        ]
+        assert found == pytest.approx(theirs)
 
 
 def test_pixel_scores_by_hand():
@@ -24,7 +68,16 @@ def test_empty_masks():
 
 def test_ignored_pixels_do_not_count():
     predicted, truth = np.array([1, 1, 0], bool), np.array([1, 0, 1], bool)
-    assert pixel_scores(predicted, truth, ignore=np.array([0, 1, 1], bool)).iou == 1.0
+    ignore = np.array([0, 1, 1], bool)
+    assert pixel_scores(predicted, truth, ignore=ignore).iou == 1.0
+    assert PixelCounts.of(predicted, truth, ignore).scored == 1
+
+
+def test_counts_of_planes_add_up():
+    rng = np.random.default_rng(0)
+    predicted, truth = rng.random((2, 3, 5, 5)) > 0.5
+    planes = [PixelCounts.of(p, t) for p, t in zip(predicted, truth, strict=True)]
+    assert sum(planes, PixelCounts()) == PixelCounts.of(predicted, truth)
 
 
 def test_best_threshold():
@@ -35,11 +88,13 @@ def test_best_threshold():
     assert best_threshold(perfect, truth) == pytest.approx(0.5)
 
 
-def test_variation_of_information_matches_scikit_image():
-    rng = np.random.default_rng(0)
-    truth, predicted = rng.integers(1, 5, (2, 30, 30))
-    merge, split = reference_vi(predicted, truth)
-    assert variation_of_information(predicted, truth) == pytest.approx((split, merge))
+@given(LABELS)
+@settings(max_examples=60, deadline=None)
+def test_variation_of_information_matches_scikit_image(labels):
+    predicted, truth = labels
+    ours = variation_of_information(predicted, truth, ignore_truth=None)
+    split, merge = skimage_vi(truth, predicted)  # H(predicted | truth), H(truth | predicted)
+    assert ours == pytest.approx((split, merge), abs=1e-9)
 
 
 def test_variation_of_information_split_and_merge():
