@@ -6,8 +6,6 @@ from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING
 
-from torch import nn
-
 from napari_cellda.core.enhancer.network_tiles import TileAxis
 
 if TYPE_CHECKING:
@@ -58,6 +56,8 @@ def _divisor(size: int) -> int:
 
 def _block_pixels(model: Model) -> int:
     """Return how many pixels a block may have."""
+    from torch import nn
+
     convolutions = () if model.network is None else model.network.modules()
     features = (m.out_channels for m in convolutions if isinstance(m, nn.Conv2d | nn.Conv3d))
     return BLOCK_BYTES // (next(features, UNKNOWN_FEATURES) * ACTIVATIONS * 4)
