@@ -191,11 +191,11 @@ def test_names_taken_twice_are_refused_and_undo_names_what_it_does(
     panel.rows.rows[1].renamed.emit(1, "nuclei")
     assert panel.banner.text == ""
     panel.rows.recolored.emit(1, "#ff0000")
-    qtbot.waitUntil(lambda: panel.undo.toolTip() == "Undo: colour of nuclei")
+    qtbot.waitUntil(lambda: panel.undo.text() == "Undo: colour of nuclei")
     panel.undo.click()
     panel.undo.click()
     assert panel.session.classes.names[1] == "foreground"
-    qtbot.waitUntil(lambda: not panel.undo.isEnabled())
+    qtbot.waitUntil(panel.undo.isHidden)
 
 
 def test_colour_reaches_strokes_and_maps(open_panel: Open, qtbot: QtBot) -> None:

@@ -67,7 +67,7 @@ class ClassStyle(BaseParams):
     """One class, in the order of its stroke id."""
 
     name: str
-    color: str = "#888888"
+    color: str = Field("#888888", pattern="^#[0-9a-fA-F]{6}$")
     """Hex colour of its strokes."""
 
 

@@ -52,7 +52,19 @@ def next_step(session: Session, *, loaded: bool, busy: bool, left: int = 0) -> s
         )
     if missing:
         return _paint(session, missing, first=False)
-    return "Paint where the map is wrong. U shows where the forest is least sure."
+    if session.enhancer is None:
+        return (
+            "Paint where the map is wrong; U shows an unsure spot. Is it right but noisy? "
+            "Enhance cleans it."
+        )
+    return "Paint where the map is still wrong, or write masks and objects with Export."
+
+
+def next_panel(session: Session) -> str | None:
+    """Return the panel that comes after painting; None while there is no map yet."""
+    if session.classifier is None:
+        return None
+    return "Enhance" if session.enhancer is None else "Export"
 
 
 def _paint(session: Session, missing: list[int], *, first: bool) -> str:

@@ -16,6 +16,8 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_cellda.core.atomic import write_atomically
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.images.label_arrays import write_region
+from napari_cellda.core.project import PaintedPixels
 from napari_cellda.ui.axes import ImageChoice, read_layer
 from napari_cellda.ui.classes import ClassList, class_list
 from napari_cellda.ui.worker import run_task
@@ -123,6 +125,15 @@ def flat_indices(tile: TileStrokes, image: Image) -> np.ndarray:
     return flat.astype(np.int64)
 
 
+def painted_pixels(painted: PaintedImage) -> PaintedPixels:
+    """Return the strokes of an image as they are read now."""
+    tiles = () if painted.index is None else painted.index.snapshot()
+    indices = [np.zeros(0, np.int64), *(flat_indices(tile, painted.image) for tile in tiles)]
+    ids = [np.zeros(0, np.uint8), *(tile.ids for tile in tiles)]
+    shape = painted.image.label_shape
+    return PaintedPixels(shape, np.concatenate(indices), np.concatenate(ids))
+
+
 def load_strokes(path: Path, image: Image) -> SavedStrokes | None:
     """Read strokes back; None if there are none for this image.
 
@@ -151,8 +162,12 @@ def load_strokes(path: Path, image: Image) -> SavedStrokes | None:
     return SavedStrokes(path, saved, classes, indices, ids) if len(indices) else None
 
 
-def put_back(painted: PaintedImage, saved: SavedStrokes) -> None:
-    """Write saved strokes into the image's strokes array; strokes that are there stay."""
+def put_back(painted: PaintedImage, saved: SavedStrokes, *, replace_all: bool = False) -> None:
+    """Write saved strokes into the image's strokes array; strokes that are there stay, or go."""
+    if replace_all and painted.index is not None:
+        for tile in painted.index.snapshot():
+            nothing = np.zeros(tile.tile.shape, np.uint8)
+            write_region(painted.image, painted.strokes_array, tile.tile, nothing)
     array, shape = painted.strokes_array, painted.image.label_shape
     plane = int(np.prod(shape[-2:]))
     for number in np.unique(saved.indices // plane):
@@ -164,6 +179,12 @@ def put_back(painted: PaintedImage, saved: SavedStrokes) -> None:
         flat[inside] = np.where(flat[inside] == 0, saved.ids[chosen], flat[inside])
         array[where] = block
     painted.strokes.data = painted.strokes.data
+
+
+def _as_pairs(strokes: SavedStrokes | PaintedPixels) -> tuple[bytes, bytes]:
+    """Return where which stroke is, alike for the same strokes in any order."""
+    order = np.argsort(strokes.indices)
+    return strokes.indices[order].tobytes(), strokes.ids[order].tobytes()
 
 
 def _forget_oldest(folder: Path) -> None:
@@ -211,11 +232,26 @@ class Autosave(QObject):
         """
         return load_strokes(self.path_of(painted), painted.image)
 
-    def restore(self, painted: PaintedImage, saved: SavedStrokes) -> None:
+    def find_newer(self, painted: PaintedImage, file: Path) -> SavedStrokes | None:
+        """Return strokes that were saved after `file` was written and are others than now.
+
+        That is what a crash left of the work on an opened project.
+        """
+        path = self.path_of(painted)
+        with suppress(OSError, UserError):
+            if path.stat().st_mtime > file.stat().st_mtime:
+                saved, now = load_strokes(path, painted.image), painted_pixels(painted)
+                if saved is not None and _as_pairs(saved) != _as_pairs(now):
+                    return saved
+        return None
+
+    def restore(
+        self, painted: PaintedImage, saved: SavedStrokes, *, replace_all: bool = False
+    ) -> None:
         """Bring saved strokes and their classes back."""
         if len(saved.classes) >= len(self._session.classes):
             self._session.set_classes(saved.classes)
-        put_back(painted, saved)
+        put_back(painted, saved, replace_all=replace_all)
 
     def discard(self, saved: SavedStrokes) -> None:
         """Delete a file."""

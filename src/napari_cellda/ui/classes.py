@@ -131,7 +131,9 @@ class ClassList:
         return name
 
 
-def class_list(names: Sequence[str], colors: Sequence[str] | None = None) -> ClassList:
+def class_list(
+    names: Sequence[str], colors: Sequence[str] | None = None, keys: Sequence[str] | None = None
+) -> ClassList:
     """Make a class list from names (background first), e.g. those of a saved project.
 
     Parameters
@@ -140,6 +142,8 @@ def class_list(names: Sequence[str], colors: Sequence[str] | None = None) -> Cla
         2 to 8 distinct names.
     colors : sequence of str, optional
         Hexadecimal colours, as many as names; None takes the palette.
+    keys : sequence of str, optional
+        Out of `CLASS_KEYS`, as many as names and all different; anything else takes the first.
 
     Raises
     ------
@@ -151,6 +155,9 @@ def class_list(names: Sequence[str], colors: Sequence[str] | None = None) -> Cla
     if len(set(names)) != len(names):
         raise UserError(f"The class names {', '.join(names)} are not all different.")
     chosen = PALETTE if colors is None else colors
+    keys = tuple(keys or ())
+    if len(set(keys)) != len(names) or not set(keys) <= set(CLASS_KEYS):
+        keys = CLASS_KEYS
     return ClassList(
-        tuple(PaintClass(n, c, k) for n, c, k in zip(names, chosen, CLASS_KEYS, strict=False))
+        tuple(PaintClass(n, c, k) for n, c, k in zip(names, chosen, keys, strict=False))
     )

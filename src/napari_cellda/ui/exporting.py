@@ -31,10 +31,13 @@ def session_pipeline(session: Session) -> Pipeline:
     """
     from napari_cellda.core.pipeline import Pipeline
 
-    classifier = session.require_classifier()
+    return Pipeline(session.require_classifier(), session.enhancer, plain_options(session))
+
+
+def plain_options(session: Session) -> EnhancerOptions:
+    """Return how the enhancer is applied, without what concerns the window alone."""
     chosen = session.enhancer_options.model_dump()
-    options = EnhancerOptions(**{k: chosen[k] for k in EnhancerOptions.model_fields})
-    return Pipeline(classifier, session.enhancer, options)
+    return EnhancerOptions(**{k: chosen[k] for k in EnhancerOptions.model_fields})
 
 
 def export_images(

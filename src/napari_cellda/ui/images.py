@@ -94,7 +94,7 @@ def choose_image(session: Session, choice: ImageChoice | None) -> PaintedImage |
     if painted.strokes is None:
         adopt_strokes(session, painted)
     if old is None:
-        _follow_data(session, choice.layer)
+        follow_data(session, choice.layer)
     return painted
 
 
@@ -111,7 +111,7 @@ def leave_unpainted(session: Session, painted: PaintedImage | None) -> None:
     session.image_changed.emit()
 
 
-def _follow_data(session: Session, layer: Any) -> None:
+def follow_data(session: Session, layer: Any) -> None:
     """Read the image again when its layer gets other data."""
 
     def read_again(event: Any = None) -> None:

@@ -47,6 +47,7 @@ from napari_cellda.ui.view import camera_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from napari_cellda.core.classifier import PixelClassifier
     from napari_cellda.core.live.engine import Engine
     from napari_cellda.core.live.snapshot import Answer
     from napari_cellda.ui.state import PaintedImage, Session
@@ -106,6 +107,8 @@ class LivePainter(QObject):
         self._trainer.start()
         self._watchers: dict[int, StrokeWatcher] = {}
         self._trained_on: tuple[PaintedSnapshot, ...] = ()
+        self._adopted: tuple[Any, ...] | None = None
+        self._trained_key: Any = None
         self._dirty: dict[PaintedImage, set[str]] = {}
         self._ndim = session.spec.ndim
         self.loaded = False
@@ -158,6 +161,18 @@ class LivePainter(QObject):
         return not self.busy and not any(
             one.pending if isinstance(one, StrokeWatcher) else one.isActive() for one in pending
         )
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether the session's forest is the one that its strokes and settings give."""
+        from napari_cellda.core.live.engine import training_key
+
+        if self._session.current is None or self._session.current.index is None:
+            return True
+        if any(watcher.pending for watcher in self._watchers.values()):
+            return False
+        snapshot = make_snapshot(self._session, painted_images(self._session))
+        return bool(self._trained_key == training_key(snapshot))
 
     # -- what happened -------------------------------------------------------------------------
 
@@ -237,6 +252,16 @@ class LivePainter(QObject):
         self._trained_on = painted_images(self._session)
         self._ask()
 
+    def adopt(self, classifier: PixelClassifier) -> None:
+        """Take over a forest that was trained on the strokes as they are, and show its maps."""
+        session = self._session
+        self._trained_on = painted_images(session)
+        snapshot = make_snapshot(session, self._trained_on)
+        measured = {painted.key: painted.norm for painted in session.images if painted.norm}
+        self._adopted = snapshot, classifier, measured
+        session.set_classifier(classifier)
+        self._ask()
+
     def update_view(self) -> None:
         """Show maps for what is visible now, from the forest that is there."""
         if self._session.live:
@@ -276,6 +301,9 @@ class LivePainter(QObject):
 
             self.engine = ready_engine(self._trainer)
             yield Loaded()
+        adopted, self._adopted = self._adopted, None
+        if adopted is not None:
+            self.engine.adopt(*adopted)
         snapshot, painted = question.snapshot, question.painted
         if snapshot is None or painted is None:
             return
@@ -311,13 +339,21 @@ class LivePainter(QObject):
                 painted.norm = self.engine.normalisation_of(painted.key)
             session.flat_images = answer.flat_images
             if answer.final:
+                self._note_trained(question)
                 session.set_classifier(answer.classifier)
         elif isinstance(answer, Done) and session.classifier and session.score is None:
             self._score_timer.start()
         elif isinstance(answer, OutOfBag):
             session.set_score(answer.score)
         elif isinstance(answer, Waiting):
+            self._note_trained(question)
             session.set_classifier(None)
+
+    def _note_trained(self, question: Question) -> None:
+        from napari_cellda.core.live.engine import training_key
+
+        if question.snapshot is not None:
+            self._trained_key = training_key(question.snapshot)
 
     def _redraw(self, *, thumbnails: bool = False) -> None:
         dirty, self._dirty = self._dirty, {}

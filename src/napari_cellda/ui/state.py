@@ -141,6 +141,10 @@ class Session:
         Names of constant images, whose maps are flat.
     enhancer, enhancer_options
         The chosen enhancer (None: off) and how it is applied.
+    enhancer_source : str
+        What it was opened by: an id or a path; "" when nobody told.
+    is_opening : bool
+        Whether a project is being opened; until it is, no image is chosen by itself.
     opacity : float
         Of the maps, 0 to 1.
     scratch : Scratch
@@ -180,9 +184,10 @@ class Session:
         self.opacity = 0.6
         self.parts: dict[str, Any] = {}
         self.enhancer: Enhancer | None = None
+        self.enhancer_source = ""
         self.enhancer_options = LiveEnhancerOptions()
         self.scratch = Scratch()
-        self.is_closed = False
+        self.is_closed = self.is_opening = False
         self._spec: FeatureSpec | None = None
         self._forest_params: ForestParams | None = None
         self.last_error: Exception | None = None
@@ -353,10 +358,10 @@ class Session:
             self.score = score
             self.score_changed.emit()
 
-    def set_enhancer(self, enhancer: Enhancer | None) -> None:
-        """Choose an enhancer; None switches enhancing off."""
+    def set_enhancer(self, enhancer: Enhancer | None, source: str = "") -> None:
+        """Choose an enhancer, and say what it was opened by; None switches enhancing off."""
         if enhancer is not self.enhancer:
-            self.enhancer = enhancer
+            self.enhancer, self.enhancer_source = enhancer, source
             self.enhancer_changed.emit()
 
     def set_enhancer_options(self, **changes: Any) -> None:

@@ -37,7 +37,7 @@ class StrokeWatcher(QObject):
         self._session, self._painted = session, painted
         self._layer = painted.strokes
         self._regions: list[Region] = []
-        self._all = True
+        self._all = painted.index is None
         self._reading: TaskHandle | None = None
         self._history = self._signature()
         self._timer = QTimer(self, singleShot=True, interval=READ_AFTER_MS)

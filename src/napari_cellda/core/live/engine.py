@@ -102,7 +102,7 @@ class Engine:
         source = sources[snapshot.target]
         outdated = lambda: superseded() or stop()  # noqa: E731
         painted = _painted_ids(snapshot)
-        if len(painted) < 2 and _training_key(snapshot) != self._key:
+        if len(painted) < 2 and training_key(snapshot) != self._key:
             names = range(1, len(snapshot.class_names) + 1)
             yield Waiting(tuple(k - 1 for k in names if k not in painted))
             if self._prefetch(source, snapshot, outdated):
@@ -175,13 +175,13 @@ class Engine:
             if item.key in measured:
                 known = item.image, snapshot.normalisation, measured[item.key]
                 self._measured[item.key] = known
-        self._key, self._classifier = _training_key(snapshot), classifier
+        self._key, self._classifier = training_key(snapshot), classifier
 
     def _classifiers(
         self, snapshot: Snapshot, sources: dict[Hashable, Normalised], stop: Stop
     ) -> Iterator[tuple[PixelClassifier, bool]]:
         """Yield the small forest and the whole one; only the whole one if nothing changed."""
-        key = _training_key(snapshot)
+        key = training_key(snapshot)
         if key == self._key and self._classifier is not None:
             if self._classifier.class_names != snapshot.class_names:
                 self._classifier = replace(self._classifier, class_names=snapshot.class_names)
@@ -229,7 +229,7 @@ class Engine:
             Share of painted pixels told right by the trees that did not see them. None when the
             snapshot's forest was not trained yet, or `stop` said so.
         """
-        if _training_key(snapshot) != self._key or len(_painted_ids(snapshot)) < 2:
+        if training_key(snapshot) != self._key or len(_painted_ids(snapshot)) < 2:
             return None
         samples = self._gather(snapshot, self._sources(snapshot), stop)
         if samples is None:
@@ -381,7 +381,7 @@ def _painted_ids(snapshot: Snapshot) -> set[int]:
     return {int(k) for item in snapshot.images for s in item.strokes for k in np.unique(s.ids)}
 
 
-def _training_key(snapshot: Snapshot) -> Hashable:
+def training_key(snapshot: Snapshot) -> Hashable:
     """Return a value that is equal only if the forest would be the same (on the same images)."""
     strokes = tuple(
         (item.key, tuple((place_of(s.tile), s.digest) for s in item.strokes))

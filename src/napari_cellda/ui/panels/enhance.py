@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.model_loading import ModelLoader, ask_consent, listed_models
 from napari_cellda.ui.panels.banner import Banner
+from napari_cellda.ui.panels.docks import shorten_title
 from napari_cellda.ui.panels.model_card import ModelCardView
 from napari_cellda.ui.panels.model_picker import ModelPicker
 from napari_cellda.ui.panels.model_report import ModelReport
@@ -45,6 +46,7 @@ class EnhancePanel(QWidget):
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.session = Session.of(napari_viewer)
+        shorten_title(self, "Enhance")
         self.enhancer: Enhancer | None = None
         """The open model; the session has it only while `switch` is on."""
         self._source = ""
@@ -221,7 +223,8 @@ class EnhancePanel(QWidget):
         enhancer, options = self.session.enhancer, self.session.enhancer_options
         if enhancer is not None and enhancer is not self.enhancer:
             self.enhancer, self._seam = enhancer, 0.0
-            self.picker.select(enhancer.card.id)
+            self._source = self.session.enhancer_source or enhancer.card.id
+            self.picker.select(self._source)
             self._show_model(enhancer)
         for box, value in (
             (self.switch, enhancer is not None),
@@ -236,7 +239,7 @@ class EnhancePanel(QWidget):
     # -- use ------------------------------------------------------------------------------------
 
     def _apply_switch(self, on: bool) -> None:
-        self.session.set_enhancer(self.enhancer if on else None)
+        self.session.set_enhancer(self.enhancer if on else None, self._source if on else "")
         if on and self.session.classifier is None:
             self.status.setText("Ready; paint two classes to see the enhanced map.")
         elif not on:

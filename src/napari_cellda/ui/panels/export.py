@@ -28,6 +28,7 @@ from napari_cellda.core.events import Note, Stage, Step
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.exporting import export_images, session_pipeline, show_objects
 from napari_cellda.ui.panels.banner import Banner
+from napari_cellda.ui.panels.docks import shorten_title
 from napari_cellda.ui.panels.scrolling import Scrolling
 from napari_cellda.ui.panels.section import Section
 from napari_cellda.ui.state import Session
@@ -72,6 +73,7 @@ class ExportPanel(QWidget):
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.session = Session.of(napari_viewer)
+        shorten_title(self, "Export")
         self.task: TaskHandle | None = None
         self._files: list[Path] = []
         self._exported_from: list[PaintedImage] = []

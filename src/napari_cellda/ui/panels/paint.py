@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
@@ -18,7 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.ui.advice import next_step, painted_counts
+from napari_cellda.ui.advice import next_panel, next_step, painted_counts
 from napari_cellda.ui.class_edits import ClassEditor
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.images import (
@@ -32,8 +33,10 @@ from napari_cellda.ui.keys import bind_keys, select_class
 from napari_cellda.ui.live import LivePainter
 from napari_cellda.ui.panels.banner import Banner
 from napari_cellda.ui.panels.class_rows import ClassRows
+from napari_cellda.ui.panels.docks import open_panel, shorten_title
 from napari_cellda.ui.panels.feature_settings import FeatureSettings
 from napari_cellda.ui.panels.image_picker import ImagePicker
+from napari_cellda.ui.panels.project_bar import ProjectBar
 from napari_cellda.ui.panels.quality import Quality
 from napari_cellda.ui.panels.restore_bar import RestoreBar
 from napari_cellda.ui.panels.scrolling import Scrolling
@@ -49,6 +52,10 @@ if TYPE_CHECKING:
 
 ADVICE_MS = 60
 """The advice, the counts and the buttons follow at most this often."""
+ADVICE_STYLE = (
+    "background: rgba(86, 180, 233, 45); border-left: 3px solid #56b4e9; border-radius: 3px;"
+    " padding: 5px 7px; font-size: 13px;"
+)
 
 
 class PaintPanel(QWidget):
@@ -60,6 +67,8 @@ class PaintPanel(QWidget):
         self.painter = LivePainter.of(self.session)
         self._editor = ClassEditor.of(self.session)
         self._followed: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._said = ""
+        shorten_title(self, "Paint")
         self._make_widgets()
         self._lay_out()
         self._connect_widgets()
@@ -73,13 +82,14 @@ class PaintPanel(QWidget):
 
     def _make_widgets(self) -> None:
         session = self.session
+        self.project_bar = ProjectBar(session)
         self.picker = ImagePicker(session)
         self.restore_bar = RestoreBar(session)
         self.start = QPushButton("Start painting")
         self.rows = ClassRows()
         self.add_class = QPushButton("Add class")
-        self.undo = QPushButton("Undo")
-        self.undo.setToolTip("Take back the latest change of classes; Ctrl-Z takes back strokes")
+        self.undo = QPushButton()
+        self.undo.setToolTip("Only for changes of classes; Ctrl-Z over the image undoes strokes")
         self.take_over = QPushButton("Use mask")
         self.take_over.setToolTip("Take an existing mask or strokes layer over as strokes")
         self.take_over.setMenu(QMenu(self.take_over))
@@ -97,7 +107,9 @@ class PaintPanel(QWidget):
         self.banner = Banner()
         self.advice = QLabel()
         self.advice.setWordWrap(True)
-        self.advice.setMinimumHeight(2 * self.advice.fontMetrics().lineSpacing() + 4)
+        self.advice.setStyleSheet(ADVICE_STYLE)
+        self.advice.setMinimumHeight(3 * self.advice.fontMetrics().lineSpacing() + 12)
+        self.go_on = QPushButton()
         self.loading = QProgressBar()
         self.loading.setRange(0, 0)
         self.loading.setFixedHeight(4)
@@ -111,7 +123,8 @@ class PaintPanel(QWidget):
         body.addWidget(self.start)
         classes = Section("Classes")
         classes.body.addWidget(self.rows)
-        classes.body.addLayout(_row(self.add_class, self.take_over, self.undo))
+        classes.body.addLayout(_row(self.add_class, self.take_over))
+        classes.body.addWidget(self.undo)
         body.addWidget(classes)
         forest = Section("Forest")
         forest.body.addLayout(_row(self.live, self.train))
@@ -128,29 +141,34 @@ class PaintPanel(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
+        layout.addLayout(self._make_head())
         layout.addWidget(scrolling, 1)
-        foot = QVBoxLayout()
-        foot.setContentsMargins(10, 4, 10, 6)
-        foot.addWidget(self.banner)
-        foot.addWidget(self.advice)
-        foot.addWidget(self.loading)
-        layout.addLayout(foot)
+
+    def _make_head(self) -> QVBoxLayout:
+        """Lay out what is always in sight: the project, what to do next, what went wrong."""
+        head = QVBoxLayout()
+        head.setContentsMargins(8, 6, 8, 2)
+        for widget in (self.project_bar, self.advice, self.go_on, self.banner, self.loading):
+            head.addWidget(widget)
+        return head
 
     def _connect_widgets(self) -> None:
+        trying = self._trying
         self.picker.chosen.connect(self._on_chosen)
-        self.start.clicked.connect(self._trying(self._start))
+        self.start.clicked.connect(lambda: trying(self._start))
         self.rows.picked.connect(lambda k: select_class(self.session, k))
-        self.rows.renamed.connect(self._trying(self._editor.rename))
-        self.rows.recolored.connect(self._trying(self._editor.recolor))
-        self.rows.removed.connect(self._trying(self._editor.remove))
-        self.add_class.clicked.connect(self._trying(self._add_class))
-        self.undo.clicked.connect(self._trying(self._editor.undo))
+        self.rows.renamed.connect(lambda k, name: trying(self._editor.rename, k, name))
+        self.rows.recolored.connect(lambda k, color: trying(self._editor.recolor, k, color))
+        self.rows.removed.connect(lambda k: trying(self._editor.remove, k))
+        self.add_class.clicked.connect(lambda: trying(self._add_class))
+        self.undo.clicked.connect(lambda: trying(self._editor.undo))
         self.take_over.menu().aboutToShow.connect(self._fill_masks)
         self.live.toggled.connect(self.session.set_live)
         self.train.clicked.connect(self.painter.train)
-        self.uncertain.clicked.connect(self._trying(lambda: jump_in_view(self.session)))
-        self.uncertain_stack.clicked.connect(self._trying(lambda: jump_in_stack(self.session)))
+        self.uncertain.clicked.connect(lambda: trying(jump_in_view, self.session))
+        self.uncertain_stack.clicked.connect(lambda: trying(jump_in_stack, self.session))
         self.quality_section.opened.connect(self.quality.show_plot)
+        self.go_on.clicked.connect(lambda: trying(self._go_on))
 
     def _connect_session(self) -> None:
         session = self.session
@@ -178,17 +196,13 @@ class PaintPanel(QWidget):
         ):
             connect_while_alive(self, signal, slot)
 
-    def _trying(self, action: Callable[..., Any]) -> Callable[..., None]:
-        """Wrap an action so that its error is shown in the panel."""
-
-        def run(*args: Any) -> None:
-            self.banner.clear()
-            try:
-                action(*args[: _n_arguments(action)])
-            except Exception as error:
-                self.session.report(error)
-
-        return run
+    def _trying(self, action: Callable[..., Any], *args: Any) -> None:
+        """Do something and show its error in the panel."""
+        self.banner.clear()
+        try:
+            action(*args)
+        except Exception as error:
+            self.session.report(error)
 
     # -- what the user does --------------------------------------------------------------------
 
@@ -218,9 +232,14 @@ class PaintPanel(QWidget):
         menu = self.take_over.menu()
         menu.clear()
         for layer in mask_layers(self.session):
-            menu.addAction(layer.name, self._trying(lambda one=layer: take_over(self.session, one)))
+            menu.addAction(layer.name, partial(self._trying, take_over, self.session, layer))
         if menu.isEmpty():
             menu.addAction("There is no other Labels layer").setEnabled(False)
+
+    def _go_on(self) -> None:
+        name = next_panel(self.session)
+        if name is not None:
+            open_panel(self.session.viewer, name)
 
     # -- what happened -------------------------------------------------------------------------
 
@@ -233,7 +252,8 @@ class PaintPanel(QWidget):
 
     def _choose_default(self) -> None:
         """Take the top image if none is chosen, so that painting can begin at once."""
-        if self.session.is_closed or self.session.viewer is None:
+        session = self.session
+        if session.is_closed or session.is_opening or session.viewer is None:
             return
         layers = image_layers(self.session.viewer)
         if self.session.current is None and layers:
@@ -291,8 +311,6 @@ class PaintPanel(QWidget):
         self.banner.tell(text, "error")
         self._refresh_soon()
 
-    _said = ""
-
     def _refresh_soon(self, *_: Any) -> None:
         if not self._timer.isActive():
             self._timer.start()
@@ -311,8 +329,8 @@ class PaintPanel(QWidget):
         for widget in (self.uncertain, self.uncertain_stack):
             widget.setEnabled(session.classifier is not None)
         title = self._editor.undo_title
-        self.undo.setEnabled(title is not None)
-        self.undo.setToolTip(f"Undo: {title}" if title else "No change of classes to undo")
+        self.undo.setVisible(title is not None)
+        self.undo.setText(f"Undo: {title}")
         self.rows.show_counts(painted_counts(session))
         self.show_buttons.refresh()
         self.quality.refresh()
@@ -320,6 +338,9 @@ class PaintPanel(QWidget):
         busy = painter.busy and painter.loaded
         advice = next_step(session, loaded=painter.loaded, busy=busy, left=painter.left)
         self.advice.setText(self._said or advice)
+        panel = None if busy or self._said else next_panel(session)
+        self.go_on.setVisible(panel is not None)
+        self.go_on.setText(f"Go on to {panel}")
 
 
 def _row(*widgets: QWidget) -> QHBoxLayout:
@@ -328,13 +349,6 @@ def _row(*widgets: QWidget) -> QHBoxLayout:
     for widget in widgets:
         row.addWidget(widget)
     return row
-
-
-def _n_arguments(action: Callable[..., Any]) -> int:
-    """Count what an action takes: Qt's clicked brings a flag that most do not want."""
-    import inspect
-
-    return len(inspect.signature(action).parameters)
 
 
 def _describe(error: Exception) -> str:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout
 
 from napari_cellda.ui.autosave import Autosave, age
+from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.live import LivePainter
+from napari_cellda.ui.projects import SessionProject
 from napari_cellda.ui.worker import run_task
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ class RestoreBar(QFrame):
         self._session = session
         self._autosave = Autosave.of(session)
         self._offer: tuple[PaintedImage, SavedStrokes] | None = None
+        self._replaces = False
         self.setObjectName("restoreBar")
         self.setStyleSheet(
             "#restoreBar { background: #1f3a52; border-radius: 4px; }"
@@ -41,6 +44,7 @@ class RestoreBar(QFrame):
         layout.addLayout(buttons)
         self.bring_back.clicked.connect(self._bring_back)
         self.discard.clicked.connect(self._discard)
+        connect_while_alive(self, SessionProject.of(session).opened, self._look_for_newer)
         self.hide()
 
     def look(self) -> None:
@@ -60,21 +64,42 @@ class RestoreBar(QFrame):
             return
         if painted.index is not None and painted.index.snapshot():
             return  # there are strokes by now: never mix in old ones unasked
-        self._offer = painted, saved
+        self._offer, self._replaces = (painted, saved), False
         self.text.setText(
             f"Strokes for this image were saved {age(saved)} ({len(saved.ids):,} pixels)."
         )
         self.show()
+
+    def _look_for_newer(self) -> None:
+        """Offer what was painted after the project that was opened had been saved."""
+        self.hide()
+        newer = self._session.parts.get("newer_strokes", {})
+        for painted in self._session.images:
+            saved = newer.pop(painted.key, None)
+            if saved is not None:
+                self._offer, self._replaces = (painted, saved), True
+                self.text.setText(
+                    f"Strokes for '{painted.name}' were saved {age(saved)}, after the project "
+                    f"({len(saved.ids):,} pixels). They would take the place of the project's."
+                )
+                self.show()
+                return
 
     def _bring_back(self) -> None:
         if self._offer is not None:
             painted, saved = self._offer
             if painted in self._session.images:
                 LivePainter.of(self._session).start_strokes(painted)
-                self._autosave.restore(painted, saved)
-        self.hide()
+                self._autosave.restore(painted, saved, replace_all=self._replaces)
+        self._next()
 
     def _discard(self) -> None:
         if self._offer is not None:
             self._autosave.discard(self._offer[1])
-        self.hide()
+        self._next()
+
+    def _next(self) -> None:
+        if self._replaces:
+            self._look_for_newer()
+        else:
+            self.hide()

@@ -74,7 +74,10 @@ class ShowButtons(QWidget):
         self.refresh()
 
     def refresh(self, *_: Any) -> None:
-        """Bring the buttons in line with the layers."""
+        """Bring the buttons in line with the layers, the slider with the session."""
+        self.opacity.blockSignals(True)
+        self.opacity.setValue(round(100 * self._session.opacity))
+        self.opacity.blockSignals(False)
         for what, button in self.buttons.items():
             layers = shown_layers(self._session, what)
             for layer in layers:

@@ -1,0 +1,399 @@
+"""Projects in the window: saved, closed, reopened with the same maps; moved and wrong images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import tifffile
+from napari.components import ViewerModel
+from npe2 import PluginManager
+
+from napari_cellda.core.batch import open_pipeline
+from napari_cellda.core.project import load_project
+from napari_cellda.ui.autosave import Autosave
+from napari_cellda.ui.panel_states import PanelStates
+from napari_cellda.ui.panels import project_dialogs as dialogs
+from napari_cellda.ui.project_desk import ProjectDesk
+from napari_cellda.ui.projects import SessionProject
+from painting import WAIT_MS, cells, paint_both, wait_idle
+
+if TYPE_CHECKING:
+    from pytestqt.qtbot import QtBot
+
+    from napari_cellda.ui.panels.paint import PaintPanel
+
+Open = Callable[..., "PaintPanel"]
+
+
+@pytest.fixture(autouse=True)
+def no_dialogs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Answer every question as the test says; one without an answer fails."""
+    answers: dict[str, Any] = {}
+
+    def answering(name: str) -> Callable[..., Any]:
+        def answer(*args: Any) -> Any:
+            found = answers[name]
+            return found(*args) if callable(found) else found
+
+        return answer
+
+    for name in ("ask_unsaved", "ask_copies", "ask_for_image", "ask_where_to_save"):
+        monkeypatch.setattr(dialogs, name, answering(name))
+    return answers
+
+
+@pytest.fixture(autouse=True, scope="module")
+def plugins() -> None:
+    """Make napari's own readers known, which it does itself only when it opens a window."""
+    from napari.plugins import _initialize_plugins
+
+    _initialize_plugins()
+    assert "napari" in PluginManager.instance()
+
+
+def file_in(folder: Path, pixels: np.ndarray | None = None, name: str = "cells.tif") -> Path:
+    folder.mkdir(exist_ok=True, parents=True)
+    tifffile.imwrite(folder / name, cells() if pixels is None else pixels)
+    return folder / name
+
+
+def opened(open_panel: Open, qtbot: QtBot, image: Path) -> PaintPanel:
+    panel = open_panel()
+    panel.session.viewer.open(image, plugin="napari")
+    qtbot.waitUntil(lambda: panel.session.current is not None, timeout=WAIT_MS)
+    return panel
+
+
+def save(panel: PaintPanel, qtbot: QtBot, path: Path) -> None:
+    desk = ProjectDesk.of(panel.session)
+    desk.save(path)
+    qtbot.waitUntil(lambda: not desk.saver.busy, timeout=WAIT_MS)
+    assert panel.session.last_error is None
+    assert not desk.project.unsaved
+
+
+def reopen(panel: PaintPanel, qtbot: QtBot, path: Path) -> None:
+    ProjectDesk.of(panel.session).open(path)
+    qtbot.waitUntil(lambda: not panel.session.is_opening, timeout=WAIT_MS)
+    wait_idle(panel, qtbot)
+
+
+def arrays(panel: PaintPanel) -> dict[str, np.ndarray]:
+    return {role: np.array(array) for role, array in panel.session.current.arrays.items()}
+
+
+def assert_same_maps(panel: PaintPanel, before: dict[str, np.ndarray]) -> None:
+    after = arrays(panel)
+    assert after.keys() >= before.keys()
+    for role, array in before.items():
+        np.testing.assert_array_equal(after[role], array, err_msg=role)
+
+
+def test_reopened_project_gives_the_same_maps_bit_for_bit(
+    open_panel: Open, qtbot: QtBot, tmp_path: Path
+) -> None:
+    panel = opened(open_panel, qtbot, file_in(tmp_path / "data"))
+    panel._editor.rename(1, "nuclei")
+    panel.rows.recolored.emit(1, "#123456")
+    paint_both(panel)
+    wait_idle(panel, qtbot)
+    before, strokes = arrays(panel), panel.session.current.strokes_array.copy()
+    forest = panel.session.classifier.forest
+    save(panel, qtbot, tmp_path / "data" / "work.cellda")
+    panel.session.close()
+
+    again = open_panel()
+    reopen(again, qtbot, tmp_path / "data" / "work.cellda")
+    assert again.session.last_error is None
+    assert_same_maps(again, before)
+    np.testing.assert_array_equal(again.session.current.strokes_array, strokes)
+    assert again.session.classes == panel.session.classes
+    assert again.session.spec == panel.session.spec
+    assert again.session.forest_params == panel.session.forest_params
+    # The very forest of the file: nothing was trained again.
+    np.testing.assert_array_equal(again.session.classifier.forest.leaves, forest.leaves)
+    assert again.painter.engine._classifier is again.session.classifier
+    assert not SessionProject.of(again.session).unsaved
+    again.session.current.strokes.paint((100, 5), 1)
+    wait_idle(again, qtbot)
+    assert SessionProject.of(again.session).unsaved
+
+
+def test_saved_forest_counts_and_not_what_training_would_give_today(
+    open_panel: Open, qtbot: QtBot, tmp_path: Path
+) -> None:
+    """Another library, or another version of it, may train another forest."""
+    image = file_in(tmp_path / "data")
+    panel = opened(open_panel, qtbot, image)
+    paint_both(panel)
+    wait_idle(panel, qtbot)
+    path = tmp_path / "work.cellda"
+    save(panel, qtbot, path)
+    project, strokes, _ = load_project(path)
+    from napari_cellda.core.classifier import train_classifier
+    from napari_cellda.core.events import run_quietly
+    from napari_cellda.core.forest import ForestParams
+    from napari_cellda.core.project import save_project
+
+    other = run_quietly(
+        train_classifier(
+            [panel.session.current.image],
+            [strokes[0]],
+            spec=project.features,
+            params=ForestParams(trees=3, seed=8, jobs=1),
+        )
+    )
+    save_project(path, project, strokes, other.forest)
+    panel.session.close()
+    again = open_panel()
+    reopen(again, qtbot, path)
+    pipeline, measured, _ = open_pipeline(path)
+    assert pipeline.classifier.forest.n_trees == 3
+    assert again.session.classifier.forest.n_trees == 3
+    assert next(iter(measured.values())) == again.session.current.norm
+
+
+def test_project_saved_right_after_a_stroke_holds_its_forest(
+    open_panel: Open, qtbot: QtBot, tmp_path: Path
+) -> None:
+    panel = opened(open_panel, qtbot, file_in(tmp_path / "data"))
+    paint_both(panel)  # not waited for
+    save(panel, qtbot, tmp_path / "work")
+    wait_idle(panel, qtbot)
+    _, strokes, forest = load_project(tmp_path / "work.cellda")
+    np.testing.assert_array_equal(strokes[0], panel.session.current.strokes_array)
+    np.testing.assert_array_equal(forest.leaves, panel.session.classifier.forest.leaves)
+
+
+def test_stack_with_channels_comes_back_with_its_axes(
+    open_panel: Open, qtbot: QtBot, tmp_path: Path, no_dialogs: dict[str, Any]
+) -> None:
+    """Never on disk, with axes in an order that no file format keeps."""
+    from napari_cellda.ui.axes import ImageChoice
+    from napari_cellda.ui.images import choose_image
+
+    panel = open_panel(cells((3, 2, 60, 70)), name="a/b stack")
+    layer = panel.session.current.layer
+    choose_image(panel.session, ImageChoice(layer, "zcyx", (1,)))
+    panel.painter.start_strokes(panel.session.current)
+    paint_both(panel)
+    wait_idle(panel, qtbot)
+    before = arrays(panel)
+    no_dialogs["ask_copies"] = "copy"
+    save(panel, qtbot, tmp_path / "work.cellda")
+    assert [p.name for p in (tmp_path / "work_images").iterdir()] == ["a_b stack.ome.zarr"]
+    panel.session.close()
+    again = open_panel()
+    reopen(again, qtbot, tmp_path / "work.cellda")
+    choice = again.session.current.choice
+    assert (choice.axes, choice.channels) == ("zcyx", (1,))
+    assert choice.layer.data.shape == (3, 2, 60, 70)
+    np.testing.assert_array_equal(np.asarray(choice.layer.data), layer.data)
+    assert_same_maps(again, before)
+    assert SessionProject.of(again.session).not_on_disk() == []
+
+
+@pytest.mark.parametrize("kind", ["rgb", "bool"])
+def test_images_of_other_kinds_are_kept_or_refused(
+    open_panel: Open, qtbot: QtBot, tmp_path: Path, no_dialogs: dict[str, Any], kind: str
+) -> None:
+    pixels = (cells((60, 70, 3)) * 100).astype(np.uint8)
+    pixels = pixels if kind == "rgb" else pixels[..., 0] > 50
+    panel = open_panel(pixels)
+    no_dialogs["ask_copies"] = "copy"
+    desk = ProjectDesk.of(panel.session)
+    desk.save(tmp_path / "work.cellda")
+    qtbot.waitUntil(lambda: not desk.saver.busy, timeout=WAIT_MS)
+    if kind == "bool":
+        assert "bool values that no image file keeps" in str(panel.session.last_error)
+        assert not (tmp_path / "work.cellda").exists()
+        return
+    panel.session.close()
+    again = open_panel()
+    reopen(again, qtbot, tmp_path / "work.cellda")
+    np.testing.assert_array_equal(np.asarray(again.session.current.layer.data), pixels)
+    assert again.session.current.layer.rgb
+
+
+def test_moved_image_is_found_by_name_or_asked_for_and_a_wrong_one_refused(
+    open_panel: Open, qtbot: QtBot, tmp_path: Path, no_dialogs: dict[str, Any]
+) -> None:
+    image = file_in(tmp_path / "data")
+    panel = opened(open_panel, qtbot, image)
+    paint_both(panel)
+    wait_idle(panel, qtbot)
+    before = arrays(panel)
+    path = tmp_path / "work.cellda"
+    save(panel, qtbot, path)
+    panel.session.close()
+
+    image.rename(tmp_path / "cells.tif")  # beside the project: found without a question
+    again = open_panel()
+    reopen(again, qtbot, path)
+    assert_same_maps(again, before)
+    again.session.close()
+
+    elsewhere = tmp_path / "other" / "renamed.tif"
+    elsewhere.parent.mkdir()
+    (tmp_path / "cells.tif").rename(elsewhere)
+    wrong = file_in(tmp_path / "far" / "away", cells() + 1)
+    asked: list[str] = []
+
+    def answer(parent: Any, reference: Any, sentence: str) -> Path:
+        asked.append(sentence)
+        return wrong if len(asked) == 1 else elsewhere
+
+    no_dialogs["ask_for_image"] = answer
+    third = open_panel()
+    reopen(third, qtbot, path)
+    assert "was moved" in asked[0]
+    assert asked[1].startswith("'cells.tif' is not the image 'cells'")
+    assert len(asked) == 2
+    assert_same_maps(third, before)
+    layers = [layer.name for layer in third.session.viewer.layers]
+    assert sum("Strokes" not in n and "renamed" in n for n in layers) == 1
+
+
+def test_image_left_out_keeps_the_forest_and_its_strokes(
+    open_panel: Open, qtbot: QtBot, tmp_path: Path, no_dialogs: dict[str, Any]
+) -> None:
+    panel = opened(open_panel, qtbot, file_in(tmp_path / "a", name="a.tif"))
+    paint_both(panel)
+    panel.session.viewer.open(file_in(tmp_path / "b", cells() * 2, "b.tif"), plugin="napari")
+    panel.picker.offer(panel.session.viewer.layers[-1])
+    paint_both(panel)
+    wait_idle(panel, qtbot)
+    path = tmp_path / "work.cellda"
+    save(panel, qtbot, path)
+    panel.session.close()
+    (tmp_path / "a" / "a.tif").unlink()
+    no_dialogs["ask_for_image"] = None
+    again = open_panel()
+    reopen(again, qtbot, path)
+    assert again.session.current.name == "b"
+    np.testing.assert_array_equal(
+        again.session.classifier.forest.leaves, panel.session.classifier.forest.leaves
+    )
+    save(again, qtbot, tmp_path / "second.cellda")
+    project, strokes, _ = load_project(tmp_path / "second.cellda")
+    assert {reference.name for reference in project.images} == {"a", "b"}
+    assert sorted(strokes) == [0, 1]
+
+
+def test_strokes_painted_after_the_last_save_are_offered_after_a_crash(
+    open_panel: Open, qtbot: QtBot, tmp_path: Path
+) -> None:
+    panel = opened(open_panel, qtbot, file_in(tmp_path / "data"))
+    paint_both(panel)
+    wait_idle(panel, qtbot)
+    path = tmp_path / "work.cellda"
+    save(panel, qtbot, path)
+    panel.session.current.strokes.paint((100, 100), 2)
+    wait_idle(panel, qtbot)
+    strokes = panel.session.current.strokes_array.copy()
+    saver = Autosave.of(panel.session)
+    saver.save()
+    saver._writing.wait(30)
+
+    again = open_panel()  # the first one crashed: nothing of it was closed
+    reopen(again, qtbot, path)
+    assert not again.restore_bar.isHidden()
+    assert "after the project" in again.restore_bar.text.text()
+    again.restore_bar.bring_back.click()
+    wait_idle(again, qtbot)
+    np.testing.assert_array_equal(again.session.current.strokes_array, strokes)
+    assert again.restore_bar.isHidden()
+
+
+def test_unsaved_changes_are_asked_about(
+    open_panel: Open, qtbot: QtBot, tmp_path: Path, no_dialogs: dict[str, Any]
+) -> None:
+    panel = opened(open_panel, qtbot, file_in(tmp_path / "data"))
+    desk = ProjectDesk.of(panel.session)
+    assert desk.may_drop()  # nothing painted, nothing asked
+    paint_both(panel)
+    wait_idle(panel, qtbot)
+    for answer, leaves in (("cancel", False), ("drop", True)):
+        no_dialogs["ask_unsaved"] = answer
+        assert desk.may_drop() is leaves
+    no_dialogs.update(ask_unsaved="save", ask_where_to_save=None)
+    assert not desk.may_drop()
+    no_dialogs["ask_where_to_save"] = tmp_path / "named.cellda"
+    assert desk.may_drop()
+    assert (tmp_path / "named.cellda").is_file()
+    no_dialogs.clear()
+    assert desk.may_drop()
+
+
+def test_closing_by_hand_asks_and_by_a_script_does_not(
+    open_panel: Open, qtbot: QtBot, tmp_path: Path, no_dialogs: dict[str, Any]
+) -> None:
+    panel = open_panel(cells(), window="hidden")
+    paint_both(panel)
+    wait_idle(panel, qtbot)
+    window = panel.session.viewer.window._qt_window
+    asked: list[str] = []
+
+    def stay(parent: Any, name: str) -> str:
+        asked.append(name)
+        return "cancel"
+
+    no_dialogs["ask_unsaved"] = stay
+    window.close(confirm_need=True)  # what napari's menu and Ctrl-W call
+    assert asked == [""]
+    assert not panel.session.is_closed
+    no_dialogs.clear()  # a question would fail now
+
+
+def test_panels_find_their_state_again(open_panel: Open, qtbot: QtBot, tmp_path: Path) -> None:
+    panel = opened(open_panel, qtbot, file_in(tmp_path / "data"))
+    states = PanelStates.of(panel.session)
+    states.join(panel, "mine", lambda: {"box": 3}, lambda state: None)
+    panel.session.opacity = 0.25
+    panel.live.setChecked(False)
+    save(panel, qtbot, tmp_path / "work.cellda")
+    panel.session.close()
+    again = open_panel()
+    reopen(again, qtbot, tmp_path / "work.cellda")
+    given: list[Any] = []
+    PanelStates.of(again.session).join(again, "mine", dict, given.append)
+    assert given == [{"box": 3}]
+    assert again.session.opacity == 0.25
+    assert not again.session.live
+    assert not again.live.isChecked()
+
+
+def test_dropped_file_opens_in_the_viewer(
+    open_panel: Open, qtbot: QtBot, tmp_path: Path, make_napari_viewer: Any
+) -> None:
+    panel = opened(open_panel, qtbot, file_in(tmp_path / "data"))
+    paint_both(panel)
+    wait_idle(panel, qtbot)
+    save(panel, qtbot, tmp_path / "work.cellda")
+    panel.session.close()
+    viewer = make_napari_viewer()
+    viewer.open(tmp_path / "work.cellda", plugin="napari-cellda")
+    names = lambda: [layer.name for layer in viewer.layers]  # noqa: E731
+    qtbot.waitUntil(lambda: "Strokes · cells" in names(), timeout=WAIT_MS)
+    (paint,) = [one for title, one in viewer.window.dock_widgets.items() if "Paint" in title]
+    qtbot.waitUntil(lambda: paint.painter.loaded and paint.painter.settled, timeout=WAIT_MS)
+    assert paint.project_bar.name.text() == "work.cellda"
+    assert paint.parent().windowTitle() == "Paint"
+    paint.session.close()
+    assert paint.painter.wait(60)
+
+
+def test_foreign_file_is_refused_and_the_work_stays(
+    open_panel: Open, qtbot: QtBot, tmp_path: Path
+) -> None:
+    panel = open_panel(cells())
+    (tmp_path / "bad.cellda").write_bytes(b"no zip")
+    ProjectDesk.of(panel.session).open(tmp_path / "bad.cellda")
+    qtbot.waitUntil(lambda: "not a napari-cellda project" in panel.banner.text, timeout=WAIT_MS)
+    assert panel.session.current.name == "cells"
+    assert not panel.session.is_opening
+    assert isinstance(panel.session.viewer, ViewerModel)
