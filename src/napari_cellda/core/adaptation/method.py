@@ -66,7 +66,7 @@ class Method:
     adapt: Callable[[AdaptJob, Any], Task[Adapted]]
     """``adapt(job, params)``: a generator of events that returns the adapted network."""
     paper: str
-    """DOI or arXiv number."""
+    """Who wrote it and what it is called, or its DOI."""
     presets: Mapping[Preset, Mapping[str, Any]] = field(default_factory=dict)
     """What ``gpu`` and ``published`` change of the defaults."""
     needs: tuple[str, ...] = ()

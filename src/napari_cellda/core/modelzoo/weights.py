@@ -14,6 +14,7 @@ import torch
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.modelzoo.places import file_sha256
+from napari_cellda.core.nets.ensemble import TwinSegmenters
 from napari_cellda.core.nets.segmenter import Segmenter
 from napari_cellda.core.nets.torch_em import AnisotropicUNet, TorchEmUNet, UNet2d, UNet3d
 from napari_cellda.core.nets.unet import UNet
@@ -30,6 +31,7 @@ ARCHITECTURES: dict[str, type[Packable] | type[TorchEmUNet]] = {
     "UNet3d": UNet3d,
     "AnisotropicUNet": AnisotropicUNet,
     "Segmenter": Segmenter,
+    "TwinSegmenters": TwinSegmenters,
 }
 _WRAPPERS = ("model_state", "state_dict", "model_state_dict")
 

@@ -1,0 +1,364 @@
+"""Pseudo-labels: a network learns the raw images from the enhancer's maps of them [1]_.
+
+The third stage of "From shallow to deep": maps of the target (a forest's, or better the enhanced
+ones) are soft labels. A moving average of the network, its teacher, asks for consistency, and the
+labels are rectified by how sure the network usually is of each class. No source is needed.
+
+.. [1] Matskevych, Wolny, Pape, Kreshuk, "From Shallow to Deep: Exploiting Feature-Based Classifiers
+   for Domain Adaptation in Semantic Segmentation", Frontiers in Computer Science, 2022.
+   https://doi.org/10.3389/fcomp.2022.805166
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch.nn import functional as F
+
+from napari_cellda.core.adaptation.job import Adapted, AdaptJob
+from napari_cellda.core.adaptation.method import Method, MethodParams
+from napari_cellda.core.adaptation.predict import mean_dice, predict_plane, preview_pixels
+from napari_cellda.core.adaptation.pretrained import load_pretrained
+from napari_cellda.core.augment import flip_and_turn
+from napari_cellda.core.averaging import MovingAverage
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import Event, Preview, Score, Stage, Task
+from napari_cellda.core.loop import Stateful, make_fabric, setup, train
+from napari_cellda.core.losses import dice_loss
+from napari_cellda.core.nets.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from napari_cellda.core.adaptation.domain import Domain, Plane
+
+AGREEMENT = "agreement with held-out pseudo-labels"
+VALIDATION = "validation dice"
+"""Names of the scores that choose the checkpoint."""
+
+
+class Params(MethodParams):
+    """A U-Net, its teacher, and which of the terms are used."""
+
+    width: int = Field(16, ge=4, le=128)
+    """Channels of the U-Net's first level; 64 in the paper."""
+    depth: int = Field(3, ge=1, le=6)
+    """Number of times the U-Net halves the image; 4 in the paper."""
+    batch: int = Field(8, ge=1, le=256)
+    """Crops per step."""
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+    """Of Adam; 2e-4 in the paper, which trains far longer."""
+    weight_decay: float = Field(1e-5, ge=0, le=1)
+    """Of Adam."""
+    loss: Literal["bce", "dice"] = "bce"
+    """bce: cross entropy, for compact structures; dice: for membranes, as in the paper."""
+    consistency: bool = True
+    """Whether the network shall agree with its teacher (Eq. 2-5)."""
+    rectify: bool = True
+    """Whether labels are rectified (Eq. 6-8)."""
+    average: float = Field(0.999, ge=0, lt=1)
+    """What the teacher keeps of itself at each step (Eq. 2); less in the beginning."""
+    memory: float = Field(0.99, ge=0, lt=1)
+    """What the usual confidence of a class keeps of itself at each step (Eq. 7)."""
+    first_confidence: Literal["one", "batch"] = "one"
+    """Where that confidence begins: at 1, or at that of the first batch, which trusts sure
+    predictions less in the beginning."""
+    noise: float = Field(0.1, ge=0, le=1)
+    """Largest deviation of the noise added to a quarter of the images."""
+    validation_share: float = Field(0.15, gt=0, lt=1)
+    """Share of the target planes that is kept to choose the checkpoint."""
+
+
+def log_probabilities(logits: Tensor) -> Tensor:
+    """Return log p of every class, background first; (N, K, Y, X).
+
+    Parameters
+    ----------
+    logits : (N, 1, Y, X) or (N, K, Y, X) Tensor
+        One channel stands for foreground against background.
+    """
+    if logits.shape[1] == 1:
+        return torch.cat([F.logsigmoid(-logits), F.logsigmoid(logits)], dim=1)
+    return F.log_softmax(logits, dim=1)
+
+
+def soft_cross_entropy(log_p: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross entropy with soft labels (Eq. 4).
+
+    Parameters
+    ----------
+    log_p, labels : (N, K, Y, X) Tensor
+        `labels` need not sum to 1, as rectified ones do not.
+
+    Notes
+    -----
+    ``-mean sum_k y_k log p_k``; for two classes the binary cross entropy. Eq. 4 as printed lacks
+    the minus and has ``1 - log p`` for ``log(1 - p)``; the reference code does what is done here.
+    """
+    return -(labels * log_p).sum(dim=1).mean()
+
+
+def soft_dice(log_p: Tensor, labels: Tensor) -> Tensor:
+    """Return 1 minus the Dice score of the foreground classes (Eq. 3; the code takes 1 minus it).
+
+    With rectified labels the target shrinks, as in the reference code; the loss is not weighted.
+    """
+    return dice_loss(log_p[:, 1:].exp(), labels[:, 1:])
+
+
+def rectification(p: Tensor, confidence: Tensor) -> Tensor:
+    """Return the weight of every class and pixel, ``w_k = 1 - |p_k - eta_k|`` (Eq. 6).
+
+    Parameters
+    ----------
+    p : (N, K, Y, X) Tensor
+    confidence : (K,) Tensor
+        eta, how sure the network usually is of each class.
+    """
+    return 1 - (p - confidence.view(1, -1, 1, 1)).abs()
+
+
+class UsualConfidence:
+    """How sure the network usually is of each class (eta of Eq. 7); a part of the checkpoint.
+
+    Parameters
+    ----------
+    classes : int
+    memory : float
+        lambda of Eq. 7. The paper has 0.999; the reference code looks for it under another name
+        and so uses 0.9999.
+    """
+
+    def __init__(self, classes: int, memory: float) -> None:
+        self.eta = torch.ones(classes)
+        self.memory = memory
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self, p: Tensor, labels: Tensor, memory: float | None = None) -> None:
+        """Move towards the mean of p_k over the pixels whose label is k (y_k >= 0.5), if any."""
+        memory = self.memory if memory is None else memory
+        there = labels >= 0.5
+        counts = there.sum(dim=(0, 2, 3))
+        means = ((p * there).sum(dim=(0, 2, 3)) / counts.clamp_min(1)).cpu()
+        moved = memory * self.eta + (1 - memory) * means
+        self.eta = torch.where(counts.cpu() > 0, moved, self.eta)
+        self.updates += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return eta and the number of updates."""
+        return {"eta": self.eta, "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take a state back."""
+        self.eta, self.updates = state["eta"], int(state["updates"])
+
+
+def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
+    """Train a network on the target images from maps of them.
+
+    Yields
+    ------
+    Stage, Step (``loss``, ``labels``, ``consistency``), Score, Preview (``prediction``,
+    ``teacher``, ``pseudo-label``, ``label weight``)
+
+    Raises
+    ------
+    UserError
+        If there are no maps of the target images.
+    """
+    domain = job.target.select(lambda plane: plane.pseudo_map is not None)
+    if not domain.planes:
+        raise UserError(
+            "pseudo-label needs maps of the target images: a project, X.cellda, or a folder of "
+            "probability maps."
+        )
+    trainer = _Trainer(job, params, domain)
+    yield Stage("Learn from the maps", params.steps)
+    progress = yield from train(
+        trainer.step,
+        trainer.batch,
+        steps=params.steps,
+        parts=trainer.parts,
+        store=job.store,
+        stop=job.stop,
+        seed=job.seed,
+        validate=trainer.validate,
+        validate_every=params.preview_every or params.steps,
+        select=AGREEMENT if job.validation is None else VALIDATION,
+    )
+    best = job.store.load("best")
+    if best is not None:
+        trainer.network.load_state_dict(best["parts"]["network"])
+    rule = (
+        "The highest Dice against the rounded pseudo-labels of target planes kept aside: agreement "
+        "with the maps, not with the truth"
+        if job.validation is None
+        else "The highest Dice on the validation masks that were given"
+    )
+    return Adapted(
+        network=trainer.network.cpu().eval(),
+        progress=progress,
+        selection=f"{rule}, step {progress.best_step or progress.steps}.",
+        kind="foreground" if job.n_classes == 2 else "classes",
+        output_names=job.classes[1:] if job.n_classes == 2 else job.classes,
+        scores={} if progress.best_score is None else {AGREEMENT: progress.best_score},
+    )
+
+
+class _Trainer:
+    """The network, its teacher, and one step."""
+
+    def __init__(self, job: AdaptJob, params: Params, domain: Domain) -> None:
+        torch.manual_seed(job.seed)
+        self.job, self.params = job, params
+        self.training, self.held_out = domain.split(params.validation_share, job.seed)
+        self.network = Segmenter(
+            job.target.n_channels, job.n_classes, width=params.width, depth=params.depth
+        )
+        load_pretrained(self.network, job.pretrained)
+        adam = torch.optim.Adam(
+            self.network.parameters(), params.learning_rate, weight_decay=params.weight_decay
+        )
+        self.fabric = make_fabric(job.device)
+        self.model, self.optimiser = setup(self.fabric, self.network, adam)
+        self.teacher = MovingAverage(self.network, params.average)
+        self.confidence = UsualConfidence(job.n_classes, params.memory)
+        self.loss = soft_cross_entropy if params.loss == "bce" else soft_dice
+        self.shown = preview_pixels(domain)
+
+    @property
+    def parts(self) -> dict[str, Stateful]:
+        return {
+            "network": self.network,
+            "optimiser": self.optimiser,
+            "teacher": self.teacher,
+            "confidence": self.confidence,
+        }
+
+    def batch(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Cut crops: what the student sees, what the teacher sees, and the soft labels.
+
+        All three are turned alike, so that the teacher's map fits the student's.
+        """
+        rng = np.random.default_rng([self.job.seed, 2, index])
+        crops = self.training.crops(rng, self.params.batch, self.params.crop)
+        assert crops.pseudo_maps is not None
+        images, labels = flip_and_turn(
+            torch.from_numpy(crops.images), torch.from_numpy(crops.pseudo_maps), rng
+        )
+        return self._noisy(images, rng), self._noisy(images, rng), labels
+
+    def _noisy(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+        """Add noise to a quarter of the crops."""
+        strength = rng.uniform(0, self.params.noise, len(images)) * (rng.random(len(images)) < 0.25)
+        noise = rng.standard_normal(tuple(images.shape), np.float32)
+        return images + torch.from_numpy(noise * strength[:, None, None, None].astype(np.float32))
+
+    def step(self, index: int, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, float]:
+        """Take one step on L = L_R(p_f, y) + L_R(p_f, p_g) (Eq. 5)."""
+        for_student, for_teacher, labels = (self.fabric.to_device(t) for t in batch)
+        self.model.train()
+        if self.params.consistency:
+            self.teacher.follow(self.network)  # before the student's step, as in the reference
+        log_p = log_probabilities(
+            self.model(for_student.to(memory_format=torch.channels_last)).float()
+        )
+        by_labels = self.loss(log_p, self._rectified(log_p.detach().exp(), labels))
+        terms = {"labels": by_labels}
+        if self.params.consistency:
+            terms["consistency"] = self.loss(log_p, self._teacher_map(for_teacher))
+        total = torch.stack(list(terms.values())).sum()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.fabric.backward(total)
+        self.optimiser.step()
+        return {name: float(term.detach()) for name, term in {"loss": total, **terms}.items()}
+
+    def _rectified(self, p: Tensor, labels: Tensor) -> Tensor:
+        """Weigh the labels (Eq. 7-8); without a gradient, as `p` has none here."""
+        if not self.params.rectify:
+            return labels
+        if not self.confidence.updates and self.params.first_confidence == "batch":
+            self.confidence.update(p, labels, memory=0.0)
+        weighed = rectification(p, self.confidence.eta.to(p.device)) * labels
+        self.confidence.update(p, labels)
+        return weighed
+
+    @torch.no_grad()
+    def _teacher_map(self, images: Tensor) -> Tensor:
+        with self.fabric.autocast():
+            maps = self.teacher.network(images.to(memory_format=torch.channels_last)).float()
+        return torch.cat([1 - maps, maps], dim=1) if maps.shape[1] == 1 else maps
+
+    def validate(self, index: int) -> Iterator[Event]:
+        """Measure the agreement with held-out pseudo-labels, and show the first plane."""
+        self.network.eval()
+
+        def predict(plane: Plane) -> np.ndarray:
+            return predict_plane(self.network.probabilities, plane.pixels, self.fabric)
+
+        yield Score(AGREEMENT, mean_dice(rounded(self.held_out), predict), index + 1)
+        if self.job.validation is not None:
+            yield Score(VALIDATION, mean_dice(self.job.validation, predict), index + 1)
+        student = predict_plane(self.network.probabilities, self.shown, self.fabric)
+        teacher = predict_plane(lambda x: self.teacher.network(x), self.shown, self.fabric)
+        yield Preview("prediction", _foreground(student), index + 1)
+        yield Preview("teacher", _foreground(teacher), index + 1)
+
+
+def rounded(domain: Domain) -> Domain:
+    """Return the planes with their pseudo-labels, rounded, in the place of labels."""
+    from dataclasses import replace
+
+    from napari_cellda.core.adaptation.domain import Domain
+
+    return Domain(
+        tuple(
+            replace(plane, labels=np.argmax(plane.pseudo_map, axis=0).astype(np.int32))
+            for plane in domain.planes
+            if plane.pseudo_map is not None
+        )
+    )
+
+
+def _foreground(maps: np.ndarray) -> np.ndarray:
+    """Return what is worth showing: the one foreground map, or all classes."""
+    return maps[0] if len(maps) == 1 else maps
+
+
+METHODS = [
+    Method(
+        name="pseudo-label",
+        title="A network learns from the enhancer's maps of your images; no source is needed",
+        params=cast("Any", Params),
+        adapt=adapt,
+        paper="10.3389/fcomp.2022.805166",
+        presets={
+            "gpu": {
+                "width": 32,
+                "depth": 4,
+                "crop": 256,
+                "steps": 5000,
+                "learning_rate": 2e-4,
+                "memory": 0.999,
+            },
+            "published": {
+                "width": 64,
+                "depth": 4,
+                "crop": 1024,
+                "batch": 1,
+                "steps": 250_000,
+                "learning_rate": 2e-4,
+                "memory": 0.999,
+            },
+        },
+        needs=("target_images", "pseudo_labels|project"),
+        takes=("pretrained",),
+        multiclass=True,
+    )
+]

@@ -1,0 +1,164 @@
+"""What every method promises, whatever it does: one test for all of them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from adapt_jobs import make_job, nuclei_domain, unlabelled
+from napari_cellda.core.adaptation.domain import Domain
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import Preview, Step
+from napari_cellda.core.loop import MemoryStore
+from napari_cellda.core.nets.packable import Packable
+from napari_cellda.methods import describe, discover
+
+METHODS = discover()
+SMALL = {
+    "steps": 6,
+    "crop": 32,
+    "batch": 2,
+    "preview_every": 3,
+    "width": 4,
+    "depth": 2,
+    "warmup": 1,
+    "validate_every": 3,
+}
+"""Tiny versions of the settings that a method may have."""
+EXTRA: dict[str, dict[str, object]] = {}
+"""Tiny versions of settings that only one method has."""
+
+
+@pytest.fixture(params=METHODS, ids=lambda method: method.name)
+def method(request):
+    return request.param
+
+
+def small(method, **changes):
+    wanted = {**SMALL, **EXTRA.get(method.name, {}), **changes}
+    return method.settings(
+        "cpu", {k: v for k, v in wanted.items() if k in method.params.model_fields}
+    )
+
+
+def job_for(method, folder, **changes):
+    given = {}
+    if "target_masks" in method.needs or "target_masks|target_strokes" in method.needs:
+        given["target"] = nuclei_domain("b", first=10).foreground()
+    return make_job(folder, instances=method.instances, **{**given, **changes})
+
+
+def drive(method, job, params):
+    events = []
+    task = method.adapt(job, params)
+    while True:
+        try:
+            events.append(next(task))
+        except StopIteration as end:
+            return events, end.value
+
+
+def weights(adapted):
+    return {key: value.clone() for key, value in adapted.network.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_losses_are_finite_and_the_network_gives_probabilities(method, tmp_path):
+    job = job_for(method, tmp_path)
+    events, adapted = drive(method, job, small(method))
+    steps = [event for event in events if isinstance(event, Step)]
+    assert steps
+    assert all(math.isfinite(v) for step in steps for v in step.losses.values())
+    assert any(step.losses for step in steps)
+    assert adapted.progress.steps == steps[-1].index
+    assert any(isinstance(event, Preview) for event in events)
+    assert adapted.selection.endswith(".")
+    network = adapted.network
+    assert isinstance(network, Packable)
+    assert not network.training
+    with torch.inference_mode():
+        maps = network(torch.rand(1, job.target.n_channels, 70, 45))
+    assert maps.shape == (1, network.out_channels, 70, 45)
+    assert 0 <= maps.min() <= maps.max() <= 1
+    assert len(adapted.output_names) == network.out_channels
+    if adapted.kind == "classes":
+        assert torch.allclose(maps.sum(dim=1), torch.ones(()), atol=1e-4)
+
+
+def test_it_is_rebuilt_from_its_configuration(method, tmp_path):
+    _, adapted = drive(method, job_for(method, tmp_path), small(method))
+    twin = type(adapted.network)(**adapted.network.config)
+    twin.load_state_dict(adapted.network.state_dict())
+    x = torch.rand(1, 1, 64, 64)
+    with torch.inference_mode():
+        assert torch.allclose(twin.eval()(x), adapted.network(x), atol=1e-4)
+
+
+def test_the_same_seed_gives_the_same_network(method, tmp_path):
+    runs = [
+        weights(drive(method, job_for(method, tmp_path / name), small(method))[1]) for name in "ab"
+    ]
+    assert same(*runs)
+
+
+def test_it_stops_within_one_step(method, tmp_path):
+    seen = []
+    job = job_for(method, tmp_path, stop=lambda: len(seen) >= 2)
+    task = method.adapt(job, small(method, steps=50))
+    while True:
+        try:
+            event = next(task)
+        except StopIteration as end:
+            adapted = end.value
+            break
+        if isinstance(event, Step) and event.losses:
+            seen.append(event)
+    assert len(seen) <= 3
+    assert adapted.progress.stopped
+
+
+@pytest.mark.parametrize("after", [1, 4])
+def test_a_resume_joins_exactly(method, tmp_path, after):
+    straight, expected = drive(method, job_for(method, tmp_path / "one"), small(method))
+    store, taken = MemoryStore(), []
+    job = job_for(method, tmp_path / "two", store=store, stop=lambda: len(taken) >= after)
+    task = method.adapt(job, small(method))
+    while True:
+        try:
+            event = next(task)
+        except StopIteration:
+            break
+        if isinstance(event, Step) and event.losses:
+            taken.append(event)
+    again, adapted = drive(method, job_for(method, tmp_path / "two", store=store), small(method))
+    rest = [event for event in again if isinstance(event, Step) and event.losses]
+    whole = [event for event in straight if isinstance(event, Step) and event.losses]
+    assert [*taken, *rest] == whole
+    assert same(weights(adapted), weights(expected))
+
+
+def test_what_is_missing_is_said_in_a_sentence(method, tmp_path):
+    nothing = unlabelled(nuclei_domain("b"))
+    bare = Domain(tuple(type(p)(p.name, p.pixels, p.normalisation) for p in nothing.planes))
+    job = make_job(tmp_path, source=None, target=bare, diameter=None)
+    with pytest.raises(UserError) as error:
+        drive(method, job, small(method))
+    assert str(error.value).endswith(".")
+
+
+def test_every_setting_has_help_and_every_preset_is_valid(method):
+    described = describe(method.name)
+    assert all(field["help"] for field in described["parameters"].values())
+    assert all({"cpu", "gpu", "published"} <= set(f) for f in described["parameters"].values())
+
+
+def test_a_wrong_setting_is_named(method):
+    with pytest.raises(UserError, match="no_such_setting"):
+        method.settings("cpu", {"no_such_setting": 1})
+    with pytest.raises(UserError, match="steps"):
+        method.settings("cpu", {"steps": 0})
