@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-
 from adapt_jobs import make_job, nuclei_domain, unlabelled
+
 from napari_cellda.core.adaptation.domain import Domain
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Preview, Step
