@@ -13,8 +13,10 @@ import numpy as np
 from napari_cellda.core.classifier import PixelClassifier
 from napari_cellda.core.enhancer import Enhancer
 from napari_cellda.core.enhancer.options import EnhancerOptions
+from napari_cellda.core.enhancer.tiled import TiledNetwork
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.forest.trees import ARRAYS
+from napari_cellda.core.modelzoo.model import open_model
 from napari_cellda.core.network_pipeline import NetworkPipeline
 from napari_cellda.core.pipeline import Pipeline
 from napari_cellda.core.project import EnhancerReference, load_project
@@ -48,8 +50,9 @@ def open_map_maker(
     if path.suffix == ".cellda":
         return open_pipeline(path, channels)
     source: str | Path = path / "model" if (path / "run.yaml").is_file() else model
-    network = Enhancer.open(source)
-    return NetworkPipeline(network, "grey" if channels is None else channels), {}, None
+    network = TiledNetwork(open_model(source))
+    usual: Channels = "grey" if network.card.n_inputs == 1 else "all"
+    return NetworkPipeline(network, usual if channels is None else channels), {}, None
 
 
 def open_pipeline(
