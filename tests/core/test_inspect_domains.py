@@ -206,7 +206,7 @@ def test_a_network_that_hangs_on_brightness_does_not():
 
 @pytest.mark.parametrize(
     ("curve", "level"),
-    [([0.3, 0.1, 0.05], "green"), ([0.3, 0.3, 0.27], "amber"), ([0.1, 0.2, 0.3], "red")],
+    [([0.1, 0.3, 0.1, 0.05], "green"), ([0.3, 0.3, 0.27], "amber"), ([0.1, 0.2, 0.3], "red")],
 )
 def test_discrepancy_should_fall(curve, level):
     assert check_discrepancy(curve).level == level

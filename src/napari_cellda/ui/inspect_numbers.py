@@ -1,4 +1,4 @@
-"""The figures of layers against layers: scored plane by plane in the background, kept as a table."""
+"""The figures of layers against layers: scored plane by plane in the background, as a table."""
 
 from __future__ import annotations
 
@@ -119,12 +119,16 @@ class Numbers(QObject):
         total = int(np.prod(arrays[0].shape[:-2], dtype=np.int64))
         self.cancel()
         self._again = lambda: self.score(result, reference, kind, classes=classes)
+
+        def take(found: ImageResult | None) -> None:
+            self._take(result, reference, scheme, found)
+
         self._task = run_task(
             lambda stop: _score(images[0], images[1], scheme, stop),
             session=self._session,
             title="figures",
             on_event=lambda event: self._on_event(event, total),
-            on_result=lambda found: self._take(result, reference, scheme, found),
+            on_result=take,
             on_error=self._fail,
             on_finished=self._on_finished,
         )

@@ -1,0 +1,138 @@
+"""Plots of the panel Compare; their library is loaded when the first one is made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+BACKGROUND = "#1b1d23"
+COLORS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00", "#999999")
+"""Okabe and Ito's, which colour-blind people tell apart."""
+SYMBOLS = ("o", "s", "t", "d", "+", "x", "star", "p")
+
+
+def make_strips() -> Any:
+    """Make a plot with a strip of points per model, one point per image, and their mean."""
+    import pyqtgraph as pg
+
+    class Strips(pg.PlotWidget):
+        """One column per model."""
+
+        def __init__(self) -> None:
+            super().__init__(background=BACKGROUND)
+            self.setFixedHeight(190)
+            self.setMouseEnabled(False, False)
+            self.setMenuEnabled(False)
+            self.hideButtons()
+
+        def draw(self, values: Mapping[str, np.ndarray], title: str) -> None:
+            """Show the figures of every model's images; undefined ones are left out."""
+            self.clear()
+            self.setLabel("left", title)
+            rng = np.random.default_rng(0)
+            for place, found in enumerate(values.values()):
+                known = found[np.isfinite(found)]
+                color = COLORS[place % len(COLORS)]
+                x = place + rng.uniform(-0.15, 0.15, len(known))
+                self.plot(x, known, pen=None, symbol="o", symbolSize=5, symbolBrush=color)
+                if len(known):
+                    mean = [float(known.mean())] * 2
+                    self.plot([place - 0.3, place + 0.3], mean, pen=pg.mkPen("white", width=2))
+            self.getAxis("bottom").setTicks([list(enumerate(values))])
+            self.setXRange(-0.5, len(values) - 0.5)
+
+        def wheelEvent(self, event: Any) -> None:
+            """Let the panel scroll."""
+            event.ignore()
+
+    return Strips()
+
+
+def make_map() -> Any:
+    """Make the domain map: a point per patch, coloured by domain, with pictures on request."""
+    import pyqtgraph as pg
+    from qtpy.QtCore import Qt
+
+    class DomainMap(pg.PlotWidget):
+        """Patches of several domains in two dimensions."""
+
+        def __init__(self) -> None:
+            super().__init__(background=BACKGROUND)
+            self.setFixedHeight(330)
+            self.setMenuEnabled(False)
+            self.hideAxis("left")
+            self.hideAxis("bottom")
+            self.setAspectLocked(True)
+            self.setToolTip("One point per patch; the wheel zooms")
+            self._legend = self.addLegend(offset=(4, 4))
+            self.pictures: list[Any] = []
+
+        def draw(
+            self,
+            spots: np.ndarray,
+            domains: Sequence[str],
+            thumbnails: np.ndarray,
+            *,
+            pictures: bool,
+        ) -> None:
+            """Show patches.
+
+            Parameters
+            ----------
+            spots : (N, 2) ndarray
+            domains : sequence of str
+                Of each patch.
+            thumbnails : (N, S, S) ndarray of uint8
+            pictures : bool
+                Show the patches themselves, framed in their domain's colour.
+            """
+            self.clear()
+            self._legend.clear()
+            self.pictures = []
+            extent = float(np.ptp(spots, axis=0).max()) or 1.0
+            size = extent / 14
+            for place, name in enumerate(dict.fromkeys(domains)):
+                own = [i for i, domain in enumerate(domains) if domain == name]
+                color = COLORS[place % len(COLORS)]
+                self.plot(
+                    spots[own, 0],
+                    spots[own, 1],
+                    pen=None,
+                    symbol=SYMBOLS[place % len(SYMBOLS)],
+                    symbolSize=9,
+                    symbolBrush=color,
+                    symbolPen=None,
+                    name=name,
+                )
+                if pictures:
+                    for i in own:
+                        self._add_picture(thumbnails[i], spots[i], size, color)
+            self.autoRange(padding=0.08)
+
+        def _add_picture(
+            self, picture: np.ndarray, spot: np.ndarray, size: float, color: str
+        ) -> None:
+            item = pg.ImageItem(np.ascontiguousarray(picture[::-1].T), levels=(0, 255))
+            left, bottom = spot[0] - size / 2, spot[1] - size / 2
+            item.setRect(left, bottom, size, size)
+            frame = pg.QtWidgets.QGraphicsRectItem(left, bottom, size, size)
+            pen = pg.mkPen(color, width=2)
+            pen.setCosmetic(True)
+            frame.setPen(pen)
+            frame.setBrush(pg.mkBrush(None))
+            self.addItem(item)
+            self.addItem(frame)
+            self.pictures.append(item)
+
+        def wheelEvent(self, event: Any) -> None:
+            """Zoom only with Ctrl held, so that the panel can scroll."""
+            if event.modifiers() & Qt.KeyboardModifier.ControlModifier:
+                super().wheelEvent(event)
+            else:
+                event.ignore()
+
+    return DomainMap()
