@@ -270,6 +270,7 @@ def _take_settings(session: Session, project: Project) -> None:
     session.set_spec(project.features)
     session.set_normalisation(project.normalisation)
     session.set_forest_params(project.training)
+    session.set_instance_params(project.instances)
     if project.enhancer is not None:
         options = project.enhancer.options.model_dump()
         session.set_enhancer_options(**options, live=bool(panel.get("live_enhancer", True)))

@@ -106,7 +106,7 @@ class ProjectSaver(QObject):
             return
         self._timer.stop()
         path, project = self._path, SessionProject.of(self._session)
-        write, state = project.freeze(path), project.state()
+        write, state = project.freeze(), project.state()
 
         def done(nothing: None) -> None:
             self._path = None
@@ -115,7 +115,9 @@ class ProjectSaver(QObject):
             self.ended.emit(True)
 
         # Not the session's task: it ends its work even when the window is gone.
-        run_task(lambda stop: write(), title="save project", on_result=done, on_error=self._fail)
+        run_task(
+            lambda stop: write(path), title="save project", on_result=done, on_error=self._fail
+        )
 
     def _fail(self, error: Exception) -> None:
         self._path = None

@@ -69,6 +69,7 @@ class SessionProject:
             session.settings_changed,
             session.enhancer_changed,
             session.image_changed,
+            session.objects_changed,
         ):
             signal.connect(self._tell)
 
@@ -117,7 +118,12 @@ class SessionProject:
             for painted in session.images
             if painted.index is not None and painted.index.snapshot()
         ]
-        settings = session.spec, session.normalisation, session.forest_params
+        settings = (
+            session.spec,
+            session.normalisation,
+            session.forest_params,
+            session.instance_params,
+        )
         return strokes, session.classes, settings, session.enhancer, session.enhancer_options
 
     def file_of(self, painted: PaintedImage) -> Path | None:
@@ -133,8 +139,14 @@ class SessionProject:
         """Return the images that could not be opened again."""
         return [painted for painted in self.images() if self.file_of(painted) is None]
 
-    def freeze(self, path: Path) -> Callable[[], None]:
-        """Return what writes the project as it is now to `path`, to be called from any thread."""
+    def freeze(self, *, objects: bool = True) -> Callable[[Path], None]:
+        """Return what writes the project as it is now to a path, to be called from any thread.
+
+        Parameters
+        ----------
+        objects : bool
+            False: whoever runs it shall make no objects.
+        """
         session, left_out = self.session, list(self.left_out)
         images = [(p, self.file_of(p), p.norm, painted_pixels(p)) for p in self.images()]
         classifier = session.classifier
@@ -145,10 +157,11 @@ class SessionProject:
             "features": session.spec,
             "normalisation": session.normalisation,
             "training": session.forest_params,
+            "instances": session.instance_params if objects else None,
             "panel": _panel_state(session, [painted for painted, *_ in images]),
         }
 
-        def write() -> None:
+        def write(path: Path) -> None:
             references = [
                 _reference(painted, file, path, norm or _measure(painted, settings))
                 for painted, file, norm, _ in images

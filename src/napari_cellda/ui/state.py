@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from napari_cellda.core.forest import ForestParams
     from napari_cellda.core.images import Image
     from napari_cellda.core.images.normalisation import Kind, Normalisation
+    from napari_cellda.core.instances import InstanceParams
     from napari_cellda.core.live.stroke_index import StrokeIndex
     from napari_cellda.ui.axes import ImageChoice
 
@@ -107,6 +108,8 @@ class Session:
         A new forest was trained, or the old one became invalid (`classifier` is None).
     enhancer_changed
         Another enhancer, or other options.
+    objects_changed
+        `instance_params` is another: how objects are separated.
     score_changed
         `score` is another: the forest's accuracy was measured, or a new forest has none yet.
     results_changed(PaintedImage)
@@ -143,6 +146,8 @@ class Session:
         The chosen enhancer (None: off) and how it is applied.
     enhancer_source : str
         What it was opened by: an id or a path; "" when nobody told.
+    instance_params : InstanceParams or None
+        How objects are separated; None as long as nobody asked for objects.
     is_opening : bool
         Whether a project is being opened; until it is, no image is chosen by itself.
     opacity : float
@@ -161,6 +166,7 @@ class Session:
     live_changed = Signal(bool)
     classifier_changed = Signal()
     enhancer_changed = Signal()
+    objects_changed = Signal()
     score_changed = Signal()
     results_changed = Signal(object)
     loaded = Signal()
@@ -186,6 +192,7 @@ class Session:
         self.enhancer: Enhancer | None = None
         self.enhancer_source = ""
         self.enhancer_options = LiveEnhancerOptions()
+        self.instance_params: InstanceParams | None = None
         self.scratch = Scratch()
         self.is_closed = self.is_opening = False
         self._spec: FeatureSpec | None = None
@@ -320,6 +327,12 @@ class Session:
         if params != self.forest_params:
             self._forest_params = params
             self.settings_changed.emit()
+
+    def set_instance_params(self, params: InstanceParams | None) -> None:
+        """Change how objects are separated."""
+        if params != self.instance_params:
+            self.instance_params = params
+            self.objects_changed.emit()
 
     def set_normalisation(self, kind: Kind) -> None:
         """Change how images are normalised; every image is measured again."""
