@@ -178,7 +178,7 @@ class _Worker:
         if line.endswith("\n"):
             answer: dict[str, Any] = json.loads(line)
             return answer
-        code = child.wait()
+        code = _close(child)
         self._child = None
         remove_leftovers(self._order.output, [stem(path)])
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
@@ -190,16 +190,17 @@ class _Worker:
         with self._lock:
             if self._ended:
                 return None
+            if self._child is not None and self._child.poll() is not None:
+                _close(self._child)
+                self._child = None
             if self._child is None:
                 self._child = _start(self._order)
             return self._child
 
     def finish(self) -> None:
         """Let the process end by itself: there is no more work."""
-        if self._child is not None and self._child.stdin is not None:
-            with contextlib.suppress(OSError):
-                self._child.stdin.close()
-            self._child.wait()
+        if self._child is not None:
+            _close(self._child)
 
     def end(self) -> None:
         """End the process now; it clears up what it has half written."""
@@ -233,6 +234,15 @@ def _start(order: Order) -> subprocess.Popen[str]:
         child.stdin.write(order.model_dump_json() + "\n")
         child.stdin.flush()
     return child
+
+
+def _close(child: subprocess.Popen[str]) -> int:
+    """Close the lines to a process, which ends it if it has not ended; return its exit code."""
+    for line in (child.stdin, child.stdout):
+        with contextlib.suppress(OSError):
+            if line is not None:
+                line.close()
+    return child.wait()
 
 
 def answer_for(
