@@ -128,7 +128,7 @@ def _editor_for(field: FieldInfo) -> _Editor:
         return _choice(get_args(kind))
     if kind is int or kind is float:
         return _number(kind, _limits(field), optional=optional)
-    return _text(kind)
+    return _text(kind, optional=optional)
 
 
 def _unwrap(annotation: Any) -> tuple[Any, bool]:
@@ -187,15 +187,15 @@ def _number(kind: type, limits: tuple[float, float], *, optional: bool) -> _Edit
     return _Editor(box, get, set_, box.valueChanged)
 
 
-def _text(kind: Any) -> _Editor:
-    """Make a line for tuples (comma-separated) and text; empty means None."""
+def _text(kind: Any, *, optional: bool) -> _Editor:
+    """Make a line for tuples (comma-separated) and text; empty means None where that is allowed."""
     line = QLineEdit()
     inner = next((a for a in get_args(kind) if a is not Ellipsis), str)
 
     def get() -> Any:
         text = line.text().strip()
         if get_origin(kind) is not tuple:
-            return text or None
+            return text or (None if optional else "")
         parts = [part.strip() for part in text.split(",") if part.strip()]
         try:
             return tuple(inner(part) for part in parts) or None

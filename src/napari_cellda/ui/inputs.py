@@ -1,0 +1,115 @@
+"""Inputs of a run: folders as they are, layers written to the run's folder first."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from napari_cellda.core.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Kind = Literal["image", "labels", "points"]
+
+
+@dataclass(frozen=True)
+class Picked:
+    """What the user chose for one input: a folder or file, or layers; never both."""
+
+    path: Path | None = None
+    layers: tuple[Any, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.path is not None or bool(self.layers)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Where an input will lie, and what has to be done before."""
+
+    path: Path
+    write: Callable[[], None] | None = None
+    """To be called in the background; None when it lies there already."""
+
+
+def prepare(picked: Picked, kind: Kind, folder: Path, names: Sequence[str] = ()) -> Prepared:
+    """Say where an input will lie. Called in the window's thread; nothing is written yet.
+
+    Parameters
+    ----------
+    picked : Picked
+    kind : {"image", "labels", "points"}
+    folder : Path
+        For layers: a folder of this input's own, inside the run's.
+    names : sequence of str
+        File names without ending, by which the layers pair with images; by default those of the
+        layers themselves.
+
+    Raises
+    ------
+    UserError
+        If nothing is chosen, or names are given but not as many as layers.
+    """
+    if picked.path is not None:
+        return Prepared(picked.path)
+    if not picked.layers:
+        raise UserError("Nothing is chosen.")
+    if len(picked.layers) == 1 and kind == "image" and not names:
+        source = getattr(picked.layers[0].source, "path", None)
+        if source and Path(source).exists():
+            return Prepared(Path(source))
+    if names and len(names) != len(picked.layers):
+        raise UserError(
+            f"{len(picked.layers)} layers are chosen for {len(names)} images; choose one per "
+            "image, in the same order."
+        )
+    stems = list(names) or layer_stems(picked.layers)
+    # The layers as they are now: the user may go on painting while they are written.
+    frozen = [layer.as_layer_data_tuple()[:2] for layer in picked.layers]
+
+    def write() -> None:
+        for stem, (data, meta) in zip(stems, frozen, strict=True):
+            write_layer(data, meta, kind, folder, stem)
+
+    return Prepared(folder, write)
+
+
+def layer_stems(layers: Sequence[Any]) -> list[str]:
+    """Return a file name without ending for every layer: unique, of letters that any disk takes."""
+    stems: list[str] = []
+    for layer in layers:
+        source = getattr(layer.source, "path", None)
+        name = Path(source).stem if source and len(layers) == 1 else layer.name
+        stem = re.sub(r"[^\w.-]+", "_", name).strip("._") or "image"
+        number = 2
+        while stem in stems:
+            stem = f"{stem.rsplit('-', 1)[0]}-{number}"
+            number += 1
+        stems.append(stem)
+    return stems
+
+
+def write_layer(data: Any, meta: dict[str, Any], kind: Kind, folder: Path, stem: str) -> None:
+    """Write one layer as a TIFF, or points as a table."""
+    from napari_cellda.core.atomic import make_folder
+    from napari_cellda.ui.writers import write_image, write_labels
+
+    make_folder(folder)
+    if kind == "points":
+        _write_points(data, folder / f"{stem}.csv")
+    elif kind == "labels":
+        write_labels(str(folder / f"{stem}.tif"), data, meta)
+    else:
+        write_image(str(folder / f"{stem}.tif"), data, meta)
+
+
+def _write_points(points: Any, path: Path) -> None:
+    from napari_cellda.core.atomic import write_atomically
+
+    columns = ("t", "z", "row", "col")[-points.shape[1] :]
+    rows = [",".join(columns), *(",".join(f"{value:.3f}" for value in point) for point in points)]
+    with write_atomically(path) as aside:
+        aside.write_text("\n".join(rows) + "\n", encoding="utf-8")

@@ -1,0 +1,240 @@
+"""One run in a panel: how far it is, how fast, what it costs, its curves, and its buttons."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QImage, QPixmap
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_cellda.ui.panels.banner import Banner
+from napari_cellda.ui.plots import Curves
+from napari_cellda.ui.run_layers import RunLayers, side_by_side
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from napari_cellda.core.runs.follow import Frame
+    from napari_cellda.core.runs.history import RunView
+    from napari_cellda.ui.runs import RunWatch
+
+STATES = {
+    None: "starting",
+    "waiting": "waiting for the runs before it",
+    "running": "running",
+    "done": "done",
+    "stopped": "stopped",
+    "cancelled": "cancelled",
+    "failed": "failed",
+    "killed": "interrupted",
+}
+RESUMABLE = ("stopped", "cancelled", "failed", "killed")
+
+
+class RunMonitor(QWidget):
+    """Shows the run that it is given with `watch`; empty before.
+
+    Signals
+    -------
+    refreshed
+        What it shows has changed.
+    """
+
+    refreshed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.run: RunWatch | None = None
+        self.layers: RunLayers | None = None
+        self.title = QLabel()
+        self.title.setStyleSheet("font-weight: bold;")
+        self.title.setWordWrap(True)
+        self.progress = QProgressBar()
+        self.pace = QLabel()
+        self.pace.setWordWrap(True)
+        self.device = QLabel()
+        self.device.setWordWrap(True)
+        self.message = Banner()
+        self.picture = QLabel()
+        self.picture.setToolTip("The latest picture that the run took")
+        self.picture.hide()
+        self.curves = Curves()
+        self.previews = QCheckBox("Show pictures")
+        self.previews.setToolTip("As layers with a time axis, updated while it trains")
+        self.previews.setChecked(True)
+        self.stop = QPushButton("Stop")
+        self.stop.setToolTip("End after this step and keep what it has learned; can be resumed")
+        self.cancel = QPushButton("Cancel")
+        self.cancel.setToolTip("End at once; what it learned since its last checkpoint is lost")
+        self.resume = QPushButton("Resume")
+        self.resume.setToolTip("Go on from the last checkpoint")
+        self._lay_out()
+        for button, wish in ((self.stop, "stop"), (self.cancel, "cancel"), (self.resume, "resume")):
+            button.clicked.connect(lambda _, wish=wish: self._ask(wish))
+        self.previews.toggled.connect(self._show_frames)
+        self.destroyed.connect(self._leave)
+        self.hide()
+
+    def _lay_out(self) -> None:
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(6)
+        for widget in (self.title, self.progress, self.pace, self.device, self.message):
+            layout.addWidget(widget)
+        layout.addWidget(self.picture)
+        layout.addWidget(self.curves)
+        row = QHBoxLayout()
+        row.setSpacing(6)
+        for button in (self.stop, self.cancel, self.resume):
+            row.addWidget(button)
+        layout.addLayout(row)
+        layout.addWidget(self.previews)
+
+    def watch(self, run: RunWatch, place: Mapping[str, Sequence[float]] | None = None) -> None:
+        """Show a run instead of the one before.
+
+        Parameters
+        ----------
+        run : RunWatch
+        place : mapping, optional
+            Where its pictures go, see `RunLayers`.
+        """
+        if run is not self.run:
+            self._leave()
+            self.run, self.layers = run, RunLayers(run, place)
+            self.picture.hide()
+            run.changed.connect(self._refresh)
+            run.framed.connect(self._on_frame)
+            run.failed.connect(self._on_failure)
+        self.message.clear()
+        self.show()
+        self._refresh()
+        self._show_frames()
+
+    def _leave(self) -> None:
+        if self.run is not None:
+            self.run.changed.disconnect(self._refresh)
+            self.run.framed.disconnect(self._on_frame)
+            self.run.failed.disconnect(self._on_failure)
+            self.run = None
+
+    def _ask(self, wish: str) -> None:
+        if self.run is not None:
+            getattr(self.run, wish)()
+
+    def _on_frame(self, frame: Frame) -> None:
+        self.picture.setPixmap(thumbnail(frame.array, max(120, self.width())))
+        self.picture.show()
+        if self.previews.isChecked() and self.layers is not None:
+            self.layers.show(frame)
+
+    def _show_frames(self) -> None:
+        """Show what was taken before it was looked at."""
+        if self.run is not None and self.previews.isChecked():
+            for frames in self.run.frames.values():
+                for frame in frames:
+                    self._on_frame(frame)
+
+    def _on_failure(self, error: Exception) -> None:
+        self.message.tell(str(error) or type(error).__name__, "error")
+
+    def _refresh(self) -> None:
+        run = self.run
+        if run is None:
+            return
+        view = run.view
+        self.title.setText(f"{run.name}: {_state_words(run)}")
+        self._show_progress(view)
+        self.pace.setText(pace_words(view))
+        self.device.setText(device_words(view))
+        self.device.setVisible(view.process is not None)
+        self.curves.draw(view.losses, view.scores)
+        self.stop.setEnabled(run.alive and run.wish == "")
+        self.cancel.setEnabled(run.alive and run.wish != "cancel")
+        self.resume.setEnabled(not run.alive and view.state in RESUMABLE)
+        if view.text and not run.alive:
+            self.message.tell(view.text, "error" if view.state == "failed" else "warning")
+        elif view.notes:
+            self.message.tell(view.notes[-1], "info")
+        elif run.alive:
+            self.message.clear()
+        self.refreshed.emit()
+
+    def _show_progress(self, view: RunView) -> None:
+        self.progress.setVisible(view.alive)
+        known = view.total if view.state == "running" else None
+        self.progress.setRange(0, known or 0)
+        self.progress.setValue(view.step if known else 0)
+
+
+def _state_words(run: RunWatch) -> str:
+    if run.alive and run.wish:
+        return {"stop": "stopping after this step", "cancel": "ending"}[run.wish]
+    return STATES[run.view.state]
+
+
+def thumbnail(array: np.ndarray, width: int) -> QPixmap:
+    """Return a picture as wide as the panel at most; labels in colours, maps in grey."""
+    plane = side_by_side(array)
+    if plane.dtype.kind in "iub":
+        colors = np.random.default_rng(1).integers(64, 256, (256, 3)).astype(np.uint8)
+        colors[0] = 0
+        pixels = colors[plane.astype(np.int64) % 256]
+    else:
+        grey = (np.clip(plane, 0, 1) * 255).astype(np.uint8)
+        pixels = np.repeat(grey[..., None], 3, axis=-1)
+    rows, columns = plane.shape
+    pixels = np.ascontiguousarray(pixels)
+    image = QImage(pixels.data, columns, rows, 3 * columns, QImage.Format.Format_RGB888)
+    smooth = Qt.TransformationMode.SmoothTransformation
+    pixmap = QPixmap.fromImage(image)
+    return pixmap.scaledToWidth(width, smooth) if columns > width else pixmap
+
+
+def pace_words(view: RunView) -> str:
+    """Say what it does, how fast, and how long this part still takes."""
+    if not view.alive:
+        return f"Took {duration(view.seconds)}" if view.seconds else ""
+    words = [view.stage] if view.stage else []
+    if view.total:
+        words.append(f"{view.step} of {view.total}")
+    if view.rate:
+        words.append(f"{view.rate:.3g} per second")
+    if view.seconds_left is not None:
+        words.append(f"{duration(view.seconds_left)} left")
+    return " · ".join(words)
+
+
+def device_words(view: RunView) -> str:
+    """Say where it runs, and how much memory it takes there."""
+    process = view.process
+    if process is None:
+        return ""
+    names = {"cpu": "processor", "mps": "Apple GPU"}
+    words = f"{names.get(process.device, process.device)}, {gigabytes(process.memory)}"
+    if process.memory_total:
+        words += f" of {gigabytes(process.memory_total)}"
+    return words if process.is_here else f"{words}, on {process.host}"
+
+
+def gigabytes(n_bytes: float) -> str:
+    """Write a number of bytes for people."""
+    return f"{n_bytes / 1e9:.1f} GB"
+
+
+def duration(seconds: float) -> str:
+    """Write a time for people: 8 s, 3 min, 2 h 5 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

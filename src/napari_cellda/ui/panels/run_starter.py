@@ -1,0 +1,236 @@
+"""What the panels that start runs share: where the run goes, what it costs, start, and the run."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.runs.history import RunView
+from napari_cellda.ui.panels.banner import Banner
+from napari_cellda.ui.panels.run_monitor import RunMonitor, duration, gigabytes, pace_words
+from napari_cellda.ui.runs import SessionRuns, runs_folder
+from napari_cellda.ui.worker import TaskHandle, run_task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from napari_cellda.core.runs.estimate import Estimate
+    from napari_cellda.ui.inputs import Prepared
+    from napari_cellda.ui.runs import RunWatch
+    from napari_cellda.ui.state import Session
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A run that could be started now."""
+
+    words: Sequence[str]
+    """The command, without ``-o``."""
+    inputs: Sequence[Prepared]
+    trial: Mapping[str, Any]
+    """Settings that make it short, for the estimate."""
+    lengths: Mapping[int, int]
+    """See `core.runs.estimate.estimate_run`."""
+    validations: int = 1
+    place: Mapping[str, Sequence[float]] | None = None
+    """Where its pictures go, see `ui.run_layers.RunLayers`."""
+
+    def write_inputs(self) -> None:
+        """Write the layers that are not on disk; in the background."""
+        for item in self.inputs:
+            if item.write is not None:
+                item.write()
+
+
+class RunStarter(QWidget):
+    """Name a run, estimate it, start it, watch it.
+
+    Parameters
+    ----------
+    session : Session
+    method : callable () -> str
+        For the proposed name.
+    plan : callable (Path) -> RunPlan
+        Called with the run's folder when it is about to be started; raises a `UserError` that is
+        shown here.
+    """
+
+    def __init__(
+        self, session: Session, method: Callable[[], str], plan: Callable[[Path], RunPlan]
+    ) -> None:
+        super().__init__()
+        self.session, self.runs = session, SessionRuns.of(session)
+        self._method, self._plan = method, plan
+        self.estimating: TaskHandle | None = None
+        self.name = QLineEdit()
+        self.name.setToolTip("Name of the run: a folder of its own")
+        self.folder = QLineEdit(str(runs_folder()))
+        self.folder.setToolTip("Where runs are kept")
+        self.browse = QPushButton("Choose\u2026")
+        self.estimate = QPushButton("Estimate")
+        self.estimate.setToolTip("Try a few real steps, and tell time and memory of the whole run")
+        self.start = QPushButton("Start")
+        self.cost = QLabel()
+        self.cost.setWordWrap(True)
+        self.message = Banner()
+        self.monitor = RunMonitor()
+        self._lay_out()
+        self.browse.clicked.connect(self._choose_folder)
+        self.estimate.clicked.connect(self._on_estimate)
+        self.start.clicked.connect(self.begin)
+        self.folder.editingFinished.connect(self.propose)
+        self.destroyed.connect(lambda: self._abandon())
+        self.propose()
+
+    def _lay_out(self) -> None:
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(6)
+        form = QFormLayout()
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.addRow("Name", self.name)
+        row = QHBoxLayout()
+        row.addWidget(self.folder, 1)
+        row.addWidget(self.browse)
+        form.addRow("Runs in", row)
+        layout.addLayout(form)
+        buttons = QHBoxLayout()
+        buttons.setSpacing(6)
+        buttons.addWidget(self.start, 2)
+        buttons.addWidget(self.estimate, 1)
+        layout.addLayout(buttons)
+        for widget in (self.cost, self.message, self.monitor):
+            layout.addWidget(widget)
+        self.cost.hide()
+
+    def propose(self) -> None:
+        """Propose a name that is free."""
+        from napari_cellda.core.runs.table import new_run_folder
+
+        self.name.setText(new_run_folder(self.root, self._method()).name)
+
+    @property
+    def root(self) -> Path:
+        """Where runs are kept."""
+        return Path(self.folder.text().strip() or ".").expanduser()
+
+    def begin(self) -> None:
+        """Start the run; the window stays usable."""
+        self.message.clear()
+        try:
+            folder = self._new_folder()
+            plan = self._plan(folder)
+        except UserError as error:
+            self.message.tell(str(error), "error")
+            return
+        self._abandon()
+        watch = self.runs.start(plan.words, folder, plan.write_inputs)
+        self.watch(watch, plan.place)
+        self.propose_next(folder)
+
+    def watch(self, watch: RunWatch, place: Mapping[str, Sequence[float]] | None = None) -> None:
+        """Show a run."""
+        self.cost.hide()
+        self.monitor.watch(watch, place)
+
+    def propose_next(self, taken: Path) -> None:
+        """Propose another name, though the folder of this one may not be there yet."""
+        self.propose()
+        stem, _, number = self.name.text().rpartition("-")
+        if self.root / self.name.text() == taken and number.isdecimal():
+            self.name.setText(f"{stem}-{int(number) + 1}")
+
+    def _new_folder(self) -> Path:
+        name = self.name.text().strip()
+        if not name or Path(name).name != name or name in (".", ".."):
+            raise UserError(f"The run's name is '{name}'; expected the name of a new folder.")
+        folder = self.root / name
+        if folder.exists() and any(folder.iterdir()):
+            raise UserError(f"'{folder}' is not empty; choose another name.")
+        return folder
+
+    def _choose_folder(self) -> None:
+        chosen = QFileDialog.getExistingDirectory(self, "Where runs are kept", self.folder.text())
+        if chosen:
+            self.folder.setText(chosen)
+            self.propose()
+
+    # -- estimate -------------------------------------------------------------------------------
+
+    def _on_estimate(self) -> None:
+        if self.estimating is not None:
+            self._abandon()
+            self.cost.hide()
+            return
+        self.message.clear()
+        scratch = Path(tempfile.mkdtemp(prefix="napari-cellda-"))
+        try:
+            plan = self._plan(scratch)
+        except UserError as error:
+            scratch.rmdir()
+            self.message.tell(str(error), "error")
+            return
+        self.cost.setText("Trying a few steps\u2026")
+        self.cost.show()
+        self.estimate.setText("Cancel")
+        self.estimating = run_task(
+            lambda stop: _estimate(plan, scratch, stop),
+            session=self.session,
+            title="estimate",
+            on_event=self._on_trial,
+            on_result=self._on_estimated,
+            on_error=lambda error: self.message.tell(str(error) or repr(error), "error"),
+            on_finished=self._on_tried,
+        )
+
+    def _on_trial(self, view: Any) -> None:
+        if isinstance(view, RunView) and view.stage:
+            self.cost.setText(f"Trying: {pace_words(view)}")
+
+    def _on_estimated(self, estimate: Estimate | None) -> None:
+        if estimate is not None:
+            where = {"cpu": "the processor"}.get(estimate.device, estimate.device)
+            self.cost.setText(
+                f"About {duration(estimate.seconds)} and {gigabytes(estimate.memory)} on {where}."
+            )
+
+    def _on_tried(self) -> None:
+        self.estimating = None
+        self.estimate.setText("Estimate")
+        if self.cost.text().startswith("Trying"):
+            self.cost.hide()
+
+    def _abandon(self) -> None:
+        if self.estimating is not None:
+            self.estimating.abandon()
+            self.estimating = None
+            self.estimate.setText("Estimate")
+
+
+def _estimate(plan: RunPlan, scratch: Path, stop: Callable[[], bool]) -> Any:
+    from napari_cellda.core.runs.estimate import estimate_run
+
+    try:
+        plan.write_inputs()
+        return (
+            yield from estimate_run(
+                plan.words, plan.trial, plan.lengths, stop, validations=plan.validations
+            )
+        )
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

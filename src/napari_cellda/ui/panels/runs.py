@@ -1,0 +1,271 @@
+"""The panel Runs: all runs of a folder; open, apply, export, delete."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QFileDialog,
+    QHBoxLayout,
+    QHeaderView,
+    QLineEdit,
+    QMessageBox,
+    QPushButton,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_cellda.ui.connect import connect_while_alive
+from napari_cellda.ui.panels.banner import Banner
+from napari_cellda.ui.panels.run_monitor import STATES, RunMonitor
+from napari_cellda.ui.panels.scrolling import Scrolling
+from napari_cellda.ui.panels.section import Section
+from napari_cellda.ui.runs import SessionRuns, runs_folder
+from napari_cellda.ui.state import Session
+from napari_cellda.ui.worker import run_task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import napari
+
+    from napari_cellda.core.runs.table import RunLine
+    from napari_cellda.ui.runs import RunWatch
+
+COLUMNS = ("Run", "Method", "State", "Score", "Begun")
+LOOK_MS = 3000
+"""The table is read anew so often while the panel is seen."""
+
+
+class RunsPanel(QWidget):
+    """Find runs again, whoever started them, and use what came of them.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        Its session is shared with the other panels.
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.session = Session.of(napari_viewer)
+        self.runs = SessionRuns.of(self.session)
+        self.lines: list[RunLine] = []
+        self._reading = False
+        self._make_widgets()
+        self._lay_out()
+        self._connect()
+        self.refresh()
+
+    def _make_widgets(self) -> None:
+        self.folder = QLineEdit(str(runs_folder()))
+        self.folder.setToolTip("Where runs are kept")
+        self.browse = QPushButton("Choose\u2026")
+        self.table = QTableWidget(0, len(COLUMNS))
+        self.table.setHorizontalHeaderLabels(COLUMNS)
+        self.table.verticalHeader().hide()
+        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.table.setMinimumHeight(160)
+        self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        self.open = QPushButton("Open")
+        self.open.setToolTip("Show its curves and pictures; follow it if it goes on")
+        self.export = QPushButton("Export\u2026")
+        self.export.setToolTip("Copy its model, a bioimage.io package, as a zip file")
+        self.delete = QPushButton("Delete\u2026")
+        self.delete.setToolTip("Delete the runs that are selected, with their models")
+        self.message = Banner()
+        self.monitor = RunMonitor()
+
+    def _lay_out(self) -> None:
+        scrolling = Scrolling()
+        section = Section("Runs")
+        row = QHBoxLayout()
+        row.addWidget(self.folder, 1)
+        row.addWidget(self.browse)
+        section.body.addLayout(row)
+        section.body.addWidget(self.table)
+        buttons = QHBoxLayout()
+        buttons.setSpacing(6)
+        for button in (self.open, self.export, self.delete):
+            buttons.addWidget(button)
+        section.body.addLayout(buttons)
+        section.body.addWidget(self.message)
+        self.shown = Section("This run")
+        self.shown.body.addWidget(self.monitor)
+        self.shown.hide()
+        for widget in (section, self.shown):
+            scrolling.body.addWidget(widget)
+        scrolling.body.addStretch(1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(scrolling)
+
+    def _connect(self) -> None:
+        self._timer = QTimer(self, interval=LOOK_MS)
+        self._timer.timeout.connect(self._on_timer)
+        self._timer.start()
+        self.folder.editingFinished.connect(self.refresh)
+        self.browse.clicked.connect(self._choose_folder)
+        self.table.itemSelectionChanged.connect(self._on_selection)
+        self.table.itemDoubleClicked.connect(lambda item: self.show_run())
+        self.open.clicked.connect(self.show_run)
+        self.export.clicked.connect(self._export)
+        self.delete.clicked.connect(self._delete)
+        connect_while_alive(self, self.runs.added, lambda run: self.refresh())
+        self._on_selection()
+
+    # -- the table ------------------------------------------------------------------------------
+
+    @property
+    def root(self) -> Path:
+        """Where runs are kept."""
+        return Path(self.folder.text().strip() or ".").expanduser()
+
+    def refresh(self) -> None:
+        """Read the folder again, in the background."""
+        if self._reading or self.session.is_closed:
+            return
+        self._reading = True
+        root = self.root
+
+        def read(stop: Callable[[], bool]) -> list[RunLine]:
+            from napari_cellda.core.runs.table import list_runs
+
+            return list_runs(root)
+
+        run_task(
+            read,
+            session=self.session,
+            title="list runs",
+            on_result=self._show_lines,
+            on_error=self._complain,
+            on_finished=self._on_read,
+        )
+
+    def _on_read(self) -> None:
+        self._reading = False
+
+    def _on_timer(self) -> None:
+        if self.isVisible():
+            self.refresh()
+
+    def _show_lines(self, lines: list[RunLine]) -> None:
+        if lines == self.lines:
+            return
+        chosen = {line.folder for line in self.selected()}
+        self.lines = lines
+        self.table.blockSignals(True)
+        self.table.setRowCount(len(lines))
+        self.table.clearSelection()
+        for row, line in enumerate(lines):
+            for column, text in enumerate(_cells(line)):
+                item = QTableWidgetItem(text)
+                item.setToolTip(_tip(line))
+                self.table.setItem(row, column, item)
+                if line.folder in chosen:
+                    item.setSelected(True)
+        self.table.blockSignals(False)
+        self._on_selection()
+
+    def selected(self) -> list[RunLine]:
+        """Return the lines that are selected, from above."""
+        rows = sorted({index.row() for index in self.table.selectedIndexes()})
+        return [self.lines[row] for row in rows if row < len(self.lines)]
+
+    def _on_selection(self) -> None:
+        chosen = self.selected()
+        self.open.setEnabled(len(chosen) == 1)
+        self.export.setEnabled(len(chosen) == 1 and chosen[0].has_model)
+        self.delete.setEnabled(bool(chosen))
+
+    def _choose_folder(self) -> None:
+        chosen = QFileDialog.getExistingDirectory(self, "Where runs are kept", self.folder.text())
+        if chosen:
+            self.folder.setText(chosen)
+            self.refresh()
+
+    # -- what to do with a run ------------------------------------------------------------------
+
+    def show_run(self) -> None:
+        """Open the run that is selected."""
+        chosen = self.selected()
+        if len(chosen) == 1:
+            self.message.clear()
+            self.watch(self.runs.open(chosen[0].folder))
+
+    def watch(self, run: RunWatch) -> None:
+        """Show a run below the table."""
+        self.shown.show()
+        self.monitor.watch(run)
+
+    def _export(self) -> None:
+        (line,) = self.selected()
+        proposal = str(Path.home() / f"{line.name}.zip")
+        name, _ = QFileDialog.getSaveFileName(self, "Export the model", proposal, "Zip (*.zip)")
+        if name:
+            self.export_to(line, Path(name))
+
+    def export_to(self, line: RunLine, target: Path) -> None:
+        """Copy a run's model: as a zip file, or a folder if the name has no such ending."""
+        from napari_cellda.core.runs.table import export_model
+
+        run_task(
+            lambda stop: export_model(line.folder, target),
+            session=self.session,
+            title="export model",
+            on_result=lambda path: self.message.tell(f"Wrote {path}.", "success"),
+            on_error=self._complain,
+        )
+
+    def _delete(self) -> None:
+        chosen = self.selected()
+        names = ", ".join(line.name for line in chosen)
+        answer = QMessageBox.question(
+            self, "Delete runs", f"Delete {names}, with checkpoints, pictures and models?"
+        )
+        if answer == QMessageBox.StandardButton.Yes:
+            self.delete_runs([line.folder for line in chosen])
+
+    def delete_runs(self, folders: list[Path]) -> None:
+        """Delete runs without asking."""
+        from napari_cellda.core.runs.table import delete_run
+
+        for folder in folders:
+            self.runs.forget(folder)
+
+        def delete(stop: Callable[[], bool]) -> None:
+            for folder in folders:
+                delete_run(folder)
+
+        run_task(
+            delete,
+            session=self.session,
+            title="delete runs",
+            on_error=self._complain,
+            on_finished=self.refresh,
+        )
+
+    def _complain(self, error: Exception) -> None:
+        self.message.tell(str(error) or type(error).__name__, "error")
+
+
+def _cells(line: RunLine) -> tuple[str, ...]:
+    score = next(iter(line.scores.values()), None)
+    return (
+        line.name,
+        line.method,
+        STATES[line.state],
+        "" if score is None else f"{score:.3f}",
+        line.begun.strftime("%d %b %H:%M"),
+    )
+
+
+def _tip(line: RunLine) -> str:
+    scores = [f"{name}: {value:.3f}" for name, value in line.scores.items()]
+    return "\n".join((str(line.folder), *scores))

@@ -1,0 +1,247 @@
+"""The runs of a viewer: started or found again, followed in a thread, stopped, resumed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from psygnal import Signal
+
+from napari_cellda.core.runs.history import RunView
+from napari_cellda.core.runs.table import RUNS_VARIABLE
+from napari_cellda.ui.worker import TaskHandle, run_task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from napari_cellda.core.runs.follow import Frame
+    from napari_cellda.core.runs.launch import Launched
+    from napari_cellda.ui.state import Session
+
+
+def runs_folder() -> Path:
+    """Return where new runs go unless the user says otherwise."""
+    return Path(os.environ.get(RUNS_VARIABLE) or Path.home() / "cellda" / "runs")
+
+
+class RunWatch:
+    """One run as the window sees it.
+
+    Nothing here waits: what takes time happens in a thread, and the signals tell of it.
+
+    Parameters
+    ----------
+    session : Session
+        Ends the following, not the run, when it closes.
+    folder : Path
+        The run's.
+
+    Signals
+    -------
+    changed
+        `view` is another.
+    framed(Frame)
+        The run has taken a picture, or took it earlier and is opened again.
+    failed(Exception)
+        Something that was asked for here did not work.
+    """
+
+    changed = Signal()
+    framed = Signal(object)
+    failed = Signal(object)
+
+    def __init__(self, session: Session, folder: Path) -> None:
+        self.session, self.folder = session, folder
+        self.view = RunView()
+        self.frames: dict[str, list[Frame]] = {}
+        """The pictures so far, by name and in order."""
+        self.wish = ""
+        """What was asked of it and has not happened yet: "stop", "cancel" or nothing."""
+        self._launched: Launched | None = None
+        self._following: TaskHandle | None = None
+        self._beginning: TaskHandle | None = None
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return self.folder.name
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is starting, waiting or at work."""
+        return self._beginning is not None or self.view.alive
+
+    def start(self, words: Sequence[str], prepare: Callable[[], object] | None = None) -> None:
+        """Start its process.
+
+        Parameters
+        ----------
+        words : sequence of str
+            The command, see `core.runs.launch.start_run`.
+        prepare : callable, optional
+            Called first, in the thread: writes the inputs that are not on disk yet.
+        """
+        from napari_cellda.core.runs.launch import start_run
+
+        def begin(stop: Callable[[], bool]) -> Launched | None:
+            if prepare is not None:
+                prepare()
+            return None if stop() else start_run(words, self.folder)
+
+        self.view, self.wish, self.frames = RunView(), "", {}
+        self._beginning = run_task(
+            begin,
+            title="start run",
+            on_result=self._on_started,
+            on_error=self._on_not_started,
+        )
+        self.changed.emit()
+
+    def resume(self) -> None:
+        """Go on from its last checkpoint."""
+        from napari_cellda.core.jobs import Run
+
+        try:
+            method = Run(self.folder).record.method
+        except Exception as error:
+            self.failed.emit(error)
+            return
+        words = method.split() if method == "enhancer train" else ["adapt"]
+        self.start([*words, "--resume"])
+
+    def follow(self) -> None:
+        """Read what it has done and does, until it has ended."""
+        from napari_cellda.core.runs.follow import follow_run
+
+        if self._following is not None and self._following.running:
+            return
+        self._following = run_task(
+            lambda stop: follow_run(self.folder, stop, self._launched),
+            session=self.session,
+            title="follow run",
+            on_event=self._on_news,
+            on_error=self._on_error,
+        )
+
+    def stop(self) -> None:
+        """Ask it to end with what it has learned so far."""
+        from napari_cellda.core.jobs import Run
+
+        self.wish = "stop"
+        self.changed.emit()
+
+        def ask(stop: Callable[[], bool]) -> None:
+            if (self.folder / "run.yaml").is_file():
+                Run(self.folder).ask_to_stop()
+            else:  # it has not begun: there is nothing to keep
+                self._cancel()
+
+        run_task(ask, title="stop run", on_error=self._on_error)
+
+    def cancel(self) -> None:
+        """End it at once."""
+        self.wish = "cancel"
+        self.changed.emit()
+        run_task(lambda stop: self._cancel(), title="cancel run", on_error=self._on_error)
+
+    def _cancel(self) -> None:
+        from napari_cellda.core.runs.launch import cancel_run
+
+        if self._beginning is not None:
+            self._beginning.stop()
+        cancel_run(self.folder, self._launched)
+
+    def _on_started(self, launched: Launched | None) -> None:
+        self._beginning = None
+        if launched is None:
+            self.view = RunView(state="cancelled")
+            self.changed.emit()
+            return
+        self._launched = launched
+        if not self.session.is_closed:
+            self.follow()
+
+    def _on_not_started(self, error: Exception) -> None:
+        self._beginning = None
+        self.view = RunView(state="failed", text=str(error) or type(error).__name__)
+        self.changed.emit()
+
+    def _on_news(self, news: Any) -> None:
+        if isinstance(news, RunView):
+            self.view = news
+            if not news.alive:
+                self.wish = ""
+            self.changed.emit()
+        else:
+            self.frames.setdefault(news.name, []).append(news)
+            self.framed.emit(news)
+
+    def _on_error(self, error: Exception) -> None:
+        self.wish = ""
+        self.failed.emit(error)
+
+
+class SessionRuns:
+    """All runs that a viewer has to do with; get it with `SessionRuns.of`.
+
+    Signals
+    -------
+    added(RunWatch)
+        A run was started or opened.
+    """
+
+    added = Signal(object)
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.watches: dict[Path, RunWatch] = {}
+
+    @classmethod
+    def of(cls, session: Session) -> SessionRuns:
+        """Return the session's, made on the first call."""
+        found = session.parts.get(cls.__name__)
+        if found is None:
+            found = session.parts[cls.__name__] = cls(session)
+            from napari_cellda.ui.closing import guard
+
+            guard(found)
+        assert isinstance(found, SessionRuns)
+        return found
+
+    @property
+    def alive(self) -> list[RunWatch]:
+        """Those that go on."""
+        return [watch for watch in self.watches.values() if watch.alive]
+
+    def watch(self, folder: Path) -> RunWatch:
+        """Return the watch of a run; a new one does not follow yet."""
+        folder = folder.resolve()
+        if folder not in self.watches:
+            self.watches[folder] = RunWatch(self.session, folder)
+        return self.watches[folder]
+
+    def start(
+        self,
+        words: Sequence[str],
+        folder: Path,
+        prepare: Callable[[], object] | None = None,
+    ) -> RunWatch:
+        """Start a new run."""
+        watch = self.watch(folder)
+        watch.start(words, prepare)
+        self.added.emit(watch)
+        return watch
+
+    def open(self, folder: Path) -> RunWatch:
+        """Show a run that is there already, and attach to it if it goes on."""
+        watch = self.watch(folder)
+        if not (watch.alive and watch.frames):
+            watch.frames = {}
+        watch.follow()
+        self.added.emit(watch)
+        return watch
+
+    def forget(self, folder: Path) -> None:
+        """Drop a run that was deleted."""
+        self.watches.pop(folder.resolve(), None)
