@@ -14,8 +14,10 @@ import torch
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.modelzoo.places import file_sha256
+from napari_cellda.core.nets.cks import CksPrincipal
 from napari_cellda.core.nets.ensemble import TwinSegmenters
 from napari_cellda.core.nets.segmenter import Segmenter
+from napari_cellda.core.nets.styled import StyledSegmenter
 from napari_cellda.core.nets.torch_em import AnisotropicUNet, TorchEmUNet, UNet2d, UNet3d
 from napari_cellda.core.nets.unet import UNet
 
@@ -31,6 +33,8 @@ ARCHITECTURES: dict[str, type[Packable] | type[TorchEmUNet]] = {
     "UNet3d": UNet3d,
     "AnisotropicUNet": AnisotropicUNet,
     "Segmenter": Segmenter,
+    "StyledSegmenter": StyledSegmenter,
+    "CksPrincipal": CksPrincipal,
     "TwinSegmenters": TwinSegmenters,
 }
 _WRAPPERS = ("model_state", "state_dict", "model_state_dict")
