@@ -177,3 +177,64 @@ def test_prepared_networks_learn_in_both_precisions():
         fabric.backward(loss)
         optimiser.step()
         assert not torch.equal(before, tiny.network[0].weight)
+
+
+def test_memory_that_runs_out_halves_the_batches_and_goes_on():
+    seen = []
+
+    def batch(index):
+        return torch.zeros(8, 1, 32, 32), torch.zeros(8, 1, 32, 32)
+
+    def step(index, crops):
+        seen.append(len(crops[0]))
+        if len(crops[0]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return {"loss": 1.0}
+
+    store = loop.MemoryStore()
+    events = []
+    for event in loop.train(step, batch, steps=3, parts={}, store=store, stop=lambda: False):
+        events.append(event)
+    assert seen == [8, 4, 2, 2, 2]
+    assert [e.index for e in events if isinstance(e, Step)] == [1, 2, 3]
+    notes = [e.text for e in events if isinstance(e, Note)]
+    assert len(notes) == 2
+    assert "2 x 1 x 32 x 32" in notes[1]
+    # a resumed run knows at once what fits
+    seen.clear()
+    list(loop.train(step, batch, steps=5, parts={}, store=store, stop=lambda: False))
+    assert seen == [2, 2]
+
+
+def test_memory_that_runs_out_for_a_single_small_crop_is_said():
+    def step(index, crops):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    task = loop.train(
+        step,
+        lambda index: (torch.zeros(1, 1, 64, 64),),
+        steps=1,
+        parts={},
+        store=loop.MemoryStore(),
+        stop=lambda: False,
+    )
+    with pytest.raises(UserError, match="not enough memory"):
+        list(task)
+
+
+def test_a_fault_in_a_step_is_not_taken_for_lack_of_memory():
+    def step(index, crops):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    task = loop.train(
+        step, lambda index: (), steps=1, parts={}, store=loop.MemoryStore(), stop=lambda: False
+    )
+    with pytest.raises(RuntimeError, match="shapes"):
+        list(task)
+
+
+def test_large_single_crops_are_cut_smaller():
+    small = loop.halved((torch.zeros(1, 1, 256, 256), "points"), 1)
+    assert small[0].shape == (1, 1, 128, 128)
+    assert small[1] == "points"
+    assert loop.halved((torch.zeros(1, 1, 64, 64),), 3)[0].shape == (1, 1, 64, 64)

@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from napari_cellda.core.atomic import plain_disk_errors, write_atomically
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Preview, Task
+from napari_cellda.core.processes import rank
 from napari_cellda.core.run_log import (
     LogWriter,
     cut_log,
@@ -205,6 +206,8 @@ class Run:
 
         The present length of the log goes with it, so that a resume can cut the log back.
         """
+        if rank():
+            return
         import torch
 
         # By way of memory, so that a full disk is an OSError instead of torch's RuntimeError.
@@ -268,6 +271,8 @@ class Run:
         UserError
             If another process works on this run, or the disk is full; and what the task raises.
         """
+        if rank():  # of several processes that train together only the first one writes
+            return (yield from task)
         with Presence(self.folder):
             self._forget_old_stop()
             self._cut_log_back()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,8 @@ import numpy as np
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Note, Score, Step, Task
+from napari_cellda.core.memory import ran_out_of_memory
+from napari_cellda.core.processes import agree, world_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -146,11 +149,16 @@ def train(
         yield Note(f"Going on from the checkpoint at step {start} of {steps}.")
     stopped = False
     for index, ready in _ahead(batch, start, steps):
-        if stop():
+        if agree(stop()):
             stopped = True
             break
-        _seed_torch(seed, index)
-        losses = dict(step(index, ready))
+        while True:
+            _seed_torch(seed, index)
+            try:
+                losses = dict(step(index, halved(ready, keeper.halvings)))
+                break
+            except Exception as error:
+                yield keeper.make_room(error, ready)
         _check_finite(losses, index + 1)
         yield Step(index + 1, losses)
         keeper.done = index + 1
@@ -177,6 +185,8 @@ class _Keeper:
         self.best_step: int | None = None
         self.candidate: float | None = None
         self.best: dict[str, Any] | None = None
+        self.halvings = 0
+        """How often the batches were halved because memory ran out."""
 
     def resume(self) -> int:
         """Load the last checkpoint, if there is one, and return the steps done before it."""
@@ -186,7 +196,22 @@ class _Keeper:
                 part.load_state_dict(state["parts"][name])
             self.done = self.kept = int(state["step"])
             self.best_score, self.best_step = state["best_score"], state["best_step"]
+            self.halvings = int(state.get("halvings", 0))
         return self.done
+
+    def make_room(self, error: Exception, batch: Any) -> Note:
+        """Halve the batches once more if memory ran out; any other error is raised again."""
+        if not ran_out_of_memory(error):
+            raise error
+        self.halvings += 1
+        shapes = _shapes(halved(batch, self.halvings))
+        if shapes == _shapes(halved(batch, self.halvings - 1)):
+            raise UserError(
+                "There is not enough memory for a single crop; choose a smaller width or crop."
+            ) from error
+        _free_memory()
+        sizes = " and ".join(" x ".join(map(str, shape)) for shape in sorted(set(shapes)))
+        return Note(f"Memory ran out: going on with smaller batches ({sizes}).")
 
     def note(self, event: Event) -> None:
         if isinstance(event, Score) and event.name == self.select:
@@ -219,6 +244,7 @@ class _Keeper:
             "step": self.done,
             "best_score": self.best_score,
             "best_step": self.best_step,
+            "halvings": self.halvings,
             "parts": {key: part.state_dict() for key, part in self.parts.items()},
         }
 
@@ -232,6 +258,48 @@ def _ahead(batch: Callable[[int], Batch], start: int, steps: int) -> Iterator[tu
             ready = coming.result()
             coming = pool.submit(batch, index + 1) if index + 1 < steps else None
             yield index, ready
+
+
+def halved(batch: Any, times: int) -> Any:
+    """Return a smaller batch: every second crop, or once only one is left, a quarter of each.
+
+    Parameters
+    ----------
+    batch : tuple of (N, C, Y, X) Tensors
+        Those of another kind or shape, and what else it holds, are left as they are.
+    times : int
+    """
+    if times == 0 or not isinstance(batch, tuple):
+        return batch
+    crops = [part for part in batch if _is_crops(part)]
+    if crops and max(len(part) for part in crops) > 1:
+        smaller = tuple(part[::2] if _is_crops(part) else part for part in batch)
+    else:
+        smaller = tuple(_quarter(part) if _is_crops(part) else part for part in batch)
+    return halved(smaller, times - 1)
+
+
+SMALLEST_CROP = 64
+
+
+def _is_crops(part: Any) -> bool:
+    return getattr(part, "ndim", 0) == 4
+
+
+def _quarter(crops: Any) -> Any:
+    height, width = (max(side // 2, min(side, SMALLEST_CROP)) for side in crops.shape[-2:])
+    return crops[..., :height, :width]
+
+
+def _shapes(batch: Any) -> list[tuple[int, ...]]:
+    return [tuple(part.shape) for part in batch if _is_crops(part)]
+
+
+def _free_memory() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _due(done: int, every: int) -> bool:
@@ -274,7 +342,20 @@ def make_fabric(device: str = "auto", precision: Precision | None = None) -> Any
     precision = precision or ("bf16-mixed" if _likes_bfloat16(device) else "32-true")
     # It announces the precision on stderr, among what is meant for the user.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    return Fabric(accelerator=device, devices=1, precision=precision)
+    if world_size() == 1:
+        return Fabric(accelerator=device, devices=1, precision=precision)
+    devices = int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
+    # Adversarial steps leave one network without gradients.
+    strategy = "ddp_find_unused_parameters_true"
+    fabric = Fabric(
+        accelerator=device,
+        devices=devices,
+        num_nodes=world_size() // devices,
+        strategy=strategy,
+        precision=precision,
+    )
+    fabric.launch()
+    return fabric
 
 
 def setup(fabric: Any, network: torch.nn.Module, optimiser: torch.optim.Optimizer) -> Any:

@@ -233,7 +233,7 @@ class _Trainer:
 
     def batch(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """Cut and turn as many source as target crops: source images, truth, target images."""
-        rng = np.random.default_rng([self.job.seed, 2, index])
+        rng = self.job.rng(index)
         source = self.source.crops(rng, self.params.batch, self.params.crop)
         target = self.job.target.crops(rng, self.params.batch, self.params.crop)
         images, truth = flip_and_turn(

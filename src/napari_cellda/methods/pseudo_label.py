@@ -246,7 +246,7 @@ class _Trainer:
 
         All three are turned alike, so that the teacher's map fits the student's.
         """
-        rng = np.random.default_rng([self.job.seed, 2, index])
+        rng = self.job.rng(index)
         crops = self.training.crops(rng, self.params.batch, self.params.crop)
         assert crops.pseudo_maps is not None
         images, labels = flip_and_turn(

@@ -118,7 +118,7 @@ class _Trainer:
 
     def batch(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Cut and turn the crops of one step, as many from every annotated domain."""
-        rng = np.random.default_rng([self.job.seed, 2, index])
+        rng = self.job.rng(index)
         crops = [d.crops(rng, self.params.batch, self.params.crop) for d in self.training]
         images = torch.from_numpy(np.concatenate([c.images for c in crops]))
         labels = torch.from_numpy(np.concatenate([c.labels for c in crops]))[:, None]

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from napari_cellda.core.classifier import never
+from napari_cellda.core.processes import rank
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +51,14 @@ class AdaptJob:
     def n_classes(self) -> int:
         """Classes, the background included."""
         return len(self.classes)
+
+    def rng(self, index: int) -> np.random.Generator:
+        """Return what decides the crops of a step.
+
+        A function of the seed and the step alone, so that a resumed run sees the same crops; where
+        several processes train together each one gets others.
+        """
+        return np.random.default_rng([self.seed, 2, index, *([rank()] if rank() else [])])
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from napari_cellda.core.images.normalisation import (
 )
 from napari_cellda.core.images.readers import read_labels
 from napari_cellda.core.images.statistics import Source, moments
+from napari_cellda.core.points import find_blobs
 from napari_cellda.core.tiles import Region
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def prepare_domains(
     *,
     names: tuple[str, ...] = (),
     maps: Mapping[str, NDArray[np.float32]] | None = None,
+    diameter: float | None = None,
 ) -> Task[Prepared]:
     """Read, normalise and keep every plane.
 
@@ -75,6 +77,9 @@ def prepare_domains(
         Of the foreground classes; empty when nobody named them.
     maps : mapping of image name to (K, ...) array, optional
         Pseudo-labels, with the image's own axes after the classes.
+    diameter : float, optional
+        Of a typical cell, in pixels: the size around which nuclei are looked for, where points are
+        missing and images of the nuclei are there.
 
     Raises
     ------
@@ -101,6 +106,8 @@ def prepare_domains(
         planes = _planes(files.image, scale, folder / f"target {i}")
         pseudo = (maps or {}).get(files.image.name)
         extended = [_with_more(plane, files, len(classes), pseudo) for plane in planes]
+        if files.points is None and files.nuclei is not None:
+            extended = [_with_nuclei(plane, files.nuclei, diameter) for plane in extended]
         target += _labelled(extended, files.image, strokes_and_masks[i], binary)
         if validation[i] is not None:
             allowed += _labelled(planes, files.image, validation[i], binary)
@@ -258,6 +265,13 @@ def _with_more(
         found = _read_map(files.pseudo, files.image, (plane.t, plane.z), n_classes)
         plane = replace(plane, pseudo_map=found)
     return plane
+
+
+def _with_nuclei(plane: Plane, nuclei: Image, diameter: float | None) -> Plane:
+    """Add a point per nucleus found in a plane's image of the nuclei, its brightest channel."""
+    _, height, width = nuclei.limits
+    where = Region(plane.t, slice(plane.z, plane.z + 1), slice(0, height), slice(0, width))
+    return replace(plane, points=find_blobs(nuclei.read(where)[:, 0].max(axis=0), diameter).points)
 
 
 def _read_map(

@@ -15,6 +15,7 @@ from napari_cellda.core.adaptation.project_maps import project_maps
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Task
 from napari_cellda.core.jobs import Run
+from napari_cellda.core.processes import rank, wait_for
 from napari_cellda.core.run_record import hash_input
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ def begin_adaptation(
     UserError
         For bad inputs or settings, or a folder that holds something; nothing is written then.
     """
+    if rank():
+        wait_for(folder / "run.yaml")
+        return Run(folder)
     settings = method.settings(preset, overrides)
     open_inputs(inputs, method)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -143,7 +147,7 @@ def _work(run: Run, method: Method, device: str, stop: Stop) -> Task[Path | None
     inputs = inputs_of(run)
     settings = method.settings("cpu", run.record.params)
     opened = open_inputs(inputs, method)
-    cache = run.folder / "cache"
+    cache = run.folder / ("cache" if not rank() else f"cache {rank()}")
     maps: dict[str, NDArray[np.float32]] = {}
     names = opened.class_names
     if inputs.project is not None:
@@ -151,7 +155,13 @@ def _work(run: Run, method: Method, device: str, stop: Stop) -> Task[Path | None
         classes, maps = yield from project_maps(inputs.project, images, cache, stop)
         names = names or classes[1:]
     prepared = yield from prepare_domains(
-        opened, method, settings.normalisation, cache, names=names, maps=maps
+        opened,
+        method,
+        settings.normalisation,
+        cache,
+        names=names,
+        maps=maps,
+        diameter=inputs.diameter,
     )
     job = AdaptJob(
         target=prepared.target,
@@ -169,6 +179,9 @@ def _work(run: Run, method: Method, device: str, stop: Stop) -> Task[Path | None
     adapted = yield from method.adapt(job, settings)
     if not adapted.progress.steps:
         yield Note("Stopped before the first step, so there is no network.")
+        return None
+    if rank():
+        shutil.rmtree(cache, ignore_errors=True)
         return None
     yield Stage("Write the model")
     package = write_adapted(run, method, settings, prepared, adapted, opened)
