@@ -1,17 +1,19 @@
 """Measure whether strokes where the guide points need fewer pixels than strokes anywhere.
 
-A simulated annotator begins with one random stroke per class and then adds strokes one by one, of
-the same length and width, each at a place that one of these chose:
+A simulated annotator begins with one random stroke per class and then goes from place to place. At
+each place it paints what is in the ring (radius 15 px): one stroke of 40 px in all, shared among
+the classes that fill at least a twentieth of the ring. The places are chosen by one of these:
 
 - random: any pixel of the image;
+- random, class by class: a random pixel of each class in turn, which balances the classes but asks
+  the annotator to know where the rare one is;
 - uncertainty: where the forest is least sure (`core.inspect.guidance`, the key U);
 - uncertainty and contradiction: where, besides, the bundled enhancer contradicts the forest;
-- errors: in the largest error of the mask, which only somebody who knows the truth can do. It
-  tells how much there is to win.
+- errors: the deepest point of the largest error of the mask, which only somebody who knows the
+  truth can do. It tells how much there is to win.
 
-In all cases the annotator paints the class that is there. After every stroke the forest (compact
-features, 100 trees) is trained anew and scored by its F1, on all test images (mean over images,
-10,000 random pixels each) and on the unpainted rest of the painted image.
+After every place the forest (compact features, 100 trees) is trained anew and scored by its F1, on
+all test images (mean over images, 10,000 random pixels each) and on the painted image.
 
     python benchmarks/guidance.py
 
@@ -22,17 +24,19 @@ benchmarks/results/guidance.md, every curve to guidance.json beside it. Needs th
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import imageio.v3 as imageio
 import numpy as np
+from scipy import ndimage
 
 import timing
-from napari_cellda.core.annotator import error_strokes, random_strokes, stroke_at
+from napari_cellda.core.annotator import random_strokes, stroke_at
 from napari_cellda.core.compare.pixels import pixel_scores
-from napari_cellda.core.confidence import uncertainty_map
+from napari_cellda.core.confidence import RADIUS, uncertainty_map
 from napari_cellda.core.enhancer import Enhancer
 from napari_cellda.core.features import FeatureSpec, compute_features
 from napari_cellda.core.forest import Forest, ForestParams, fit_forest
@@ -43,10 +47,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SEEDS = (0, 1, 2)
-STROKES = 24
+PLACES = 24
 SAMPLED = 10_000
 SPEC = FeatureSpec(name="compact")
-STRATEGIES = ("random", "uncertainty", "uncertainty and contradiction", "errors")
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ def f1(forest: Forest, features: np.ndarray, truth: np.ndarray) -> float:
 def paint(
     one: Field,
     tests: list[tuple[np.ndarray, np.ndarray]],
-    next_stroke: Callable[[Forest, np.ndarray, np.random.Generator], np.ndarray],
+    choose: Callable[[Forest, np.ndarray, np.random.Generator], tuple[int, int]],
     seed: int,
 ) -> Curve:
     """Let the annotator paint stroke after stroke."""
@@ -117,7 +120,7 @@ def paint(
     strokes = random_strokes(one.truth, 1, rng=rng, n_classes=2)
     own = one.sample(np.random.default_rng(99))
     curve = Curve()
-    for _ in range(STROKES):
+    for _ in range(PLACES):
         rows, columns = np.nonzero(strokes)
         labels = strokes[rows, columns].astype(np.int64) - 1
         forest = fit_forest(
@@ -129,41 +132,61 @@ def paint(
         curve.pixels.append(len(rows))
         curve.test_f1.append(float(np.mean([f1(forest, *test) for test in tests])))
         curve.image_f1.append(f1(forest, *own))
-        new = next_stroke(forest, strokes, rng)
+        new = paint_ring(one, choose(forest, strokes, rng), rng)
         strokes = np.where(strokes > 0, strokes, new)
     return curve
 
 
-def strategies(
-    one: Field, enhancer: Enhancer | None
-) -> Iterator[tuple[str, Callable[[Forest, np.ndarray, np.random.Generator], np.ndarray]]]:
-    """Return who chooses the next stroke, by name."""
-    shape = one.truth.shape
+def paint_ring(one: Field, spot: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Paint what is in the ring around a place, as the module's text says."""
+    height, width = one.truth.shape
+    rows, columns = np.ogrid[:height, :width]
+    ring = (rows - spot[0]) ** 2 + (columns - spot[1]) ** 2 <= RADIUS**2
+    shares = [np.mean(one.truth[ring] == k) for k in (0, 1)]
+    present = [k for k in (0, 1) if shares[k] >= 0.05]
+    strokes = np.zeros(one.truth.shape, np.uint8)
+    box = tuple(slice(max(0, c - RADIUS), c + RADIUS + 1) for c in spot)
+    for k in present:
+        inside = np.pad(ring[box] & (one.truth[box] == k), 1)
+        depth = ndimage.distance_transform_edt(inside)[1:-1, 1:-1]
+        start = np.array(np.unravel_index(depth.argmax(), depth.shape)) + [b.start for b in box]
+        new = stroke_at(one.truth, (int(start[0]), int(start[1])), rng, length=40 / len(present))
+        strokes = np.where(strokes > 0, strokes, new)
+    return strokes
 
-    def anywhere(forest: Forest, strokes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        start = (int(rng.integers(shape[0])), int(rng.integers(shape[1])))
-        return stroke_at(one.truth, start, rng)
 
-    def guided(*names: str) -> Callable[..., np.ndarray]:
-        def choose(forest: Forest, strokes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def strategies(one: Field, enhancer: Enhancer | None) -> Iterator[tuple[str, Any]]:
+    """Return who chooses the next place from forest, strokes and chance, by name."""
+    places = [np.argwhere(one.truth == k) for k in (0, 1)]
+
+    def anywhere(forest: Forest, strokes: np.ndarray, rng: np.random.Generator) -> Any:
+        return tuple(int(rng.integers(size)) for size in one.truth.shape)
+
+    turn = itertools.count()
+
+    def in_turn(forest: Forest, strokes: np.ndarray, rng: np.random.Generator) -> Any:
+        return tuple(int(i) for i in rng.choice(places[next(turn) % 2]))
+
+    def guided(*names: str) -> Any:
+        def choose(forest: Forest, strokes: np.ndarray, rng: np.random.Generator) -> Any:
             found = forest.truncated(TREES).predict(one.features)
             signals = {"uncertainty": uncertainty_map(found)}
-            if "contradiction" in names:
-                assert enhancer is not None
+            if "contradiction" in names and enhancer is not None:
                 signals["contradiction"] = np.abs(enhancer.enhance(found[1])[0] - found[1])
             place = plane_candidates(signals, 0, 0, strokes > 0, 1)[0]
-            return stroke_at(one.truth, (place.y, place.x), rng)
+            return place.y, place.x
 
         return choose
 
-    def errors(forest: Forest, strokes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def errors(forest: Forest, strokes: np.ndarray, rng: np.random.Generator) -> Any:
         predicted = forest.truncated(TREES).predict(one.features).argmax(axis=0)
-        new = error_strokes(one.truth, predicted, 1, rng)
-        # One stroke at a time, as the others: the class whose error is the larger one.
-        counts = [np.sum((one.truth == k) & (predicted != k)) for k in (0, 1)]
-        return np.where(new == int(np.argmax(counts)) + 1, new, 0)
+        regions, _ = ndimage.label(predicted != one.truth)
+        largest = regions == np.bincount(regions.ravel())[1:].argmax() + 1
+        depth = ndimage.distance_transform_edt(np.pad(largest, 1))[1:-1, 1:-1]
+        return tuple(int(i) for i in np.unravel_index(depth.argmax(), depth.shape))
 
     yield "random", anywhere
+    yield "random, class by class", in_turn
     yield "uncertainty", guided("uncertainty")
     if enhancer is not None:
         yield "uncertainty and contradiction", guided("uncertainty", "contradiction")
@@ -190,34 +213,63 @@ def sessions(data: DataSet) -> dict[str, list[Curve]]:
 def needed(curve: dict[str, list[float]], score: str, goal: float) -> float:
     """Return the painted pixels from which on the score stays at the goal; nan for never.
 
-    "Stays" is judged on the median of three strokes, since single forests jump.
+    Single forests jump, so the median of three counts.
     """
-    values = np.array(curve[score])
+    below = np.flatnonzero(calm(curve[score]) < goal)
+    first = below[-1] + 1 if len(below) else 0
+    return float(curve["pixels"][first]) if first < len(curve["pixels"]) else float("nan")
+
+
+def calm(values: list[float]) -> np.ndarray:
     padded = np.pad(values, 1, mode="edge")
-    calm = np.median([padded[:-2], padded[1:-1], padded[2:]], axis=0)
-    reached = np.flatnonzero(calm >= goal)
-    return float(curve["pixels"][reached[0]]) if len(reached) else float("nan")
+    return np.median([padded[:-2], padded[1:-1], padded[2:]], axis=0)
 
 
 def table(results: dict[str, dict[str, list[dict[str, list[float]]]]], score: str) -> list[str]:
-    """Compare, seed by seed, with the best F1 that random strokes keep in the end."""
+    """Compare, seed by seed, with the F1 that random places have in the end."""
     lines = [
-        "| data set | strokes | F1 after 8 strokes | F1 after all | pixels to random's final F1 | "
-        "ratio to random, per seed |",
+        "| data set | places | mean F1 on the way | F1 in the end | pixels until random's final "
+        "F1 is kept | ratio to random |",
         "|---|---|---|---|---|---|",
     ]
     for title, by_name in results.items():
-        goals = [float(np.mean(c[score][-5:])) for c in by_name["random"]]
+        goals = [float(calm(c[score])[-5:].min()) for c in by_name["random"]]
         base = [needed(c, score, g) for c, g in zip(by_name["random"], goals, strict=True)]
         for name, curves in by_name.items():
-            early = np.mean([c[score][7] for c in curves])
-            late = np.mean([c[score][-1] for c in curves])
+            way = [float(np.mean(c[score])) for c in curves]
+            late = [float(np.mean(c[score][-5:])) for c in curves]
             found = [needed(c, score, g) for c, g in zip(curves, goals, strict=True)]
-            ratios = [f / b for f, b in zip(found, base, strict=True)]
-            told = ", ".join("never" if np.isnan(r) else f"{r:.2f}" for r in ratios)
-            pixels = ", ".join("never" if np.isnan(f) else f"{f:.0f}" for f in found)
-            lines.append(f"| {title} | {name} | {early:.3f} | {late:.3f} | {pixels} | {told} |")
+            lines.append(
+                f"| {title} | {name} | {_spread(way)} | {_spread(late)} | "
+                f"{', '.join(_told(f, '.0f') for f in found)} | "
+                f"{', '.join(_told(f / b, '.2f') for f, b in zip(found, base, strict=True))} |"
+            )
     return lines
+
+
+def summary(results: dict[str, dict[str, list[dict[str, list[float]]]]], score: str) -> str:
+    """Count the sessions in which guided places needed fewer pixels than random ones."""
+    fewer = total = 0
+    better = []
+    for by_name in results.values():
+        for random, guided in zip(by_name["random"], by_name["uncertainty"], strict=True):
+            goal = float(calm(random[score])[-5:].min())
+            fewer += needed(guided, score, goal) < needed(random, score, goal)
+            total += 1
+            better.append(np.mean(guided[score]) - np.mean(random[score]))
+    return (
+        f"Places of high uncertainty needed fewer pixels than random ones in {fewer} of {total} "
+        f"sessions; their F1 on the way was {np.mean(better):+.3f} higher on average, and higher "
+        f"in {sum(b > 0 for b in better)} of {total}."
+    )
+
+
+def _spread(values: list[float]) -> str:
+    return f"{np.mean(values):.3f} ± {np.std(values):.3f}"
+
+
+def _told(value: float, form: str) -> str:
+    return "never" if np.isnan(value) else format(value, form)
 
 
 def report(results: dict[str, dict[str, list[dict[str, list[float]]]]], where: str) -> str:
@@ -226,18 +278,23 @@ def report(results: dict[str, dict[str, list[dict[str, list[float]]]]], where: s
         "",
         f"`python benchmarks/guidance.py`; {where}.",
         "",
-        f"{STROKES - 1} strokes (40 x 3 px) after one per class; seeds "
+        f"{PLACES - 1} strokes (40 x 3 px) after one per class; seeds "
         f"{', '.join(map(str, SEEDS))}. "
-        "The goal of a seed is the mean F1 of the last five forests of its random strokes; "
-        "'never' means not within this budget. A ratio below 1: fewer painted pixels than random.",
+        "The goal of a seed is the F1 that its random strokes keep over the last five forests "
+        "(each the median of three); 'never': not kept within this budget. A ratio below 1: fewer "
+        "painted pixels than random ones.",
         "",
         "## On all test images",
         "",
         *table(results, "test_f1"),
         "",
+        summary(results, "test_f1"),
+        "",
         "## On the painted image",
         "",
         *table(results, "image_f1"),
+        "",
+        summary(results, "image_f1"),
         "",
     ]
     return "\n".join(lines)
