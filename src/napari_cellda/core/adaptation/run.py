@@ -14,7 +14,7 @@ from napari_cellda.core.adaptation.prepare import prepare_domains
 from napari_cellda.core.adaptation.project_maps import project_maps
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Task
-from napari_cellda.core.jobs import Run
+from napari_cellda.core.jobs import EARLY, Run
 from napari_cellda.core.processes import rank, wait_for
 from napari_cellda.core.run_record import hash_input
 
@@ -63,7 +63,9 @@ def begin_adaptation(
         return Run(folder)
     settings = method.settings(preset, overrides)
     open_inputs(inputs, method)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (
+        not folder.is_dir() or any(item.name not in EARLY for item in folder.iterdir())
+    ):
         raise UserError(
             f"'{folder}' is not empty: choose a new folder, or resume the run that is in it."
         )
