@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Of the models, in turn; those of Okabe and Ito."""
-WIDTH, HEIGHT = 300, 200
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 24, 30
+WIDTH, HEIGHT = 300, 210
+LEFT, RIGHT, TOP, BOTTOM = 46, 10, 34, 30
 MAX_LINES = 300
 """Images whose values are joined between models; more would be a blot."""
 
@@ -84,19 +84,17 @@ def size_chart(title: str, points: Mapping[str, tuple[int, float]], order: Seque
     order : sequence of str
         All models of the report, for their colours.
     """
-    x, x_ticks = _scale(
-        np.array([p for p, _ in points.values()]) / 1e6, LEFT + 15, WIDTH - RIGHT - 15
-    )
+    # Three digits: networks that differ by less are of one size.
+    sizes = {name: float(f"{n_parameters / 1e6:.3g}") for name, (n_parameters, _) in points.items()}
+    x, x_ticks = _scale(np.array(list(sizes.values())), LEFT + 15, WIDTH - RIGHT - 15)
     y, y_ticks = _scale(np.array([s for _, s in points.values()]), HEIGHT - BOTTOM, TOP)
     parts = [_axis(y_ticks, y)]
     parts += [_text(x(t), HEIGHT - 16, f"{t:g}") for t in x_ticks]
     parts.append(_text((LEFT + WIDTH) / 2, HEIGHT - 2, "million parameters"))
-    for name, (n_parameters, score) in points.items():
+    for name, (_, score) in points.items():
         color = color_of(list(order).index(name))
-        parts.append(_dot(x(n_parameters / 1e6), y(score), color, 5))
-        parts.append(
-            _text(x(n_parameters / 1e6), y(score) - 8, _shorten(name, 14), name, color=color)
-        )
+        parts.append(_dot(x(sizes[name]), y(score), color, 5))
+        parts.append(_text(x(sizes[name]), y(score) - 8, _shorten(name, 14), name, color=color))
     return _svg(title, parts)
 
 
