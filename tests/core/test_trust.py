@@ -6,11 +6,15 @@ from napari_cellda.core.enhancer.trust import (
     check_trust,
     contradiction,
     object_diameter,
+    unsureness,
 )
 from napari_cellda.core.modelzoo.card import ModelCard
 from napari_cellda.core.modelzoo.structures import known_structure
 
 NUCLEI = ModelCard("nuclei", "Nuclei", structure="nuclei", object_diameter=20.0)
+
+
+LENIENT = TrustThresholds(contradicted=2)
 
 
 def discs(diameter, spacing=None, shape=(256, 256)):
@@ -54,6 +58,31 @@ def test_a_doubtful_forest_may_be_overruled():
     forest[0, :2] = 0, 1  # not a flat map
     assert check_trust(NUCLEI, forest, discs(20)) == []
     assert contradiction(forest, 1 - forest) == pytest.approx((1 / 65536, 1 / 65536))
+
+
+def test_a_vague_answer_is_doubted():
+    forest = discs(20)
+    vague = np.where(forest > 0.5, 0.55, 0.0).astype(np.float32)
+    (sentence,) = check_trust(NUCLEI, forest, vague)
+    assert "unsure of 100%" in sentence
+    assert unsureness(np.array([0.1, 0.3, 0.7, 0.9, 1.0])) == 0.5
+    assert unsureness(np.zeros(4)) == 0
+
+
+def test_an_answer_with_nothing_in_it_is_not_called_vague():
+    forest = discs(20) * 0.5
+    nearly_empty = np.zeros_like(forest)
+    nearly_empty[:10, :10] = 0.4
+    assert check_trust(NUCLEI, forest, nearly_empty) == []
+
+
+def test_a_size_is_doubted_only_where_both_maps_show_it():
+    enhanced = discs(40, shape=(512, 512))
+    card = ModelCard("nuclei", "Nuclei", structure="nuclei", object_diameter=40.0)
+    assert "rescale" in check_trust(card, discs(10, shape=(512, 512)))[0]
+    assert check_trust(card, discs(10, shape=(512, 512)), enhanced, thresholds=LENIENT) == []
+    both = check_trust(card, discs(10, shape=(512, 512)), discs(11, shape=(512, 512)))
+    assert "rescale" in both[-1]
 
 
 def test_contradiction_counts_both_ways():
