@@ -15,17 +15,37 @@ if TYPE_CHECKING:
 
 MAX_CLASSES = 8
 
-# Okabe and Ito's palette (distinct to colour-blind eyes), its black replaced. Background is first.
+# Okabe and Ito's palette (distinct to colour-blind eyes), its black replaced. Background is first;
+# yellow comes next, since it is seen on stained tissue as well as on grey images.
 PALETTE = (
     "#56b4e9",
-    "#e69f00",
+    "#f0e442",
     "#009e73",
     "#cc79a7",
-    "#f0e442",
+    "#e69f00",
     "#d55e00",
     "#0072b2",
     "#a6761d",
 )
+# What a class's map is shown in: not the colour of its strokes, or they could not be told apart.
+MAP_COLORS = dict(
+    zip(
+        PALETTE,
+        (
+            "#a9daf5",
+            "#ff5fd2",
+            "#35d0e0",
+            "#a98bff",
+            "#ff8a5c",
+            "#ff5c5c",
+            "#6f8cff",
+            "#d9bd8a",
+        ),
+        strict=True,
+    )
+)
+ENHANCED_COLOR = "#2dff8f"
+"""What the enhanced map is shown in, whatever class it is of."""
 # Letters of the left hand that napari leaves free in a Labels layer (a test compares).
 CLASS_KEYS = ("Q", "W", "R", "T", "A", "S", "D", "G")
 
@@ -39,6 +59,18 @@ class PaintClass:
     """Hexadecimal, such as ``#e69f00``."""
     key: str
     """The key that selects it for painting, such as ``W``."""
+
+    @property
+    def map_color(self) -> str:
+        """What its map is shown in: a partner from the palette, or a lighter shade."""
+        known = MAP_COLORS.get(self.color.lower())
+        return known or lighter(self.color)
+
+
+def lighter(color: str) -> str:
+    """Return a hexadecimal colour half way to white."""
+    parts = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{(part + 255) // 2:02x}" for part in parts)
 
 
 @dataclass(frozen=True)

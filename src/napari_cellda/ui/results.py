@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cellda.core.live.snapshot import EnhancedTile, ForestTile
+from napari_cellda.ui.classes import ENHANCED_COLOR
 from napari_cellda.ui.layers import (
     diverging,
     drop_results,
@@ -51,7 +52,6 @@ def write_answer(
         The roles that changed.
     """
     from napari_cellda.core.confidence import uncertainty_map
-    from napari_cellda.core.images.label_arrays import write_region
 
     blocks: dict[str, np.ndarray] = {}
     final_map = answer.probability_map
@@ -66,10 +66,17 @@ def write_answer(
     if with_mask or isinstance(answer, EnhancedTile):
         blocks["mask"] = final_map.argmax(axis=0).astype(MASK_DTYPE)
     for role, block in blocks.items():
-        write_region(painted.image, painted.arrays[role], answer.region, block)
-        for number, level in enumerate(painted.levels.get(role, ()), 1):
-            _write_level(painted, level, answer.region, block, 2**number)
+        write_result(painted, role, answer.region, block)
     return list(blocks)
+
+
+def write_result(painted: PaintedImage, role: str, region: Region, block: np.ndarray) -> None:
+    """Write a (Z, Y, X) block into a result's array and its coarser levels."""
+    from napari_cellda.core.images.label_arrays import write_region
+
+    write_region(painted.image, painted.arrays[role], region, block)
+    for number, level in enumerate(painted.levels.get(role, ()), 1):
+        _write_level(painted, level, region, block, 2**number)
 
 
 def _write_level(
@@ -133,7 +140,7 @@ def show_next(session: Session, painted: PaintedImage) -> bool:
     """Make one of the layers that result arrays still lack; True when more are to come.
 
     One at a time, since napari takes about 0.1 s for each, and the window stands still meanwhile.
-    At first only the maps of the foreground classes are visible, each fading in its class's
+    At first only the maps of the foreground classes are visible, each fading in its map
     colour; an enhanced map takes the place of the map that it enhances. The rest is there, hidden.
     """
     known = painted.results.keys() | painted.unwanted
@@ -161,14 +168,14 @@ def _looks(session: Session, painted: PaintedImage, role: str) -> dict[str, Any]
         taken = "enhanced" in painted.results and classes[k] == enhanced
         return {
             "name": f"Forest {classes[k].name}",
-            "colormap": fade_in(classes[k].color),
+            "colormap": fade_in(classes[k].map_color),
             "opacity": opacity,
             "visible": k > 0 and not taken,
         }
     return {
         "enhanced": {
             "name": f"Enhanced {enhanced.name}",
-            "colormap": fade_in(enhanced.color),
+            "colormap": fade_in(ENHANCED_COLOR),
             "opacity": opacity,
         },
         "boundary": {"name": "Enhanced boundary", "colormap": fade_in("white"), "visible": False},
@@ -179,7 +186,7 @@ def _looks(session: Session, painted: PaintedImage, role: str) -> dict[str, Any]
             "opacity": opacity,
             "visible": False,
         },
-        "uncertainty": {"name": "Uncertainty", "colormap": fade_in("magenta"), "visible": False},
+        "uncertainty": {"name": "Uncertainty", "colormap": fade_in("#ff8c00"), "visible": False},
         "mask": {
             "name": "Mask",
             "kind": "labels",

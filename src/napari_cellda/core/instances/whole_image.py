@@ -65,11 +65,32 @@ def find_instances(
 def _object_maps(
     image: Image, maps: Maps, params: InstanceParams, region: Region
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Return the foreground and boundary map, (Z, Y, X); membranes have no foreground."""
-    foreground = 1 - read_region(image, maps.probability, region)[0]
-    if maps.of_membranes or (params.method == "multicut" and maps.boundary is None):
-        return None, foreground
+    probability = read_region(image, maps.probability, region)
     boundary = None if maps.boundary is None else read_region(image, maps.boundary, region)
+    return object_maps(probability, boundary, params, of_membranes=maps.of_membranes)
+
+
+def object_maps(
+    probability: np.ndarray,
+    boundary: np.ndarray | None,
+    params: InstanceParams,
+    *,
+    of_membranes: bool = False,
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return the foreground and the boundary map that objects are made from.
+
+    Parameters
+    ----------
+    probability : (K, Z, Y, X) ndarray of float32
+        Background first.
+    boundary : (Z, Y, X) ndarray of float32, optional
+    params : InstanceParams
+    of_membranes : bool
+        The foreground is the membranes: then there is no foreground map.
+    """
+    foreground = 1 - probability[0]
+    if of_membranes or (params.method == "multicut" and boundary is None):
+        return None, foreground
     return foreground, boundary
 
 

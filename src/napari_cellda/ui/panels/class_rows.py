@@ -45,9 +45,12 @@ class ClassRow(QFrame):
         self.setObjectName("classRow")
         self.swatch = QPushButton()
         self.swatch.setFixedSize(20, 20)
-        self.swatch.setToolTip("Change the colour")
+        self.swatch.setToolTip("Strokes, and at the right their map; click to change the colour")
         self.swatch.setStyleSheet(
-            f"background: {item.color}; border: 1px solid rgba(0, 0, 0, 90); border-radius: 4px;"
+            "background: qlineargradient(x1: 0, y1: 0, x2: 1, y2: 0,"
+            f" stop: 0 {item.color}, stop: 0.62 {item.color},"
+            f" stop: 0.63 {item.map_color}, stop: 1 {item.map_color});"
+            " border: 1px solid rgba(0, 0, 0, 90); border-radius: 4px;"
         )
         self.name = QLineEdit(item.name)
         self.name.setToolTip("Click to paint with this class; double-click to rename it")

@@ -87,6 +87,11 @@ class EnhancePanel(QWidget):
             "What published enhancers call scale_range. They were trained without it, and on an "
             "image without objects it turns noise into objects: leave it off unless it helps"
         )
+        self.stretch_note = QLabel(
+            "While you paint, it is stretched by the range of each plane; in the export, by that "
+            "of the whole stack. The two may differ a little."
+        )
+        self.stretch_note.setWordWrap(True)
         self.difference = QCheckBox("Show what it changed")
         self.difference.setToolTip(
             "The layer Enhanced minus forest: red where it added, blue where it removed"
@@ -114,6 +119,7 @@ class EnhancePanel(QWidget):
         form.addRow("Objects here", self.size)
         form.addRow(self.size.switch)
         form.addRow(self.stretch)
+        form.addRow(self.stretch_note)
         form.addRow(self.difference)
         self.use.body.addLayout(form)
         self.use.setEnabled(False)
@@ -147,6 +153,7 @@ class EnhancePanel(QWidget):
         for signal, slot in (
             (session.classes_changed, self._refresh_classes),
             (session.enhancer_changed, self._take_over),
+            (session.image_changed, self._show_stretch_note),
             (session.settings_changed, self._warn),
             (session.status_changed, self._say),
             (session.results_changed, self._on_results),
@@ -235,6 +242,13 @@ class EnhancePanel(QWidget):
             box.setChecked(value)
             box.blockSignals(False)
         self.target.setCurrentIndex(options.class_index - 1)
+        self._show_stretch_note()
+
+    def _show_stretch_note(self) -> None:
+        """Say where the window and the export differ: on stacks that are stretched."""
+        current = self.session.current
+        is_stack = current is not None and current.image.limits[0] * current.image.n_times > 1
+        self.stretch_note.setVisible(is_stack and self.session.enhancer_options.scale_range)
 
     # -- use ------------------------------------------------------------------------------------
 

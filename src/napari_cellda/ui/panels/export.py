@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
-    QCheckBox,
     QComboBox,
     QFileDialog,
-    QFormLayout,
     QHBoxLayout,
     QLabel,
     QLineEdit,
     QProgressBar,
     QPushButton,
-    QSpinBox,
     QVBoxLayout,
     QWidget,
 )
@@ -27,8 +24,11 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Step
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.exporting import export_images, session_pipeline, show_objects
+from napari_cellda.ui.panel_states import PanelStates
 from napari_cellda.ui.panels.banner import Banner
 from napari_cellda.ui.panels.docks import shorten_title
+from napari_cellda.ui.panels.object_settings import ObjectSettings
+from napari_cellda.ui.panels.parts import check_box, choices, form_in, names
 from napari_cellda.ui.panels.scrolling import Scrolling
 from napari_cellda.ui.panels.section import Section
 from napari_cellda.ui.state import Session
@@ -52,12 +52,7 @@ FORMATS = (
     ("ome-zarr", "OME-Zarr", "A multiscale group per result, for large images"),
     ("ome-zarr-image", "OME-Zarr with the image", "One group: the image and its labels"),
 )
-METHODS = (
-    ("auto", "automatic", "By boundary map if the enhancer gives one, by distance otherwise"),
-    ("watershed", "watershed", "Grow the insides until they meet on the boundary map"),
-    ("distance", "distance", "Split where the foreground has a waist"),
-    ("multicut", "multicut", "Partition along membranes"),
-)
+BOXES = ("mask", "instances", "table", "probabilities", "add_layer")
 SCOPES = ("This image", "All images in the list", "Files on disk\u2026")
 
 
@@ -80,6 +75,7 @@ class ExportPanel(QWidget):
         self._make_widgets()
         self._lay_out()
         self._connect()
+        PanelStates.of(self.session).join(self, "export", self.state, self.restore)
         self._refresh()
 
     # -- construction ---------------------------------------------------------------------------
@@ -92,18 +88,16 @@ class ExportPanel(QWidget):
         self.files_label.setWordWrap(True)
         self.source_label = QLabel()
         self.source_label.setWordWrap(True)
-        self.mask = _box("Mask", "Class of every pixel, 0 = background", on=True)
-        self.instances = _box("Objects", "One number per object", on=True)
-        self.table = _box("Table of objects", "CSV: label, class, area, position, score", on=True)
-        self.probabilities = _box("Probabilities", "One channel per class", on=False)
-        self.method = _choices(METHODS)
-        self.min_size = QSpinBox()
-        self.min_size.setRange(0, 1_000_000)
-        self.min_size.setValue(25)
-        self.min_size.setSuffix(" px")
-        self.min_size.setToolTip("Smaller objects are dropped")
-        self.add_layer = _box("Show the objects as a layer", "With the table as features", on=True)
-        self.file_format = _choices(FORMATS)
+        self.mask = check_box("Mask", "Class of every pixel, 0 = background", on=True)
+        self.instances = check_box("Objects", "One number per object", on=True)
+        self.table = check_box("Table of objects", "CSV: label, class, area, place, score", on=True)
+        self.probabilities = check_box("Probabilities", "One channel per class", on=False)
+        self.objects = ObjectSettings(self.session)
+        self.method, self.min_size = self.objects.method, self.objects.min_size
+        self.add_layer = check_box(
+            "Show the objects as a layer", "With the table as features", on=True
+        )
+        self.file_format = choices(FORMATS)
         self.folder = QLineEdit(str(Path.home() / "cellda"))
         self.folder.setToolTip("Made if it is not there; files of the same name are replaced")
         self.browse = QPushButton("Choose\u2026")
@@ -118,23 +112,23 @@ class ExportPanel(QWidget):
 
     def _lay_out(self) -> None:
         what, where = Section("What"), Section("Where")
-        form = _form(what)
+        form = form_in(what)
         form.addRow("Images", self.scope)
         form.addRow(self.files_label)
         form.addRow("From", self.source_label)
         for box in (self.mask, self.probabilities, self.instances, self.table):
             form.addRow(box)
-        form.addRow("Separate by", self.method)
-        form.addRow("At least", self.min_size)
-        form.addRow(self.add_layer)
-        form = _form(where)
+        self.objects_section = Section("Objects")
+        self.objects_section.body.addWidget(self.objects)
+        self.objects_section.body.addWidget(self.add_layer)
+        form = form_in(where)
         form.addRow("Format", self.file_format)
         row = QHBoxLayout()
         row.addWidget(self.folder, 1)
         row.addWidget(self.browse)
         form.addRow("Folder", row)
         scrolling = Scrolling()
-        for section in (what, where):
+        for section in (what, self.objects_section, where):
             scrolling.body.addWidget(section)
         scrolling.body.addStretch(1)
         layout = QVBoxLayout(self)
@@ -175,7 +169,6 @@ class ExportPanel(QWidget):
     def choice(self) -> ExportChoice:
         """Return what the widgets say."""
         from napari_cellda.core.export.image import ExportChoice
-        from napari_cellda.core.instances import InstanceParams
 
         text = self.folder.text().strip()
         if not text:
@@ -188,9 +181,7 @@ class ExportPanel(QWidget):
             probabilities=self.probabilities.isChecked() and self.probabilities.isEnabled(),
             table=self.table.isChecked(),
             file_format=self.file_format.currentData(),
-            instance_params=InstanceParams(
-                method=self.method.currentData(), min_size=self.min_size.value()
-            ),
+            instance_params=self.objects.value(),
         )
 
     def _check_method(self) -> None:
@@ -218,6 +209,22 @@ class ExportPanel(QWidget):
         self._exported_from = list(self._exported_from)
         return [partial(_same, (p.image, p.norm)) for p in self._exported_from]
 
+    def state(self) -> dict[str, Any]:
+        """Return what a project keeps of this panel."""
+        boxes = {name: getattr(self, name).isChecked() for name in BOXES}
+        return {
+            "folder": self.folder.text(),
+            "format": self.file_format.currentData(),
+            **boxes,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take the state of a project back."""
+        self.folder.setText(str(state["folder"]))
+        self.file_format.setCurrentIndex(max(0, self.file_format.findData(state["format"])))
+        for name in BOXES:
+            getattr(self, name).setChecked(bool(state[name]))
+
     # -- running --------------------------------------------------------------------------------
 
     def export(self) -> None:
@@ -227,6 +234,8 @@ class ExportPanel(QWidget):
         try:
             pipeline = session_pipeline(self.session)
             sources, choice = self._sources(), self.choice()
+            if choice.instances:
+                self.session.set_instance_params(choice.instance_params)
         except UserError as error:
             self.message.tell(str(error), "error")
             return
@@ -270,6 +279,7 @@ class ExportPanel(QWidget):
                 for exported in done:
                     if exported.image is painted.image and painted in self.session.images:
                         show_objects(self.session, painted, exported)
+                        self.objects.show_preview.setChecked(False)
         told = "Cancelled. " if stopped else ""
         told += _written(paths) if paths else "Nothing was written."
         self.message.tell(told, "warning" if stopped or not paths else "success")
@@ -287,8 +297,7 @@ class ExportPanel(QWidget):
         name = enhancer.card.name if enhancer else None
         self.source_label.setText(f"forest and {name}" if name else "the forest's map")
         has_objects = self.instances.isChecked() or self.table.isChecked()
-        self.method.setEnabled(has_objects)
-        self.min_size.setEnabled(has_objects)
+        self.objects.setEnabled(has_objects)
         self.add_layer.setEnabled(has_objects)
         self.probabilities.setEnabled(self.file_format.currentData() != "png")
         self.files_label.setVisible(self.scope.currentIndex() == 2)
@@ -308,7 +317,7 @@ class ExportPanel(QWidget):
         """Export files on disk instead of images in the viewer; none returns to this image."""
         self._files = files
         self.scope.setCurrentIndex(2 if files else 0)
-        self.files_label.setText(_names(files))
+        self.files_label.setText(names(files))
         self._refresh()
 
     def _choose_folder(self) -> None:
@@ -330,34 +339,5 @@ def _same(value: T) -> T:
     return value
 
 
-def _box(text: str, tip: str, *, on: bool) -> QCheckBox:
-    box = QCheckBox(text)
-    box.setToolTip(tip)
-    box.setChecked(on)
-    return box
-
-
-def _choices(entries: tuple[tuple[str, str, str], ...]) -> QComboBox:
-    from qtpy.QtCore import Qt
-
-    combo = QComboBox()
-    for index, (value, title, tip) in enumerate(entries):
-        combo.addItem(title, value)
-        combo.setItemData(index, tip, Qt.ItemDataRole.ToolTipRole)
-    return combo
-
-
-def _form(section: Section) -> QFormLayout:
-    form = QFormLayout()
-    section.body.addLayout(form)
-    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-    return form
-
-
-def _names(paths: list[Path], most: int = 6) -> str:
-    names = ", ".join(path.name for path in paths[:most])
-    return f"{names} and {len(paths) - most} more" if len(paths) > most else names
-
-
 def _written(paths: list[Path]) -> str:
-    return f"Wrote {_names(paths)} to {paths[0].parent}."
+    return f"Wrote {names(paths)} to {paths[0].parent}."
