@@ -17,7 +17,7 @@ import threading
 import uuid
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -300,7 +300,7 @@ class ClusterMaps:
         stack.callback(graph.cancel)
         if isinstance(pipeline, NetworkPipeline):
             yield from _run_network(graph, pipeline, image, maps, stop)
-            return maps
+            return replace(maps, drawn=pipeline.drawn_objects(source, stack, folder))
         if source.normalisation.is_flat:
             yield Note(f"'{image.name}' is constant, so its map is flat.")
         if pipeline.enhancer is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from napari_cellda.core.atomic import scratch_array
 from napari_cellda.core.classifier import Normalised, never
 from napari_cellda.core.events import Stage, Step
+from napari_cellda.core.instances.drawn import DrawnObjects
 from napari_cellda.core.modelzoo.preprocessing import rdf_normalisation
 from napari_cellda.core.modelzoo.structures import known_structure
 from napari_cellda.core.pipeline import PIECE_2D, PIECE_3D, Maps, write_enhanced
@@ -63,7 +65,7 @@ class NetworkPipeline:
                 break
             write_enhanced(image, maps, piece, found)
             yield Step(done)
-        return maps
+        return replace(maps, drawn=self.drawn_objects(source, stack, folder))
 
     def prepare(self, image: Image, normalisation: Normalisation | None = None) -> Normalised:
         """Check that an image fits the network, and measure it unless that was done before."""
@@ -80,6 +82,18 @@ class NetworkPipeline:
             boundary = stack.enter_context(scratch_array(shape, np.float32, folder))
         of_membranes = known_structure(card.structure) == "boundaries"
         return Maps(probability, boundary=boundary, of_membranes=of_membranes)
+
+    def drawn_objects(
+        self, source: Normalised, stack: ExitStack, folder: Path
+    ) -> DrawnObjects | None:
+        """Return what draws objects, if the network does; closing `stack` frees its room."""
+        network: Any = self.network.model.network
+        if self.network.card.output_kind != "instances" or not hasattr(network, "find"):
+            return None
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return DrawnObjects(deepcopy(network).to(device), source, stack, folder, device)
 
     def pieces(self, image: Image) -> list[Region]:
         """Return the pieces in which an image is computed, in scan order."""

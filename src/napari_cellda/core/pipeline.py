@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from napari_cellda.core.enhancer import Enhancer
     from napari_cellda.core.images import Channels, Image
+    from napari_cellda.core.instances.drawn import DrawnObjects
 
 PIECE_2D = (1, 1024, 1024)
 """What is held in memory at a time while a whole image is written, (z, y, x) pixels."""
@@ -42,6 +43,8 @@ class Maps:
     """(...) float32: the enhancer's second output, if it has one."""
     of_membranes: bool = False
     """Whether the foreground is the membranes between the objects, and not the objects."""
+    drawn: DrawnObjects | None = None
+    """The objects that the network finds itself; None: they are to be made of the maps."""
 
 
 class MapMaker(Protocol):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cellda.core.classifier import never
+from napari_cellda.core.events import Stage
 from napari_cellda.core.images.label_arrays import read_region, write_region
 from napari_cellda.core.instances.objects import ObjectTally
 from napari_cellda.core.instances.tiled import label_tiles
@@ -47,6 +48,11 @@ def find_instances(
     free = 1
     for t in range(image.n_times):
         first = free
+        if maps.drawn is not None:
+            yield Stage("Draw objects")
+            free = maps.drawn.draw(instances, params, t=t, first=first, stop=stop)
+            tables.append(_measure(image, maps, instances, t))
+            continue
         free = yield from label_tiles(
             lambda region: _object_maps(image, maps, params, region),
             lambda region: read_region(image, instances, region),
@@ -100,6 +106,8 @@ def _measure(image: Image, maps: Maps, instances: Any, t: int) -> dict[str, np.n
     for piece in grid(image.limits, PIECE_2D, t):
         probability = read_region(image, maps.probability, piece)
         score = probability[0] if maps.of_membranes else 1 - probability[0]
+        if maps.drawn is not None:
+            score = read_region(image, maps.drawn.scores, piece)
         blocks = (read_region(image, instances, piece), probability.argmax(axis=0), score)
         origin = tuple(part.start for part in piece.slices)
         labels, classes, scores = (block[0] if flat else block for block in blocks)

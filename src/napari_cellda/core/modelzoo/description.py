@@ -87,7 +87,8 @@ def describe(parts: Path, network: Packable, info: PackageInfo) -> dict[str, Any
     from bioimageio.spec.model import v0_5 as spec
 
     reach = architecture_reach(network)
-    halo = _rdf_halo(parts, network.multiple, reach or (0,) * len(network.multiples))
+    around = reach or (network.context,) * len(network.multiples)
+    halo = _rdf_halo(parts, network.multiple, around)
     with ValidationContext(perform_io_checks=False, root=parts):
         description = spec.ModelDescr(
             id=spec.ModelId(info.id),

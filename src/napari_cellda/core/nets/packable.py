@@ -17,6 +17,8 @@ class Packable(nn.Module):
 
     gives_logits: ClassVar[bool] = False
     """Whether a sigmoid has to follow; else it returns probabilities in eval mode."""
+    context: int = 0
+    """What a tile should have around itself, in pixels, where the exact reach has no end."""
 
     config: dict[str, Any]
     """The constructor's arguments; plain values."""

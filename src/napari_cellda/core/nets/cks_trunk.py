@@ -1,0 +1,141 @@
+"""The trunk of the CKS principal: a ConvNeXt encoder and a feature pyramid."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+STRIDES = (4, 8, 16, 32)
+"""Of the encoder's four stages, in pixels."""
+
+
+class ChannelNorm(nn.Module):
+    """Layer norm over the channels of each pixel of (N, C, Y, X), so that tiles agree."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = x.permute(0, 2, 3, 1)
+        return F.layer_norm(last, last.shape[-1:], self.weight, self.bias, 1e-6).permute(0, 3, 1, 2)
+
+
+class Block(nn.Module):
+    """One ConvNeXt block [1]_: 7 x 7 depthwise, norm, four times wider, back; added to its input.
+
+    Parameters
+    ----------
+    channels : int
+    drop_path : float
+        Probability that a sample skips the block in training.
+
+    References
+    ----------
+    .. [1] Liu et al., "A ConvNet for the 2020s", CVPR 2022. https://arxiv.org/abs/2201.03545
+    """
+
+    def __init__(self, channels: int, drop_path: float) -> None:
+        super().__init__()
+        self.drop_path = drop_path
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 7, padding=3, groups=channels),
+            ChannelNorm(channels),
+            nn.Conv2d(channels, 4 * channels, 1),
+            nn.GELU(),
+            nn.Conv2d(4 * channels, channels, 1),
+        )
+        # ConvNeXt begins at 1e-6, which takes far longer trainings than these to grow.
+        self.scale = nn.Parameter(torch.full((channels, 1, 1), 0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.scale * self.body(x)
+        if self.training and self.drop_path:
+            kept = 1 - self.drop_path
+            y = y * torch.bernoulli(y.new_full((len(y), 1, 1, 1), kept)) / kept
+        return x + y
+
+
+class Encoder(nn.Module):
+    """ConvNeXt: maps of stride 4, 8, 16 and 32.
+
+    Parameters
+    ----------
+    in_channels : int
+    widths, depths : four int each
+        Channels and blocks per stage.
+    drop_path : float
+        Of the last block; it rises linearly from 0.
+    """
+
+    def __init__(
+        self, in_channels: int, widths: Sequence[int], depths: Sequence[int], drop_path: float
+    ) -> None:
+        super().__init__()
+        stems: list[nn.Module] = [
+            nn.Sequential(nn.Conv2d(in_channels, widths[0], 4, 4), ChannelNorm(widths[0]))
+        ]
+        stems += [
+            nn.Sequential(ChannelNorm(before), nn.Conv2d(before, after, 2, 2))
+            for before, after in pairwise(widths)
+        ]
+        rates = iter(torch.linspace(0, drop_path, sum(depths)).tolist())
+        self.stages = nn.ModuleList(
+            nn.Sequential(stem, *(Block(width, next(rates)) for _ in range(depth)))
+            for stem, width, depth in zip(stems, widths, depths, strict=True)
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+
+class Pyramid(nn.Module):
+    """Feature pyramid [1]_: what deep maps know is added to the finer ones.
+
+    References
+    ----------
+    .. [1] Lin et al., "Feature pyramid networks for object detection", CVPR 2017.
+       https://arxiv.org/abs/1612.03144
+    """
+
+    def __init__(self, widths: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(before, width, 1), nn.ReLU(inplace=True)) for before in widths
+        )
+        self.smooth = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(inplace=True))
+            for _ in widths
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        lateral = [layer(x) for layer, x in zip(self.lateral, maps, strict=True)]
+        for k in range(len(lateral) - 2, -1, -1):
+            lateral[k] = lateral[k] + F.interpolate(lateral[k + 1], scale_factor=2.0)
+        return [layer(x) for layer, x in zip(self.smooth, lateral, strict=True)]
+
+
+def conv_stack(before: int, width: int, depth: int) -> nn.Sequential:
+    """Return `depth` times 3 x 3 convolution, norm, ReLU."""
+    layers: list[nn.Module] = []
+    for channels in (before, *(width,) * (depth - 1))[:depth]:
+        layers += [
+            nn.Conv2d(channels, width, 3, padding=1),
+            ChannelNorm(width),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers)

@@ -1,0 +1,134 @@
+"""The crops that CKS trains on, with the points of their cells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from napari_cellda.core.adaptation.domain import cut_plane
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from napari_cellda.core.adaptation.domain import Plane
+
+
+class Batch(NamedTuple):
+    """The crops of one step, zoomed, with their cells."""
+
+    images: Tensor
+    """(N, C, S, S)."""
+    points: Tensor
+    """(n, 2): row and column of every cell, pixel edges."""
+    owner: Tensor
+    """(n,): the crop that each lies in."""
+    labels: Tensor | None = None
+    """(N, S, S): instance ids, when masks train."""
+    ids: Tensor | None = None
+    """(n,): the id of each cell in them."""
+
+
+def cut_crop(
+    plane: Plane,
+    cells: tuple[NDArray[np.float64], NDArray[np.int64]],
+    crop: int,
+    zoom: float,
+    rng: np.random.Generator,
+) -> Batch:
+    """Cut a random square that is `crop` pixels wide once it is zoomed, with its cells."""
+    side = max(8, round(crop / zoom))
+    top, left = (int(rng.integers(max(n - side, 0) + 1)) for n in plane.shape)
+    pixels, labels, _ = cut_plane(plane, top, left, side)
+    points, ids = _mirrored(*cells, plane.shape, side)
+    points = (points + 0.5 - (top, left)) * (crop / side)
+    # A cell whose point lies on the border is mostly outside.
+    kept = ((points > 1) & (points < crop - 1)).all(axis=1)
+    return Batch(
+        _resized(torch.from_numpy(pixels)[None], crop),
+        torch.from_numpy(points[kept].astype(np.float32)),
+        torch.zeros(int(kept.sum()), dtype=torch.long),
+        F.interpolate(torch.from_numpy(labels)[None, None].double(), crop)[:, 0].long(),
+        torch.from_numpy(ids[kept]),
+    )
+
+
+def _mirrored(
+    points: NDArray[np.float64], ids: NDArray[np.int64], shape: tuple[int, int], side: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Add the mirror images that a crop larger than its plane shows below and to the right."""
+    for axis, length in enumerate(shape):
+        period = 2 * (length - 1)
+        if side <= length or period < 1:
+            continue
+        mirror = points.copy()
+        mirror[:, axis] = period - mirror[:, axis]
+        both, number = np.concatenate([points, mirror]), np.concatenate([ids, ids])
+        shift = np.zeros(2)
+        shift[axis] = period
+        repeats = side // period + 1
+        points = np.concatenate([both + k * shift for k in range(repeats)])
+        ids = np.tile(number, repeats)
+    return points, ids
+
+
+def _resized(images: Tensor, side: int) -> Tensor:
+    if images.shape[-1] == side:
+        return images
+    return F.interpolate(
+        images,
+        (side, side),
+        mode="bilinear",
+        align_corners=False,
+        antialias=images.shape[-1] > side,
+    )
+
+
+def turned(cut: Batch, rng: np.random.Generator) -> Batch:
+    """Flip and turn a crop and its points by one of the eight symmetries."""
+    mirror, quarters = bool(rng.integers(2)), int(rng.integers(4))
+    side = cut.images.shape[-1]
+    points, arrays = cut.points, [cut.images, cut.labels]
+    if mirror:
+        arrays = [None if a is None else a.flip(-1) for a in arrays]
+        points = torch.stack([points[:, 0], side - points[:, 1]], dim=1)
+    for _ in range(quarters):  # (row, column) goes to (side - column, row)
+        arrays = [None if a is None else torch.rot90(a, 1, (-2, -1)) for a in arrays]
+        points = torch.stack([side - points[:, 1], points[:, 0]], dim=1)
+    images, labels = arrays
+    assert images is not None
+    return cut._replace(images=images, labels=labels, points=points)
+
+
+def lit(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Change contrast (0.6 to 1.4 times) and brightness (by up to 0.3 of the crop's range)."""
+    mean = images.mean(dim=(2, 3), keepdim=True)
+    spread = (images - mean).std(dim=(1, 2, 3), keepdim=True)
+    shift = float(rng.uniform(-0.3, 0.3)) * spread
+    return mean + (images - mean) * float(rng.uniform(0.6, 1.4)) + shift
+
+
+def at_most(batch: Batch, count: int) -> Batch:
+    """Return the crops, from the first on, whose cells are not more than `count` in all.
+
+    Whole crops only, since a cell that is not drawn would be background to the collaborator; of the
+    first as many cells as allowed.
+    """
+    images = len(batch.images)
+    per_crop = torch.bincount(batch.owner, minlength=images).cumsum(0)
+    kept = max(1, int((per_crop <= count).sum()))
+    cells = (batch.owner < kept).nonzero()[:count, 0]
+    return Batch(
+        batch.images[:kept],
+        batch.points[cells],
+        batch.owner[cells],
+        None if batch.labels is None else batch.labels[:kept],
+        None if batch.ids is None else batch.ids[cells],
+    )
+
+
+def on_device(batch: Batch, fabric: Any) -> Batch:
+    return Batch(*(None if part is None else fabric.to_device(part) for part in batch))
