@@ -85,11 +85,13 @@ def _say(reference_type: ReferenceType, numbers: set[int]) -> str:
 
 
 def _refuse_ignored(numbers: set[int], truths: Sequence[Path]) -> None:
-    if 255 in numbers and 254 not in numbers and len(numbers) > 1:
-        others = ", ".join(map(str, sorted(numbers - {255})))
+    """Refuse 255 beside classes that are counted from 1: it is what many programs ignore."""
+    others = sorted(numbers - {255})
+    if 255 in numbers and others and others == list(range(1, len(others) + 1)):
         raise UserError(
-            f"The truth in '{truths[0].parent}' holds 255 beside the classes {others}; if it marks "
-            "pixels that do not count, say --ignore 255."
+            f"The truth in '{truths[0].parent}' holds 255 beside the classes "
+            f"{', '.join(map(str, others))}; if it marks pixels that do not count, say "
+            "--ignore 255."
         )
 
 
