@@ -34,6 +34,7 @@ def estimate_run(
     lengths: Mapping[int, int],
     stop: Callable[[], bool],
     *,
+    ratio: float = 1.0,
     validations: int = 1,
     program: Sequence[str] = (),
 ) -> Generator[RunView, None, Estimate | None]:
@@ -46,8 +47,10 @@ def estimate_run(
     trial : mapping
         Settings that make it short; they go last on the command line, and so win.
     lengths : mapping of int to int
-        Stages of so many steps in the trial have so many in the run. Others take as long.
+        Stages of so many steps in the trial have so many in the run.
     stop : callable
+    ratio : float
+        How many times longer training is than in the trial. Other stages take as long.
     validations : int
         How often the run validates; the trial does it once.
     program : sequence of str
@@ -89,30 +92,35 @@ def estimate_run(
                 return None
             if view.state != "done":
                 raise UserError(view.text or "The trial did not come to its end.")
-            seconds = extrapolate(Run(launched.folder).events(), lengths, validations)
+            lines = Run(launched.folder).events()
+            seconds = extrapolate(lines, lengths, ratio, validations)
             return Estimate(seconds, memory, device)
         finally:
             cancel_run(launched.folder, launched)
 
 
 def extrapolate(
-    lines: Iterable[Mapping[str, Any]], lengths: Mapping[int, int], validations: int = 1
+    lines: Iterable[Mapping[str, Any]],
+    lengths: Mapping[int, int],
+    ratio: float = 1.0,
+    validations: int = 1,
 ) -> float:
     """Return the seconds that a run will take, from the log of its trial.
 
     A stage of n steps that took `s` seconds from its first step to its last has taken s / (n - 1)
-    per step; what comes before the first and after the last step counts once, but validation,
-    which is from the last step to the last score after it, counts `validations` times.
+    per step. It has `lengths[n]` steps in the run, or `ratio` times n if its steps tell losses, or
+    else n. What comes before the first and after the last step counts once, but validation, which
+    is from the last step to the last score after it, counts `validations` times.
     """
     total = begun = last = first = scored = 0.0
-    steps, length = 0, 0
+    steps, trains = 0, False
 
     def close(now: float) -> float:
         if steps < 2:
             return now - begun
         per_step = (last - first) / (steps - 1)
         validation = max(0.0, scored - last)
-        whole = lengths.get(length, length)
+        whole = lengths.get(steps, steps * ratio if trains else steps)
         return (now - begun) + per_step * (whole - steps) + validation * (validations - 1)
 
     for line in lines:
@@ -120,10 +128,10 @@ def extrapolate(
         match line["type"]:
             case "Stage" | "End":
                 total += close(now)
-                begun, steps, scored = now, 0, 0.0
-                length = int(line.get("total") or 0)
+                begun, steps, scored, trains = now, 0, 0.0, False
             case "Step":
                 first, last, steps = (now if steps == 0 else first), now, steps + 1
+                trains = bool(line.get("losses"))
             case "Score":
                 scored = now
     return total

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,9 +44,10 @@ class RunPlan:
     inputs: Sequence[Prepared]
     trial: Mapping[str, Any]
     """Settings that make it short, for the estimate."""
-    lengths: Mapping[int, int]
-    """See `core.runs.estimate.estimate_run`."""
+    lengths: Mapping[int, int] = field(default_factory=dict)
+    ratio: float = 1.0
     validations: int = 1
+    """These three: see `core.runs.estimate.estimate_run`."""
     place: Mapping[str, Sequence[float]] | None = None
     """Where its pictures go, see `ui.run_layers.RunLayers`."""
 
@@ -229,7 +230,12 @@ def _estimate(plan: RunPlan, scratch: Path, stop: Callable[[], bool]) -> Any:
         plan.write_inputs()
         return (
             yield from estimate_run(
-                plan.words, plan.trial, plan.lengths, stop, validations=plan.validations
+                plan.words,
+                plan.trial,
+                plan.lengths,
+                stop,
+                ratio=plan.ratio,
+                validations=plan.validations,
             )
         )
     finally:

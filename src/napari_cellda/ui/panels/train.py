@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QLineEdit, QPushButton, QVBox
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.runs.commands import command_words
 from napari_cellda.ui.inputs import layer_stems, prepare
+from napari_cellda.ui.panels.docks import open_panel, shorten_title
 from napari_cellda.ui.panels.input_picker import InputPicker
 from napari_cellda.ui.panels.run_starter import RunPlan, RunStarter
 from napari_cellda.ui.panels.scrolling import Scrolling
@@ -52,6 +53,7 @@ class TrainPanel(QWidget):
         super().__init__()
         self.session = Session.of(napari_viewer)
         self._params: Any = None
+        shorten_title(self, "Train enhancer")
         self._make_widgets()
         self._lay_out()
         self.settings.refused.connect(
@@ -152,9 +154,9 @@ class TrainPanel(QWidget):
             self.use.setVisible(not run.alive and (run.folder / "model" / "rdf.yaml").is_file())
 
     def _use(self) -> None:
-        run, viewer = self.starter.monitor.run, self.session.viewer
-        if run is not None and hasattr(viewer, "window"):
-            _, panel = viewer.window.add_plugin_dock_widget("napari-cellda", "Enhance")
+        run = self.starter.monitor.run
+        panel = open_panel(self.session.viewer, "Enhance")
+        if run is not None and panel is not None:
             panel.open(str(run.folder / "model"))
 
 

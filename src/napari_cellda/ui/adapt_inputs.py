@@ -1,0 +1,191 @@
+"""From what was picked in the panel Adapt to the words of the command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.paths import find_images, stem
+from napari_cellda.ui.inputs import Picked, Prepared, layer_stems, prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from napari_cellda.core.pipeline import Pipeline
+    from napari_cellda.ui.inputs import Kind
+    from napari_cellda.ui.state import Session
+
+ROLES: dict[str, tuple[str, Kind | None, str]] = {
+    "target_images": ("Your images", "image", "The images to adapt to. Layers, or a folder"),
+    "source_images": ("Annotated images", "image", "Images of another kind, with masks"),
+    "source_masks": ("Their masks", "labels", "Paired by name; layers in the same order"),
+    "target_masks": ("Masks of yours", "labels", "Masks of some of your images, to train on"),
+    "target_strokes": ("Strokes", "labels", "0 not annotated, 1 background, 2... classes"),
+    "points": ("Points", "points", "One point per cell. Layers, or a folder of CSV tables"),
+    "nuclei_images": ("Nuclei channel", "image", "Images in which the points are found"),
+    "image_labels": ("Which classes", None, "A CSV table of which classes are in which image"),
+    "pseudo_labels": ("Maps", None, "A folder of probability maps of your images"),
+    "project": ("Project", None, "A saved project, whose maps are taken"),
+    "pretrained": ("Begin with", None, "The folder of a run or a model to begin with"),
+    "validation_masks": ("Validation", "labels", "Masks of some of your images"),
+}
+"""Title, kind of layer and help of each input, in the order of the rows."""
+FILES = {
+    "image_labels": "Tables (*.csv)",
+    "project": "Projects (*.cellda)",
+}
+"""Inputs that are one file."""
+BESIDE_TARGET = ("target_masks", "target_strokes", "points", "nuclei_images", "validation_masks")
+
+
+@dataclass(frozen=True)
+class AdaptPicks:
+    """All that was picked."""
+
+    inputs: Mapping[str, Picked]
+    """By role; only what the chosen method wants."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Other options of the command, such as the diameter."""
+    pipeline: Pipeline | None = None
+    """The forest, perhaps with an enhancer, whose maps are the pseudo-labels; None takes those
+    that were picked."""
+
+
+def prepare_all(
+    session: Session, picks: AdaptPicks, folder: Path
+) -> tuple[dict[str, Any], list[Prepared]]:
+    """Return the options of the command, and what has to be written before.
+
+    Raises
+    ------
+    UserError
+        If inputs do not belong together.
+    """
+    target = picks.inputs["target_images"]
+    copied = len(target.layers) > 1 or any(
+        picks.inputs.get(role, Picked()).layers for role in BESIDE_TARGET
+    )
+    names = target_names(target)
+    prepared: dict[str, Prepared] = {}
+    for role, picked in picks.inputs.items():
+        if not picked:
+            continue
+        given: Sequence[str] = ()
+        if role == "target_images" and target.layers and copied:
+            given = names
+        elif role in BESIDE_TARGET and picked.layers:
+            given = partners(session, picked.layers, target, names)
+        elif role in ("source_images", "source_masks"):
+            given = _source_names(picks, role)
+        kind = ROLES[role][1] or "image"
+        prepared[role] = prepare(picked, kind, folder / "inputs" / role, given)
+    items = list(prepared.values())
+    options: dict[str, Any] = {role: item.path for role, item in prepared.items()}
+    if picks.pipeline is not None:
+        maps = folder / "inputs" / "pseudo_labels"
+        items.append(Prepared(maps, _map_maker(picks.pipeline, options["target_images"], maps)))
+        options["pseudo_labels"] = maps
+    return {**options, **picks.options}, items
+
+
+def target_names(target: Picked) -> list[str]:
+    """Return the names of the target images without ending.
+
+    Raises
+    ------
+    UserError
+        If the folder holds no images.
+    """
+    if target.path is not None:
+        return [stem(path) for path in find_images(target.path)]
+    return layer_stems(target.layers)
+
+
+def partners(
+    session: Session, layers: Sequence[Any], target: Picked, names: Sequence[str]
+) -> list[str]:
+    """Return the name of the target image that each layer belongs to.
+
+    Strokes know their image; a layer may be called like it; as many layers as images pair in order.
+
+    Raises
+    ------
+    UserError
+        If a layer's image is not known.
+    """
+    by_layer = {id(layer): name for layer, name in zip(target.layers, names, strict=False)}
+    own = layer_stems(layers)
+    found: list[str] = []
+    for layer, name in zip(layers, own, strict=True):
+        painted = session.find(layer)
+        image = None
+        if painted is not None:
+            image = by_layer.get(id(painted.layer)) or (
+                painted.name if painted.name in names else None
+            )
+        image = image or next((one for one in names if one == name), None)
+        if image is None and len(layers) == len(names):
+            image = names[len(found)]
+        if image is None:
+            raise UserError(
+                f"It is not clear which of your images '{layer.name}' belongs to: give it the name "
+                "of its image, or choose as many layers as images, in the same order."
+            )
+        found.append(image)
+    return found
+
+
+def _source_names(picks: AdaptPicks, role: str) -> Sequence[str]:
+    """Name source images and masks alike when both are layers."""
+    images, masks = (picks.inputs.get(r, Picked()) for r in ("source_images", "source_masks"))
+    if images.layers and masks.layers:
+        return layer_stems(images.layers)
+    if role == "source_masks" and masks.layers and images.path is not None:
+        names = [stem(path) for path in find_images(images.path)]
+        return names if len(names) == len(masks.layers) else ()
+    return ()
+
+
+def _map_maker(pipeline: Pipeline, images: Path, folder: Path) -> Callable[[], None]:
+    """Return what writes a pipeline's maps of images, once those are on disk."""
+
+    def write() -> None:
+        from napari_cellda.core.classifier import never
+        from napari_cellda.core.events import run_quietly
+        from napari_cellda.core.export.image import ExportChoice, export_image
+        from napari_cellda.core.images import open_image
+
+        choice = ExportChoice(
+            folder=folder, mask=False, instances=False, table=False, probabilities=True
+        )
+        for path in find_images(images):
+            image = open_image(path, channels=pipeline.channels)
+            run_quietly(export_image(pipeline, image, choice, stop=never))
+
+    return write
+
+
+def preview_place(layers: Sequence[Any], side: int = 512) -> dict[str, tuple[float, float]] | None:
+    """Return where a run's pictures belong: on the middle of the first target image.
+
+    Parameters
+    ----------
+    layers : sequence of napari Image layers
+        The target images, if they are layers.
+    side : int
+        Pictures show at most so many pixels along each axis.
+    """
+    if not layers:
+        return None
+    stems = layer_stems(layers)
+    first = layers[stems.index(min(stems))]
+    data = first.data[0] if first.multiscale else first.data
+    plane = data.shape[-3:-1] if first.rgb else data.shape[-2:]
+    scale = tuple(float(one) for one in first.scale[-2:])
+    translate = tuple(
+        float(start) + max(0, (length - side) // 2) * step
+        for start, length, step in zip(first.translate[-2:], plane, scale, strict=True)
+    )
+    return {"scale": scale, "translate": translate}

@@ -1,0 +1,260 @@
+"""The panel Adapt: choose a method and its inputs, train a network for these images."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFormLayout,
+    QLabel,
+    QLineEdit,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.runs.commands import command_words
+from napari_cellda.ui.adapt_inputs import FILES, ROLES, AdaptPicks, prepare_all, preview_place
+from napari_cellda.ui.connect import connect_while_alive
+from napari_cellda.ui.inputs import Picked
+from napari_cellda.ui.panels.diameter import Diameter
+from napari_cellda.ui.panels.docks import shorten_title
+from napari_cellda.ui.panels.input_picker import InputPicker
+from napari_cellda.ui.panels.method_cards import MethodCards
+from napari_cellda.ui.panels.run_starter import RunPlan, RunStarter
+from napari_cellda.ui.panels.scrolling import Scrolling
+from napari_cellda.ui.panels.section import Section
+from napari_cellda.ui.panels.settings_box import SettingsBox
+from napari_cellda.ui.panels.verdict import Verdict
+from napari_cellda.ui.state import Session
+from napari_cellda.ui.worker import run_task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import napari
+
+    from napari_cellda.core.adaptation.method import Method
+
+TRIAL_STEPS = 24
+ALWAYS = ("target_images",)
+OPTIONAL = ("validation_masks",)
+CHANNELS = (("grey", "as grey"), ("all", "all channels"))
+
+
+class AdaptPanel(QWidget):
+    """Adapt a network to the user's images, in a process of its own.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        Its session is shared with the other panels.
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.session = Session.of(napari_viewer)
+        shorten_title(self, "Adapt")
+        self._make_widgets()
+        self._lay_out()
+        self._connect()
+        self.setEnabled(False)
+        # The methods come with torch, which takes a while.
+        run_task(_load_methods, session=self.session, on_result=self._on_methods)
+
+    # -- construction ---------------------------------------------------------------------------
+
+    def _make_widgets(self) -> None:
+        self.pickers = {
+            role: InputPicker(self.session, kind, tip, file_filter=FILES.get(role, ""))
+            for role, (_, kind, tip) in ROLES.items()
+        }
+        self.own_maps = QCheckBox("Take the maps of this viewer")
+        self.own_maps.setToolTip("The forest's maps of your images, enhanced if Enhance is on")
+        self.diameter = Diameter(self.session)
+        self.classes = QLineEdit()
+        self.classes.setPlaceholderText("told by the masks")
+        self.classes.setToolTip("Names of the foreground classes, with commas, in order")
+        self.channels = QComboBox()
+        for value, title in CHANNELS:
+            self.channels.addItem(title, value)
+        self.choose_by_masks = QCheckBox("Let these masks choose the checkpoint")
+        self.choose_by_masks.setToolTip(
+            "Otherwise no mask of your images is looked at while training, as a user without "
+            "masks would have it"
+        )
+        self.cards = MethodCards()
+        self.settings = SettingsBox()
+        self.starter = RunStarter(self.session, self._method_name, self.plan)
+        self.verdict = Verdict(self.session)
+        self.loading = QLabel("Loading the methods\u2026")
+
+    def _lay_out(self) -> None:
+        scrolling = Scrolling()
+        images, method = Section("Your images"), Section("Method")
+        self.inputs_section, run = Section("What it learns from"), Section("Run")
+        first = _form(images)
+        first.addRow(ROLES["target_images"][0], self.pickers["target_images"])
+        first.addRow("Channels", self.channels)
+        method.body.addWidget(self.loading)
+        method.body.addWidget(self.cards)
+        self._rows = _form(self.inputs_section)
+        for role, (title, _, _) in ROLES.items():
+            if role not in ALWAYS:
+                self._rows.addRow(title, self.pickers[role])
+            if role == "pseudo_labels":
+                self._rows.addRow(self.own_maps)
+        self._rows.addRow(self.choose_by_masks)
+        self._rows.addRow("Diameter", self.diameter)
+        self._rows.addRow("Classes", self.classes)
+        run.body.addWidget(self.settings)
+        run.body.addWidget(self.starter)
+        run.body.addWidget(self.verdict)
+        for section in (images, method, self.inputs_section, run):
+            scrolling.body.addWidget(section)
+        scrolling.body.addStretch(1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(scrolling)
+        self.inputs_section.hide()
+        self.settings.hide()
+
+    def _connect(self) -> None:
+        for picker in self.pickers.values():
+            picker.changed.connect(self._refresh)
+        self.own_maps.toggled.connect(self._refresh)
+        self.diameter.changed.connect(self._refresh)
+        self.choose_by_masks.toggled.connect(self._refresh)
+        self.cards.chosen.connect(self._on_method)
+        self.settings.refused.connect(
+            lambda error: self.starter.message.tell(str(error), "warning")
+        )
+        self.starter.monitor.refreshed.connect(self._on_run)
+        connect_while_alive(self, self.session.classifier_changed, self._refresh)
+
+    def _on_methods(self, methods: Sequence[Method]) -> None:
+        self.loading.hide()
+        self.cards.fill(methods)
+        self.setEnabled(True)
+        self._refresh()
+
+    # -- what is chosen -------------------------------------------------------------------------
+
+    @property
+    def method(self) -> Method | None:
+        """The method that is chosen."""
+        return self.cards.method
+
+    def _method_name(self) -> str:
+        return self.method.name if self.method is not None else "run"
+
+    def given(self) -> set[str]:
+        """Return the names of the inputs that there are."""
+        given = {role for role, picker in self.pickers.items() if picker.picked}
+        if self.diameter.value is not None:
+            given.add("diameter")
+        if self.own_maps.isChecked() and self.session.classifier is not None:
+            given.add("pseudo_labels")
+        return given
+
+    def _wanted(self, method: Method) -> set[str]:
+        needs = {name for need in method.needs for name in need.split("|")}
+        return needs | set(method.takes) | set(ALWAYS) | set(OPTIONAL)
+
+    def _on_method(self, method: Method) -> None:
+        wanted = self._wanted(method)
+        shown = {role: role in wanted for role in ROLES if role not in ALWAYS}
+        for role, on in shown.items():
+            self._rows.setRowVisible(self.pickers[role], on)
+        self._rows.setRowVisible(self.own_maps, "pseudo_labels" in wanted)
+        self._rows.setRowVisible(self.diameter, "diameter" in wanted)
+        self._rows.setRowVisible(self.classes, method.multiclass)
+        self._rows.setRowVisible(self.choose_by_masks, True)
+        self.inputs_section.show()
+        self.settings.set_kind(partial(_settings_of, method))
+        self.settings.show()
+        self.starter.propose()
+        self._refresh()
+
+    def _refresh(self, *_: Any) -> None:
+        self.own_maps.setEnabled(self.session.classifier is not None)
+        self.choose_by_masks.setEnabled(bool(self.pickers["validation_masks"].picked))
+        self.cards.show_given(self.given())
+        missing = ["a method"] if self.method is None else self.method.missing(self.given())
+        for button in (self.starter.start, self.starter.estimate):
+            button.setEnabled(not missing)
+        self.starter.start.setToolTip(f"Still needed: {'; '.join(missing)}" if missing else "")
+
+    # -- starting -------------------------------------------------------------------------------
+
+    def picks(self, method: Method) -> AdaptPicks:
+        """Return what was picked and this method wants."""
+        wanted = self._wanted(method)
+        inputs = {role: picker.picked for role, picker in self.pickers.items() if role in wanted}
+        if not self.choose_by_masks.isChecked():
+            inputs["validation_masks"] = Picked()
+        pipeline = None
+        if "pseudo_labels" in wanted and self.own_maps.isChecked():
+            from napari_cellda.ui.exporting import session_pipeline
+
+            pipeline = session_pipeline(self.session)
+            inputs["pseudo_labels"] = Picked()
+        options = {
+            "diameter": self.diameter.value if "diameter" in wanted else None,
+            "classes": self.classes.text().strip() or None if method.multiclass else None,
+            "channels": self.channels.currentData(),
+        }
+        return AdaptPicks(inputs, options, pipeline)
+
+    def plan(self, folder: Path) -> RunPlan:
+        """Return the run that the widgets describe.
+
+        Raises
+        ------
+        UserError
+            If an input is missing, or they do not belong together.
+        """
+        method = self.method
+        if method is None:
+            raise UserError("No method is chosen; choose one of the cards.")
+        missing = method.missing(self.given())
+        if missing:
+            raise UserError(f"{method.name} still needs {missing[0]}.")
+        options, prepared = prepare_all(self.session, self.picks(method), folder)
+        options["preset"] = self.settings.preset.currentData()
+        settings = self.settings.value.model_dump()
+        every = settings.get("validate_every") or settings.get("preview_every") or 1
+        return RunPlan(
+            words=command_words(("adapt", method.name), options, self.settings.changes()),
+            inputs=prepared,
+            trial={"steps": TRIAL_STEPS},
+            ratio=settings["steps"] / TRIAL_STEPS,
+            validations=max(1, settings["steps"] // every),
+            place=preview_place(self.pickers["target_images"].picked.layers),
+        )
+
+    # -- afterwards -----------------------------------------------------------------------------
+
+    def _on_run(self) -> None:
+        self.verdict.show_run(self.starter.monitor.run)
+
+
+def _settings_of(method: Method, preset: Any) -> Any:
+    return method.settings(preset)
+
+
+def _load_methods(stop: Callable[[], bool]) -> Sequence[Method]:
+    from napari_cellda.methods import discover
+
+    return discover()
+
+
+def _form(section: Section) -> QFormLayout:
+    form = QFormLayout()
+    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    section.body.addLayout(form)
+    return form

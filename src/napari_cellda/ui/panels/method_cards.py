@@ -1,0 +1,121 @@
+"""The methods as cards: a picture, one sentence, what each needs, and what is still missing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QFrame, QGraphicsOpacityEffect, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+
+from napari_cellda.ui.panels.method_pictures import WIDTH, method_picture
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_cellda.core.adaptation.method import Method
+
+FAINT = 0.55
+
+
+class MethodCard(QFrame):
+    """One method, to be chosen with a click or the keyboard.
+
+    Signals
+    -------
+    clicked
+    """
+
+    clicked = Signal()
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.method = method
+        self.setObjectName("method")
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setCursor(Qt.CursorShape.PointingHandCursor)
+        self.setToolTip(f"{method.title}. Published: {method.paper}")
+        self._picture = QLabel()
+        self._picture.setPixmap(method_picture(method.name))
+        self._picture.setFixedWidth(WIDTH)
+        self._name = QLabel(f"<b>{method.name}</b>")
+        self._title = QLabel(method.title)
+        self.reason = QLabel()
+        text = QVBoxLayout()
+        text.setSpacing(1)
+        for label in (self._name, self._title, self.reason):
+            label.setWordWrap(True)
+            text.addWidget(label)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(6, 4, 6, 4)
+        row.addWidget(self._picture, 0, Qt.AlignmentFlag.AlignTop)
+        row.addLayout(text, 1)
+        self._faint = QGraphicsOpacityEffect(self)
+        self.setGraphicsEffect(self._faint)
+        self.show_state((), chosen=False)
+
+    def show_state(self, missing: Sequence[str], *, chosen: bool) -> None:
+        """Say what is missing, in words; grey while anything is."""
+        self.missing, self.chosen = tuple(missing), chosen
+        self.reason.setText(f"Needs {'; '.join(missing)}." if missing else "Ready.")
+        self._faint.setOpacity(FAINT if missing and not chosen else 1.0)
+        frame = "2px solid #56b4e9" if chosen else "1px solid palette(mid)"
+        self.setStyleSheet(
+            f"#method {{ border: {frame}; border-radius: 4px; }}"
+            "#method QLabel { background: transparent; }"
+        )
+        self.reason.setStyleSheet("color: #f2b134;" if missing else "color: #5fd39a;")
+
+    def mousePressEvent(self, event: Any) -> None:
+        """Choose it."""
+        self.clicked.emit()
+
+    def keyPressEvent(self, event: Any) -> None:
+        """Choose it with the space bar or Enter."""
+        if event.key() in (Qt.Key.Key_Space, Qt.Key.Key_Return, Qt.Key.Key_Enter):
+            self.clicked.emit()
+        else:
+            super().keyPressEvent(event)
+
+
+class MethodCards(QWidget):
+    """All methods, one chosen.
+
+    Signals
+    -------
+    chosen(object)
+        The `Method`.
+    """
+
+    chosen = Signal(object)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cards: dict[str, MethodCard] = {}
+        self.method: Method | None = None
+        self._given: set[str] = set()
+        self._layout = QVBoxLayout(self)
+        self._layout.setContentsMargins(0, 0, 0, 0)
+        self._layout.setSpacing(4)
+
+    def fill(self, methods: Sequence[Method]) -> None:
+        """Show these methods."""
+        for method in methods:
+            card = self.cards[method.name] = MethodCard(method)
+            card.clicked.connect(lambda method=method: self.choose(method))
+            self._layout.addWidget(card)
+        self._refresh()
+
+    def choose(self, method: Method) -> None:
+        """Choose a method, ready or not: its inputs then have rows."""
+        self.method = method
+        self._refresh()
+        self.chosen.emit(method)
+
+    def show_given(self, given: set[str]) -> None:
+        """Tell which inputs there are."""
+        self._given = given
+        self._refresh()
+
+    def _refresh(self) -> None:
+        for card in self.cards.values():
+            card.show_state(card.method.missing(self._given), chosen=card.method is self.method)
