@@ -280,6 +280,15 @@ class ClusterMaps:
         """What `Image.select` is to be given."""
         return self.pipeline.channels
 
+    def images_at_once(self, example: Path) -> int:
+        """Return how many images like this one it takes to keep all workers busy."""
+        try:
+            image = open_image(example, channels=self.channels)
+        except UserError:
+            return 1
+        wanted = _tiles_ahead(self.client)
+        return max(1, wanted // len(_known(self.pipeline).pieces(image)))
+
     def compute(
         self,
         image: Image,
@@ -290,9 +299,7 @@ class ClusterMaps:
         stop: Stop = never,
     ) -> Task[Maps]:
         """Compute all maps of an image; see `MapMaker`."""
-        pipeline = self.pipeline
-        if not isinstance(pipeline, Pipeline | NetworkPipeline):
-            raise TypeError(f"{type(pipeline).__name__} cannot be run by a cluster")
+        pipeline = _known(self.pipeline)
         source = pipeline.prepare(image, normalisation)
         maps = pipeline.new_maps(image, stack, folder)
         remote = RemoteImage.of(image, self.channels)
@@ -308,6 +315,16 @@ class ClusterMaps:
         else:
             yield from _run_enhancer(graph, pipeline, image, maps, stop)
         return maps
+
+
+def _known(pipeline: MapMaker) -> Pipeline | NetworkPipeline:
+    if not isinstance(pipeline, Pipeline | NetworkPipeline):
+        raise TypeError(f"{type(pipeline).__name__} cannot be run by a cluster")
+    return pipeline
+
+
+def _tiles_ahead(client: Any) -> int:
+    return int(AHEAD * max(1, sum(client.nthreads().values())) + 1)
 
 
 @dataclass
@@ -340,7 +357,7 @@ class _Graph:
         A few tasks per thread are under way at a time: what this process has not yet written
         would else pile up on the workers. Ends early when stopped.
         """
-        ahead = AHEAD * max(1, sum(self.client.nthreads().values())) + 1
+        ahead = _tiles_ahead(self.client)
         numbered = enumerate(tasks)
         ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         while not stop():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import traceback
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -162,6 +164,50 @@ def run_in_turn(work: Work, paths: Sequence[Path], *, stop: Stop) -> Task[BatchR
             if len(paths) > 1:
                 yield Note(f"Skipped {path.name}: {failure.sentence}")
     return report
+
+
+def run_together(
+    work: Work, paths: Sequence[Path], at_once: int, *, stop: Stop
+) -> Task[BatchReport]:
+    """Do several images at once, in threads: for maps that are computed elsewhere."""
+    report, ended = BatchReport(), threading.Event()
+    yield Stage(f"{len(paths)} images, {at_once} at a time", len(paths))
+    with ThreadPoolExecutor(at_once) as pool:
+        try:
+            futures = {
+                pool.submit(drain_image, work, path, lambda: stop() or ended.is_set()): path
+                for path in paths
+            }
+            for done, future in enumerate(as_completed(futures), 1):
+                path = futures[future]
+                try:
+                    files, notes = future.result()
+                except Exception as error:
+                    failure = describe_failure(path, error)
+                    report += BatchReport(failures=(failure,))
+                    yield Note(f"Skipped {path.name}: {failure.sentence}")
+                else:
+                    yield from notes
+                    report += BatchReport((path,), tuple(files)) if files else BatchReport()
+                yield Step(done)
+        finally:
+            ended.set()
+    return report
+
+
+def drain_image(work: Work, path: Path, stop: Stop) -> tuple[list[Path], list[Note]]:
+    """Do as `process_image`, and keep only the notes of its events."""
+    notes: list[Note] = []
+    task = process_image(work, path, stop=stop)
+    while not stop():
+        try:
+            event = next(task)
+        except StopIteration as end:
+            return end.value, notes
+        if isinstance(event, Note):
+            notes.append(event)
+    task.close()
+    return [], notes
 
 
 def process_image(work: Work, path: Path, *, stop: Stop) -> Task[list[Path]]:

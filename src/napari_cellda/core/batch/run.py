@@ -7,7 +7,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_cellda.core.batch.files import BatchReport, Work, find_missing, run_in_turn
+from napari_cellda.core.batch.files import (
+    BatchReport,
+    Work,
+    find_missing,
+    run_in_turn,
+    run_together,
+)
 from napari_cellda.core.batch.models import identity
 from napari_cellda.core.batch.workers import Order, run_in_processes, worker_count
 from napari_cellda.core.classifier import never
@@ -70,7 +76,10 @@ def run_batch(
 
             with on_cluster(pipeline, write_recipe(Path(folder)), options.scheduler) as remote:
                 work = Work(remote, choice, work.made_with, work.measured)
-                return before + (yield from run_in_turn(work, missing, stop=stop))
+                at_once = min(remote.images_at_once(missing[0]), len(missing))
+                if at_once == 1:
+                    return before + (yield from run_in_turn(work, missing, stop=stop))
+                return before + (yield from run_together(work, missing, at_once, stop=stop))
         n_workers = worker_count(options.workers, len(missing))
         if n_workers == 1:
             return before + (yield from run_in_turn(work, missing, stop=stop))

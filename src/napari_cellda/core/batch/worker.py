@@ -7,13 +7,12 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from napari_cellda.core.batch.files import Work, choice_for, describe_failure, process_image
+from napari_cellda.core.batch.files import Work, choice_for, describe_failure, drain_image
 from napari_cellda.core.batch.models import open_map_maker
 from napari_cellda.core.batch.workers import Order, answer_for
 from napari_cellda.core.classifier import never
-from napari_cellda.core.events import Note
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -34,7 +33,8 @@ def serve(order: Order, paths: TextIO, answers: TextIO) -> None:
         path = Path(json.loads(text))
         try:
             work = work or open_work(order)
-            answer = do_image(work, path)
+            files, notes = drain_image(work, path, never)
+            answer = answer_for(written=files, notes=[note.text for note in notes])
         except Exception as error:
             failure = describe_failure(path, error)
             answer = answer_for(failure=failure.sentence, traceback=failure.traceback)
@@ -47,19 +47,6 @@ def open_work(order: Order) -> Work:
     pipeline, measured, _ = open_map_maker(order.model, order.channels)
     choice = choice_for(order.output, order.file_format, order.instances)
     return Work(pipeline, choice, order.made_with, measured)
-
-
-def do_image(work: Work, path: Path) -> dict[str, Any]:
-    """Do one image and keep its notes."""
-    notes: list[str] = []
-    task = process_image(work, path, stop=never)
-    while True:
-        try:
-            event = next(task)
-        except StopIteration as end:
-            return answer_for(written=end.value, notes=notes)
-        if isinstance(event, Note):
-            notes.append(event.text)
 
 
 if __name__ == "__main__":
