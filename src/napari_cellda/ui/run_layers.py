@@ -86,7 +86,7 @@ class FrameStack:
 
 
 class RunLayers:
-    """Shows what a run has taken pictures of, one layer a name.
+    """Shows what a run has taken pictures of, one layer a name; at first only the first one.
 
     Parameters
     ----------
@@ -132,9 +132,10 @@ class RunLayers:
         from napari.layers import Image, Labels
 
         labels = stack.dtype.kind in "iub"
-        settings: dict[str, Any] = (
-            {} if labels else {"contrast_limits": (0, 1), "colormap": "inferno", "opacity": 0.8}
-        )
+        settings: dict[str, Any] = {"opacity": 0.5}
+        if not labels:  # what is 0 hides nothing
+            limits = _limits(stack)
+            settings = {"contrast_limits": limits, "colormap": "inferno", "blending": "additive"}
         extra = (1.0,) * (stack.ndim - 2)
         place = self._place or beside(viewer)
         scale, translate = place["scale"], place["translate"]
@@ -144,6 +145,7 @@ class RunLayers:
             scale=(*extra, *scale),
             translate=(*(0.0,) * len(extra), *translate),
             axis_labels=("picture", *(f"axis {i}" for i in range(1, len(extra))), "y", "x"),
+            visible=not self._layers,
             metadata={TAG: {"role": f"preview:{name}", "run": str(self._watch.folder)}},
             **settings,
         )
@@ -191,6 +193,13 @@ def side_by_side(array: np.ndarray) -> np.ndarray:
     gap = np.zeros((array.shape[1], GAP), array.dtype)
     parts = [part for channel in array for part in (gap, channel)]
     return np.hstack(parts[1:])
+
+
+def _limits(stack: FrameStack) -> tuple[float, float]:
+    """Return the contrast limits of maps in [0, 1], or of pictures in any other range."""
+    first = np.asarray(stack[0])
+    low, high = float(first.min()), float(first.max())
+    return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
 
 
 def _between(viewer: Any) -> tuple[int, ...]:

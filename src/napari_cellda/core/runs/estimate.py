@@ -36,7 +36,7 @@ def estimate_run(
     *,
     ratio: float = 1.0,
     validations: int = 1,
-    program: Sequence[str] = (),
+    program: Sequence[str] | None = None,
 ) -> Generator[RunView, None, Estimate | None]:
     """Try a run in small, in a process and a folder of its own, and extrapolate.
 
@@ -53,7 +53,7 @@ def estimate_run(
         How many times longer training is than in the trial. Other stages take as long.
     validations : int
         How often the run validates; the trial does it once.
-    program : sequence of str
+    program : sequence of str, optional
         See `start_run`.
 
     Yields
@@ -70,14 +70,13 @@ def estimate_run(
     UserError
         If the trial fails, with its sentence.
     """
-    more = {"program": program} if program else {}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         # No queue: a run that goes on shall not be waited for.
         launched = start_run(
             command_words(words, {}, trial),
             Path(scratch) / "trial",
             queue=Path(scratch) / "queue",
-            **more,
+            program=program,
         )
         memory, device, view = 0, "", RunView()
         try:

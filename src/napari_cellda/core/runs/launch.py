@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 OUTPUT = "output.txt"
+PROGRAM: tuple[str, ...] = (sys.executable, "-m", "napari_cellda.cli")
+"""The command ``napari-cellda``, found even where it is not on the path."""
 NICENESS = 10
 DEATH_SECONDS = 5.0
 _children: list[subprocess.Popen[bytes]] = []
@@ -69,7 +71,7 @@ def start_run(
     folder: Path,
     *,
     queue: Path | None = None,
-    program: Sequence[str] = (sys.executable, "-m", "napari_cellda.cli"),
+    program: Sequence[str] | None = None,
 ) -> Launched:
     """Start ``napari-cellda WORDS -o FOLDER``.
 
@@ -81,8 +83,8 @@ def start_run(
         The run's; made if absent.
     queue : Path, optional
         The queue to wait in; None is this user's on this machine.
-    program : sequence of str
-        What is napari-cellda here.
+    program : sequence of str, optional
+        What is napari-cellda here; None is `PROGRAM`.
 
     Raises
     ------
@@ -92,7 +94,7 @@ def start_run(
     make_folder(folder)
     with suppress(OSError):
         (folder / STOP).unlink()
-    command = [*program, *words, "-o", str(folder)]
+    command = [*(program or PROGRAM), *words, "-o", str(folder)]
     with plain_disk_errors(folder / OUTPUT), (folder / OUTPUT).open("ab") as output:
         process = subprocess.Popen(
             command,

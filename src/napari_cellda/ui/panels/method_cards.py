@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QFrame, QGraphicsOpacityEffect, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QFrame,
+    QGraphicsOpacityEffect,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_cellda.ui.panels.method_pictures import WIDTH, method_picture
 
@@ -15,6 +23,30 @@ if TYPE_CHECKING:
     from napari_cellda.core.adaptation.method import Method
 
 FAINT = 0.55
+
+
+WORDS = {
+    "target_images": "your images",
+    "source_images": "annotated images",
+    "source_masks": "their masks",
+    "target_masks": "masks",
+    "target_strokes": "strokes on some of yours",
+    "points": "points",
+    "nuclei_images": "a nuclei channel",
+    "diameter": "a diameter",
+    "pseudo_labels": "maps",
+    "project": "a project",
+}
+"""Inputs in few words; the rows below the cards tell more."""
+
+
+def missing_words(method: Method, given: set[str]) -> list[str]:
+    """Return, in few words, the needed inputs that are not among those given."""
+    return [
+        " or ".join(WORDS.get(name, name.replace("_", " ")) for name in need.split("|"))
+        for need in method.needs
+        if not given & set(need.split("|"))
+    ]
 
 
 class MethodCard(QFrame):
@@ -56,7 +88,7 @@ class MethodCard(QFrame):
     def show_state(self, missing: Sequence[str], *, chosen: bool) -> None:
         """Say what is missing, in words; grey while anything is."""
         self.missing, self.chosen = tuple(missing), chosen
-        self.reason.setText(f"Needs {'; '.join(missing)}." if missing else "Ready.")
+        self.reason.setText(f"Needs {', '.join(missing)}." if missing else "Ready.")
         self._faint.setOpacity(FAINT if missing and not chosen else 1.0)
         frame = "2px solid #56b4e9" if chosen else "1px solid palette(mid)"
         self.setStyleSheet(
@@ -78,7 +110,7 @@ class MethodCard(QFrame):
 
 
 class MethodCards(QWidget):
-    """All methods, one chosen.
+    """All methods; once one is chosen, it alone, until others are asked for.
 
     Signals
     -------
@@ -96,6 +128,9 @@ class MethodCards(QWidget):
         self._layout = QVBoxLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
         self._layout.setSpacing(4)
+        self.others = QPushButton("Other methods\u2026")
+        self.others.clicked.connect(lambda: self._show_all(True))
+        self.others.hide()
 
     def fill(self, methods: Sequence[Method]) -> None:
         """Show these methods."""
@@ -103,13 +138,20 @@ class MethodCards(QWidget):
             card = self.cards[method.name] = MethodCard(method)
             card.clicked.connect(lambda method=method: self.choose(method))
             self._layout.addWidget(card)
+        self._layout.addWidget(self.others)
         self._refresh()
 
     def choose(self, method: Method) -> None:
         """Choose a method, ready or not: its inputs then have rows."""
         self.method = method
+        self._show_all(False)
         self._refresh()
         self.chosen.emit(method)
+
+    def _show_all(self, on: bool) -> None:
+        self.others.setVisible(not on)
+        for card in self.cards.values():
+            card.setVisible(on or card.method is self.method)
 
     def show_given(self, given: set[str]) -> None:
         """Tell which inputs there are."""
@@ -118,4 +160,5 @@ class MethodCards(QWidget):
 
     def _refresh(self) -> None:
         for card in self.cards.values():
-            card.show_state(card.method.missing(self._given), chosen=card.method is self.method)
+            missing = missing_words(card.method, self._given)
+            card.show_state(missing, chosen=card.method is self.method)

@@ -9,6 +9,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import (
     QCheckBox,
+    QComboBox,
     QHBoxLayout,
     QLabel,
     QProgressBar,
@@ -68,6 +69,9 @@ class RunMonitor(QWidget):
         self.picture = QLabel()
         self.picture.setToolTip("The latest picture that the run took")
         self.picture.hide()
+        self.which = QComboBox()
+        self.which.setToolTip("Which of its pictures is shown here")
+        self.which.hide()
         self.curves = Curves()
         self.previews = QCheckBox("Show pictures")
         self.previews.setToolTip("As layers with a time axis, updated while it trains")
@@ -82,6 +86,7 @@ class RunMonitor(QWidget):
         for button, wish in ((self.stop, "stop"), (self.cancel, "cancel"), (self.resume, "resume")):
             button.clicked.connect(lambda _, wish=wish: self._ask(wish))
         self.previews.toggled.connect(self._show_frames)
+        self.which.activated.connect(self._show_picture)
         self.destroyed.connect(self._leave)
         self.hide()
 
@@ -91,6 +96,7 @@ class RunMonitor(QWidget):
         layout.setSpacing(6)
         for widget in (self.title, self.progress, self.pace, self.device, self.message):
             layout.addWidget(widget)
+        layout.addWidget(self.which)
         layout.addWidget(self.picture)
         layout.addWidget(self.curves)
         row = QHBoxLayout()
@@ -113,6 +119,8 @@ class RunMonitor(QWidget):
             self._leave()
             self.run, self.layers = run, RunLayers(run, place)
             self.picture.hide()
+            self.which.clear()
+            self.which.hide()
             run.changed.connect(self._refresh)
             run.framed.connect(self._on_frame)
             run.failed.connect(self._on_failure)
@@ -133,10 +141,20 @@ class RunMonitor(QWidget):
             getattr(self.run, wish)()
 
     def _on_frame(self, frame: Frame) -> None:
-        self.picture.setPixmap(thumbnail(frame.array, max(120, self.width())))
-        self.picture.show()
+        if self.which.findText(frame.name) < 0:
+            self.which.addItem(frame.name)
+            self.which.setVisible(self.which.count() > 1)
+        if frame.name == self.which.currentText():
+            self._show_picture()
         if self.previews.isChecked() and self.layers is not None:
             self.layers.show(frame)
+
+    def _show_picture(self) -> None:
+        """Show the latest picture of the name that is chosen."""
+        frames = self.run.frames.get(self.which.currentText()) if self.run is not None else None
+        if frames:
+            self.picture.setPixmap(thumbnail(frames[-1].array, max(120, self.width())))
+            self.picture.show()
 
     def _show_frames(self) -> None:
         """Show what was taken before it was looked at."""
