@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -144,6 +144,7 @@ def score_image(
     and objects are matched in three dimensions. The frames of a time series have their own
     objects each, as have the planes of a stack that is compared by its boundaries.
     """
+    n_slices = min(predicted.limits[0], truth.limits[0])  # 1 when either says that it is time
     whole = {index: _ClassTally() for index in scheme.classes}
     tables: list[list[Overlaps]] = []
     slices: list[Figures] = []
@@ -158,9 +159,9 @@ def score_image(
         if see is not None:
             see(index, pair, overlaps)
         if overlaps is not None:
-            if index % truth.limits[0] == 0 or scheme.kind == "boundary":
+            if index % n_slices == 0 or scheme.kind == "boundary":
                 tables.append([])
-            tables[-1].append(overlaps)
+            tables[-1].append(replace(overlaps, runs=None))  # which are many in a long stack
         if n_planes(truth) > 1:
             objects = [] if overlaps is None else [ObjectMatches.of(overlaps)]
             slices.append(_image_figures(planes, objects, scores))

@@ -61,7 +61,7 @@ class ModelResult:
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as plain JSON; undefined figures are None."""
-        classes = self.images[0].classes if self.images else {}
+        classes = sorted({index for image in self.images for index in image.classes})
         return {
             "images": [image_json(image) for image in self.images],
             "mean": plain(self.mean),
@@ -71,9 +71,10 @@ class ModelResult:
         }
 
     def _class_json(self, index: int) -> dict[str, Any]:
-        results = [image.classes[index] for image in self.images]
+        results = [image.classes[index] for image in self.images if index in image.classes]
         figures = [result.figures for result in results]
-        alone = len(self.images[0].classes) == 1  # then its figures are those of the images
+        # Then its figures are those of the images.
+        alone = all(set(image.classes) == {index} for image in self.images)
         pooled = sum((result.counts for result in results), PixelCounts()).scores
         return {
             **plain(self.mean if alone else _means(figures)),
