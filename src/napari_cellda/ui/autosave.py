@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from napari_cellda.ui.state import PaintedImage, Session
     from napari_cellda.ui.worker import TaskHandle
 
-SAVE_MS = 3000
-"""Changed strokes are saved this often; with the time to write them, 5 seconds are lost at most."""
+SAVE_MS = 1500
+"""Changed strokes are saved this often; with the time to write them, even on a machine that is
+busy with other things, 5 seconds are lost at most."""
 FOLDER_VARIABLE = "NAPARI_CELLDA_AUTOSAVE"
 """Names another folder for the files."""
 KEEP = 200

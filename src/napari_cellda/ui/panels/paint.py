@@ -148,6 +148,7 @@ class PaintPanel(QWidget):
         """Lay out what is always in sight: the project, what to do next, what went wrong."""
         head = QVBoxLayout()
         head.setContentsMargins(8, 6, 8, 2)
+        head.setSpacing(6)
         for widget in (self.project_bar, self.advice, self.go_on, self.banner, self.loading):
             head.addWidget(widget)
         return head

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from napari_cellda.ui.state import Session
 
 REFRESH_MS = 200
-NAME_WIDTH = 150
+NAME_WIDTH = 120
 """Pixels; longer names lose their middle."""
 
 
@@ -31,19 +31,22 @@ class ProjectBar(QWidget):
         self.name.setToolTip("A project keeps strokes, classes, forest, enhancer and settings")
         self.open_button = QPushButton("Open\u2026")
         self.open_button.setToolTip("Open a project (.cellda); or drop it into the window")
-        self.save_button = QToolButton()
-        self.save_button.setText("Save")
+        self.save_button = QPushButton("Save")
         self.save_button.setToolTip("Save the project; the arrow saves it under another name")
-        self.save_button.setPopupMode(QToolButton.ToolButtonPopupMode.MenuButtonPopup)
-        menu = QMenu(self.save_button)
+        self.more = QToolButton()
+        self.more.setArrowType(Qt.ArrowType.DownArrow)
+        self.more.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self.more.setStyleSheet("QToolButton::menu-indicator { image: none; }")
+        menu = QMenu(self.more)
         menu.addAction("Save as\u2026", lambda: self.save(ask=True))
-        self.save_button.setMenu(menu)
+        self.more.setMenu(menu)
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(6)
         row.addWidget(self.name, 1)
         row.addWidget(self.open_button)
         row.addWidget(self.save_button)
+        row.addWidget(self.more)
         self._timer = QTimer(self, singleShot=True, interval=REFRESH_MS)
         self._timer.timeout.connect(self.refresh)
         self.open_button.clicked.connect(lambda: self.open())
@@ -62,7 +65,8 @@ class ProjectBar(QWidget):
         name = project.name or ("Not saved" if mark else "New project")
         room = self.name.fontMetrics().elidedText(name, Qt.TextElideMode.ElideMiddle, NAME_WIDTH)
         self.name.setText(room + mark)
-        self.save_button.setEnabled(bool(project.images()) and not self._desk.saver.busy)
+        for button in (self.save_button, self.more):
+            button.setEnabled(bool(project.images()) and not self._desk.saver.busy)
 
     def save(self, *, ask: bool = False) -> None:
         """Save under the known name, or ask for one."""
