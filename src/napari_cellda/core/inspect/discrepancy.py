@@ -109,7 +109,8 @@ def disputed_places(
         found = _disputed_windows(plane, count, size)
         candidates += [Place(t, z, y, x, score, "maps disagree") for y, x, score in found]
         yield Step(done, {"discrepancy": float(plane.mean()) if plane.size else 0.0})
-    return spread(candidates, count, distance=size, z_step=z_step)
+    chosen = spread(candidates, count, distance=size, z_step=z_step)
+    return sorted(chosen, key=lambda place: -place.score)
 
 
 def _disputed_windows(plane: np.ndarray, count: int, size: int) -> list[tuple[int, int, float]]:

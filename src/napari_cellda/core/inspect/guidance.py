@@ -135,7 +135,7 @@ def search_stack(
             candidates += [replace(place, y=place.y + top, x=place.x + left) for place in here]
         yield Step(done)
     # A stroke teaches about its surroundings, and about the planes that show the same object.
-    return spread(candidates, count, distance=8 * RADIUS, z_step=z_step, seen=seen)
+    return spread(candidates, count, distance=4 * RADIUS, z_step=z_step, seen=seen)
 
 
 def forest_uncertainty(classifier: PixelClassifier, source: Normalised, stop: Stop) -> ReadSignals:
@@ -160,6 +160,12 @@ def spread_planes(image: Image, most: int = MAX_PLANES) -> list[Region]:
 
 
 def z_step(image: Image) -> float:
-    """Return the distance of two planes of an image, in pixels of the plane."""
+    """Return how far apart two planes of an image count when places are spread, in pixels.
+
+    Their true distance, but at least so much that the stack is as deep as it is wide: stain and
+    focus change with depth, so that a thin stack, too, wants strokes on several planes.
+    """
     along_z, along_y, _ = image.pixel_size
-    return float(along_z / along_y) if along_y > 0 and along_z > 0 else 1.0
+    nz, ny, nx = image.limits
+    true = float(along_z / along_y) if along_y > 0 and along_z > 0 else 1.0
+    return max(true, min(ny, nx) / nz)

@@ -304,7 +304,7 @@ class CompareTab(QWidget):
         self.table.resizeColumnsToContents()
         ranked = rank(self.evaluation)
         self.extremes.setText(
-            f"Best images: {', '.join(ranked[:3])}.  Worst: {', '.join(ranked[::-1][:3])}."
+            f"Worst images: {', '.join(ranked[:3])}.  Best: {', '.join(ranked[::-1][:3])}."
         )
         if self.plot is None:
             self.plot = make_strips()

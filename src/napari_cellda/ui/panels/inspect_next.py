@@ -11,6 +11,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QListWidget,
+    QListWidgetItem,
     QPushButton,
     QVBoxLayout,
     QWidget,
@@ -129,10 +130,12 @@ class NextTab(QWidget):
         self.search.setText("Looking\u2026" if guide.searching else "Look for places")
         self.list.blockSignals(True)
         self.list.clear()
+        deep = len({(place.t, place.z) for place in guide.places}) > 1
         for number, place in enumerate(guide.places, 1):
-            self.list.addItem(
-                f"{number}.  plane {place.z}, row {place.y}, column {place.x}: {place.reason}"
-            )
+            where = f"plane {place.z}, " if deep else ""
+            item = QListWidgetItem(f"{number}.  {where}row {place.y}, column {place.x}")
+            item.setToolTip(place.reason[0].upper() + place.reason[1:])
+            self.list.addItem(item)
         self.list.setCurrentRow(guide.index)
         self.list.blockSignals(False)
 

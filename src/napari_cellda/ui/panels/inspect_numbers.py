@@ -40,6 +40,7 @@ KINDS = (
     ("boundary", "membranes", "The map is cut into cells (multicut), then compared as objects"),
 )
 EXTRA = {"area": "Area", "objects": "Objects", "true objects": "True objects"}
+NAME_WIDTH = 120
 ROW_ROLE = int(Qt.ItemDataRole.UserRole) + 1
 
 
@@ -189,6 +190,7 @@ class NumbersTab(QWidget):
             if row.plane is not None:
                 part = _Number(row.plane, row.part)
             name.setData(ROW_ROLE, index)
+            name.setToolTip(row.image)
             table.setItem(index, 0, name)
             table.setItem(index, 1, part)
             for column, key in enumerate(titles, 2):
@@ -196,6 +198,8 @@ class NumbersTab(QWidget):
                 table.setItem(index, column, _Number(value, _text(value, key)))
         table.setSortingEnabled(True)
         table.resizeColumnsToContents()
+        table.setColumnWidth(0, min(table.columnWidth(0), NAME_WIDTH))
+        table.setColumnHidden(1, all(row.part == "all" for row in self._rows))
 
     def _columns(self) -> dict[str, str]:
         """Return the figures that are defined anywhere, with their titles."""

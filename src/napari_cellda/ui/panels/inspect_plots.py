@@ -68,7 +68,7 @@ def make_map() -> Any:
             self.hideAxis("bottom")
             self.setAspectLocked(True)
             self.setToolTip("One point per patch; the wheel zooms")
-            self._legend = self.addLegend(offset=(4, 4))
+            self._legend = self.addLegend(offset=(4, 4), labelTextColor="w")
             self.pictures: list[Any] = []
 
         def draw(

@@ -1,0 +1,148 @@
+"""The panel Compare, used as a person would: models against truth, domains against each other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from pytestqt.qtbot import QtBot
+from scipy.ndimage import gaussian_filter
+
+from napari_cellda.ui.panels import inspect_domains
+from napari_cellda.ui.panels.compare import ComparePanel
+from painting import WAIT_MS
+
+
+@pytest.fixture
+def panel(qtbot: QtBot):
+    viewer = ViewerModel()
+    panel = ComparePanel(viewer)
+    panel.viewer_kept_alive = viewer
+    qtbot.addWidget(panel)
+    panel.show()
+    yield panel
+    panel.session.close()
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """Truth, a model that is right, and one that misses an image."""
+    truth = np.zeros((40, 50), np.uint8)
+    truth[10:30, 10:30] = 1
+    for name, planes in (
+        ("truth", {"a": truth, "b": truth}),
+        ("good", {"a": truth, "b": truth}),
+        ("poor", {"a": truth, "b": truth * 0}),
+    ):
+        (tmp_path / name).mkdir()
+        for stem, plane in planes.items():
+            imageio.imwrite(tmp_path / name / f"{stem}.png", plane)
+    return tmp_path
+
+
+def compare(panel: ComparePanel, qtbot: QtBot) -> None:
+    panel.models.start.click()
+    qtbot.waitUntil(lambda: not panel.models.running, timeout=WAIT_MS)
+
+
+def test_models_are_compared_shown_and_reported(
+    panel: ComparePanel, qtbot: QtBot, folders: Path, tmp_path: Path
+):
+    tab = panel.models
+    tab.add_prediction(folders / "good")
+    tab.add_prediction(folders / "poor", "the poor one")
+    assert not tab.start.isEnabled()
+    tab.set_reference(folders / "truth")
+    compare(panel, qtbot)
+    assert panel.banner.text == ""
+    titles = [tab.table.horizontalHeaderItem(c).text() for c in range(tab.table.columnCount())]
+    cells = {
+        tab.table.item(row, 0).text(): tab.table.item(row, titles.index("Dice (F1)")).text()
+        for row in range(tab.table.rowCount())
+    }
+    assert cells == {"good": "1.000 ± 0.000", "the poor one": "0.500 ± 0.500"}
+    assert "Worst images: b" in tab.extremes.text()
+    report = tmp_path / "report.html"
+    tab.write_report(report)
+    assert "the poor one" in report.read_text()
+    tab.write_table(tmp_path / "table.json")
+    assert set(json.loads((tmp_path / "table.json").read_text())["models"]) == set(cells)
+
+
+def test_a_model_can_be_renamed_and_removed(panel: ComparePanel, folders: Path):
+    tab = panel.models
+    tab.add_prediction(folders / "good")
+    tab.list.item(0, 0).setText("mine")
+    assert list(tab.predictions) == ["mine"]
+    tab.list.setCurrentCell(0, 0)
+    tab.remove.click()
+    assert tab.predictions == {}
+
+
+def test_names_without_a_partner_are_all_told(panel: ComparePanel, qtbot: QtBot, folders: Path):
+    (folders / "good" / "b.png").unlink()
+    panel.models.add_prediction(folders / "good")
+    panel.models.set_reference(folders / "truth")
+    compare(panel, qtbot)
+    assert "has none for b" in panel.banner.text
+    assert panel.models.evaluation is None
+
+
+def test_two_models_of_one_name_are_refused(panel: ComparePanel, folders: Path):
+    panel.models.add_prediction(folders / "good")
+    panel.models._trying(lambda: panel.models.add_prediction(folders / "good"))()
+    assert panel.banner.text.startswith("There is a prediction called 'good' already")
+
+
+# -- domains -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def textures(tmp_path: Path) -> Path:
+    """Folders of noise with fine, fine and coarse structures."""
+    for number, (name, scale) in enumerate((("target", 1), ("alike", 1), ("coarse", 6))):
+        (tmp_path / name).mkdir()
+        rng = np.random.default_rng(number)
+        for stem in "ab":
+            plane = gaussian_filter(rng.random((96, 96)), scale)
+            plane = (plane - plane.min()) / np.ptp(plane) * 255
+            imageio.imwrite(tmp_path / name / f"{stem}.png", plane.astype(np.uint8))
+    return tmp_path
+
+
+def test_the_domain_map_advises_the_nearest_source(
+    panel: ComparePanel, qtbot: QtBot, textures: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(inspect_domains, "PATCHES", 12)
+    tab = panel.domains
+    for name in ("target", "alike", "coarse"):
+        tab.add_folder(textures / name)
+    tab.start.click()
+    qtbot.waitUntil(lambda: not tab.running, timeout=WAIT_MS)
+    assert panel.banner.text == ""
+    assert tab.target.currentText() == "target"
+    assert "'alike' is the nearest source" in tab.advice.text()
+    tab.target.setCurrentIndex(tab.target.findText("coarse"))
+    assert tab.advice.text().startswith("For 'coarse'")
+    assert tab.plot.pictures == []
+    tab.pictures.setChecked(True)
+    assert len(tab.plot.pictures) == sum(len(one.vectors) for one in tab.patches.values())
+
+
+def test_a_map_needs_two_domains(panel: ComparePanel, textures: Path):
+    panel.domains.add_folder(textures / "target")
+    panel.domains.start.click()
+    assert panel.banner.text.startswith("A map needs two sets of images")
+
+
+def test_an_empty_folder_is_told(panel: ComparePanel, qtbot: QtBot, textures: Path):
+    (textures / "empty").mkdir()
+    panel.domains.add_folder(textures / "target")
+    panel.domains.add_folder(textures / "empty")
+    panel.domains.start.click()
+    qtbot.waitUntil(lambda: not panel.domains.running, timeout=WAIT_MS)
+    assert "holds no image" in panel.banner.text

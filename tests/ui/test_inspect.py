@@ -1,0 +1,474 @@
+"""The panel Inspect, used as a person would: overlays, errors, heatmaps, numbers, next places."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from napari.utils.shortcuts import default_shortcuts
+from pytestqt.qtbot import QtBot
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtTest import QTest
+
+from napari_cellda.core.compare import OVERLAY_VALUES
+from napari_cellda.core.events import Preview, Step, run_quietly
+from napari_cellda.core.jobs import Run
+from napari_cellda.core.params import BaseParams
+from napari_cellda.ui.inspect_corrections import save_points
+from napari_cellda.ui.inspect_layers import ShownPlane, comparable_layers
+from napari_cellda.ui.panels.inspect import InspectPanel
+from napari_cellda.ui.panels.inspect_overlay import NEXT_KEY, PREVIOUS_KEY
+from painting import WAIT_MS, cells, paint_both, wait_idle
+
+
+def squares(*boxes: tuple[int, int, int], shape: tuple[int, int] = (80, 100)) -> np.ndarray:
+    """Labels 1, 2... in boxes of (y, x, size)."""
+    labels = np.zeros(shape, np.int32)
+    for number, (y, x, size) in enumerate(boxes, 1):
+        labels[y : y + size, x : x + size] = number
+    return labels
+
+
+TRUTH = squares((5, 5, 20), (40, 10, 12), (50, 60, 8))
+MINE = squares((7, 5, 20), (20, 70, 10))
+
+
+class Watched:
+    """An array that notes which planes were read."""
+
+    def __init__(self, data: np.ndarray) -> None:
+        self.data, self.shape, self.dtype, self.ndim = data, data.shape, data.dtype, data.ndim
+        self.read: set[int] = set()
+
+    def __getitem__(self, key) -> np.ndarray:
+        first = key[0] if isinstance(key, tuple) else key
+        planes = range(*first.indices(self.shape[0])) if isinstance(first, slice) else [int(first)]
+        self.read.update(planes)
+        return self.data[key]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        raise AssertionError("nobody may load the whole volume")
+
+
+@pytest.fixture
+def viewer() -> ViewerModel:
+    return ViewerModel()
+
+
+@pytest.fixture
+def panel(qtbot: QtBot, viewer: ViewerModel):
+    panel = InspectPanel(viewer)
+    qtbot.addWidget(panel)
+    panel.show()
+    yield panel
+    panel.session.close()
+
+
+def choose(panel: InspectPanel, qtbot: QtBot, result, reference) -> None:
+    viewer = panel.session.viewer
+    mine = viewer.add_labels(result, name="mine")
+    truth = viewer.add_labels(reference, name="truth")
+    qtbot.waitUntil(lambda: panel.pair.result.count() >= 2)
+    panel.pair.choose(mine, truth)
+
+
+def compare(panel: InspectPanel, qtbot: QtBot, kind: str, result=MINE, reference=TRUTH) -> None:
+    choose(panel, qtbot, result, reference)
+    tab = panel.overlay
+    tab.kind.setCurrentIndex(tab.kind.findData(kind))
+    QTest.mouseClick(tab.show_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: tab.view.comparison is not None, timeout=WAIT_MS)
+
+
+def test_the_guess_takes_masks_and_maps_before_images(panel: InspectPanel, qtbot: QtBot):
+    viewer = panel.session.viewer
+    viewer.add_image(np.random.default_rng(0).integers(0, 255, (20, 20)), name="raw")
+    viewer.add_image(np.random.default_rng(0).random((20, 20, 3)), name="colour", rgb=True)
+    viewer.add_labels(np.zeros((20, 20), int), name="a")
+    viewer.add_labels(np.zeros((20, 20), int), name="b")
+    qtbot.waitUntil(lambda: panel.pair.result.count() == 3)
+    assert {layer.name for layer in panel.pair.layers} == {"a", "b"}
+
+
+def test_objects_are_coloured_by_what_became_of_them(panel: InspectPanel, qtbot: QtBot):
+    compare(panel, qtbot, "objects")
+    tab = panel.overlay
+    shown = np.asarray(tab.view.layer.data)
+    assert shown[10, 10] == OVERLAY_VALUES["matched"]
+    assert shown[45, 12] == OVERLAY_VALUES["missed"]
+    assert shown[25, 75] == OVERLAY_VALUES["spurious"]
+    rows = {name: label.text() for name, label in tab.legend.rows.items()}
+    assert rows["matched"] == "1 objects"
+    assert rows["missed"] == "2 objects"
+    assert rows["spurious"] == "1 objects"
+    assert "F1 0.400" in tab.figures.text()
+
+
+def test_another_iou_is_shown_at_once_and_nothing_is_computed_again(
+    panel: InspectPanel, qtbot: QtBot
+):
+    compare(panel, qtbot, "objects")
+    view = panel.overlay.view
+    before = view.comparison.matches
+    panel.overlay.iou.setValue(90)
+    assert np.asarray(view.layer.data)[10, 10] == OVERLAY_VALUES["spurious"]
+    assert not view.busy
+    assert view.comparison.matches is before
+    panel.overlay.iou.setValue(50)
+    assert np.asarray(view.layer.data)[10, 10] == OVERLAY_VALUES["matched"]
+
+
+def test_errors_come_worst_first_and_are_ringed(panel: InspectPanel, qtbot: QtBot):
+    compare(panel, qtbot, "objects")
+    tab = panel.overlay
+    tab.next.click()
+    ring = panel.session.viewer.layers["Look here"]
+    y, x = ring.data[0].astype(int)
+    assert TRUTH[y, x] == 2
+    assert "1 of 3: missed, 144 px" in tab.told.text()
+    tab.next.click()
+    y, x = ring.data[0].astype(int)
+    assert MINE[y, x] == 2
+    tab.previous.click()
+    assert "1 of 3" in tab.told.text()
+
+
+def test_pixels_and_boundaries_have_their_own_errors(panel: InspectPanel, qtbot: QtBot):
+    compare(panel, qtbot, "pixels")
+    tab = panel.overlay
+    assert list(tab.legend.rows) == ["true positive", "false positive", "false negative"]
+    wrong = (MINE > 0) != (TRUTH > 0)
+    assert sum(error.pixels for error in tab.view.errors) == wrong.sum()
+    tab.kind.setCurrentIndex(tab.kind.findData("boundaries"))
+    qtbot.waitUntil(lambda: not tab.view.busy and tab.view.comparison is not None, timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: tab.view.settings.kind == "boundaries")
+    exact = len(tab.view.errors)
+    tab.tolerance.setValue(40)
+    qtbot.waitUntil(lambda: not tab.view.busy and tab.view.comparison is not None, timeout=WAIT_MS)
+    assert len(tab.view.errors) < exact
+
+
+def test_shapes_that_differ_are_both_told(panel: InspectPanel, qtbot: QtBot):
+    choose(panel, qtbot, MINE, TRUTH[:-5])
+    panel.overlay.show_button.click()
+    assert "(80, 100)" in panel.banner.text
+    assert "(75, 100)" in panel.banner.text
+    assert panel.overlay.view.layer is None
+
+
+@pytest.mark.parametrize("tab", ["overlay", "heatmap"])
+def test_a_map_outside_0_to_1_is_told_in_a_sentence(panel: InspectPanel, qtbot: QtBot, tab: str):
+    viewer = panel.session.viewer
+    wrong = viewer.add_image(np.full((80, 100), 3.5, np.float32), name="raw")
+    truth = viewer.add_labels((TRUTH > 0).astype(int), name="truth")
+    qtbot.waitUntil(lambda: panel.pair.result.count() == 2)
+    panel.pair.choose(wrong, truth)
+    getattr(panel, tab).show_button.click()
+    qtbot.waitUntil(lambda: bool(panel.banner.text), timeout=WAIT_MS)
+    assert panel.banner.text.startswith("'raw' holds values from 3.5 to 3.5")
+
+
+def test_negative_labels_are_told_in_a_sentence(panel: InspectPanel, qtbot: QtBot):
+    choose(panel, qtbot, MINE - 2, TRUTH)
+    panel.overlay.show_button.click()
+    qtbot.waitUntil(lambda: bool(panel.banner.text), timeout=WAIT_MS)
+    assert panel.banner.text == "'mine' holds the label -2; expected labels from 0."
+
+
+def test_two_layers_are_needed(panel: InspectPanel):
+    panel.overlay.show_button.click()
+    assert panel.banner.text.startswith("Two different layers are needed")
+
+
+def test_a_lazy_stack_is_compared_plane_by_plane(panel: InspectPanel, qtbot: QtBot):
+    mine, truth = Watched(np.stack([MINE] * 30)), Watched(np.stack([TRUTH] * 30))
+    mine.data[7] = 0
+    compare(panel, qtbot, "objects", mine, truth)
+    view = panel.overlay.view
+    mine.read.clear()
+    truth.read.clear()
+    panel.session.viewer.dims.set_point(0, 7)
+    qtbot.waitUntil(lambda: view.plane == (7,), timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: not view.busy)
+    assert view.matches.count("missed") == 3
+    assert mine.read == truth.read == {7}
+    assert isinstance(view.layer.data, ShownPlane)
+    assert not np.asarray(view.layer.data[3]).any()
+
+
+def test_the_overlay_goes_with_its_layers(panel: InspectPanel, qtbot: QtBot):
+    compare(panel, qtbot, "pixels")
+    panel.session.viewer.layers.remove("mine")
+    assert "Right and wrong" not in panel.session.viewer.layers
+    assert panel.overlay.view.comparison is None
+
+
+def test_our_own_pictures_cannot_be_compared(panel: InspectPanel, qtbot: QtBot):
+    compare(panel, qtbot, "pixels")
+    assert {one.name for one in comparable_layers(panel.session)} == {"mine", "truth"}
+
+
+def test_a_click_tells_what_is_there_and_keys_step(make_napari_viewer, qtbot: QtBot):
+    viewer = make_napari_viewer(show=True)
+    panel = InspectPanel(viewer)
+    viewer.window.add_dock_widget(panel, name="Inspect", area="right")
+    compare(panel, qtbot, "objects")
+    view = panel.overlay.view
+    canvas = viewer.window._qt_viewer.canvas.native
+    viewer.reset_view()
+    viewer.layers.selection.active = view.layer
+    qtbot.wait(300)
+    camera = viewer.camera
+    half = np.array([canvas.height(), canvas.width()]) / 2
+    y, x = (np.array([12, 15]) - np.array(camera.center[-2:])) * camera.zoom + half
+    QTest.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=QPoint(round(x), round(y)))
+    qtbot.waitUntil(lambda: panel.overlay.told.text().startswith("Matched."), timeout=WAIT_MS)
+    assert "IoU 0.82" in panel.overlay.told.text()
+    QTest.keyClick(canvas, Qt.Key.Key_N)
+    assert view.index == 0
+    QTest.keyClick(canvas, Qt.Key.Key_N, Qt.KeyboardModifier.ShiftModifier)
+    assert view.index == 2
+    panel.session.close()
+
+
+def test_our_keys_are_not_naparis():
+    taken = {str(key) for keys in default_shortcuts.values() for key in keys}
+    assert not {NEXT_KEY, PREVIOUS_KEY.replace("-", "+")} & taken
+
+
+# -- corrections -------------------------------------------------------------------------------
+
+
+def test_an_error_becomes_strokes_and_undo_takes_them_back(open_panel, qtbot: QtBot):
+    paint = open_panel(cells((80, 100)))
+    session = paint.session
+    panel = InspectPanel(session.viewer)
+    qtbot.addWidget(panel)
+    compare(panel, qtbot, "objects")
+    panel.overlay.next.click()
+    assert panel.overlay.right_class.currentText() == "foreground"
+    panel.overlay.to_strokes.click()
+    strokes = session.current.strokes
+    painted = np.asarray(strokes.data)
+    assert set(np.unique(painted)) == {0, 2}
+    assert ((painted == 2) <= (TRUTH == 2)).all()
+    assert (painted == 2).sum() == 100  # 12 x 12 without its rim
+    wait_idle(paint, qtbot)
+    assert session.current.index.snapshot()
+    strokes.undo()
+    assert not np.asarray(strokes.data).any()
+
+
+def test_an_error_becomes_a_point_that_is_saved(panel: InspectPanel, qtbot: QtBot, tmp_path: Path):
+    compare(panel, qtbot, "objects")
+    panel.overlay.to_point.click()
+    assert panel.banner.text.startswith("No error is in view")
+    panel.overlay.next.click()
+    panel.overlay.to_point.click()
+    points = panel.session.viewer.layers["Points"]
+    save_points(points, tmp_path / "points.csv")
+    (row,) = csv.DictReader((tmp_path / "points.csv").read_text().splitlines())
+    assert TRUTH[int(float(row["row"])), int(float(row["col"]))] == 2
+
+
+def test_strokes_need_an_image(panel: InspectPanel, qtbot: QtBot):
+    compare(panel, qtbot, "objects")
+    panel.overlay.next.click()
+    panel.overlay.to_strokes.click()
+    assert panel.banner.text.startswith("No image of the shape (80, 100)")
+
+
+# -- discrepancy -------------------------------------------------------------------------------
+
+
+def maps() -> tuple[np.ndarray, np.ndarray]:
+    a = np.full((3, 150, 150), 0.5, np.float32)
+    b = a.copy()
+    b[1, 30:80, 30:80] = 1.0
+    b[2, 90:130, 90:130] = 0.1
+    return a, b
+
+
+def show_maps(panel: InspectPanel, qtbot: QtBot) -> None:
+    a, b = (
+        panel.session.viewer.add_image(one, name=n) for one, n in zip(maps(), "ab", strict=True)
+    )
+    qtbot.waitUntil(lambda: panel.pair.result.count() == 2)
+    panel.pair.choose(a, b)
+    panel.heatmap.show_button.click()
+
+
+def test_a_heatmap_has_a_fixed_scale_and_regions_to_visit(panel: InspectPanel, qtbot: QtBot):
+    show_maps(panel, qtbot)
+    tab = panel.heatmap
+    layer = tab.heatmap.layer
+    assert tuple(layer.contrast_limits) == (0, 1)
+    np.testing.assert_allclose(np.asarray(layer.data[1]), np.abs(maps()[0][1] - maps()[1][1]))
+    tab.find.click()
+    qtbot.waitUntil(lambda: not tab.heatmap.running, timeout=WAIT_MS)
+    best = tab.heatmap.places[0]
+    assert best.z == 1
+    assert 30 <= best.y < 80
+    tab.list.setCurrentRow(0)
+    assert panel.session.viewer.dims.current_step[0] == 1
+    tab.boxes.click()
+    boxes = panel.session.viewer.layers["Annotate here"]
+    assert len(boxes.data) == len(tab.heatmap.places)
+    assert boxes.data[0][:, 0].tolist() == [1] * 4
+
+
+def test_an_overlay_of_a_heatmap_is_not_offered(panel: InspectPanel, qtbot: QtBot):
+    show_maps(panel, qtbot)
+    qtbot.wait(20)
+    assert panel.pair.result.count() == 2
+
+
+class _Params(BaseParams):
+    pass
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    run = Run.create(tmp_path / "run", "culpico", _Params(), {}, seed=0)
+
+    def task():
+        for step in (1, 2, 3):
+            yield Step(step, {"discrepancy": 0.6 / step})
+            yield Preview("network m", np.full((40, 50), 0.9, np.float32), step)
+            yield Preview("network n", np.full((40, 50), 0.9 - 0.6 / step, np.float32), step)
+
+    run_quietly(run.drive(task()))
+    return run
+
+
+def test_the_discrepancy_of_a_run_has_a_slider_and_a_curve(
+    panel: InspectPanel, qtbot: QtBot, run: Run
+):
+    tab = panel.heatmap
+    tab.open_run(run.folder)
+    assert (tab.first.currentText(), tab.second.currentText()) == ("network m", "network n")
+    tab.show_run.click()
+    assert tab.heatmap.steps == [1, 2, 3]
+    np.testing.assert_allclose(tab.heatmap.means, [0.6, 0.3, 0.2], atol=1e-6)
+    tab.heatmap.show_step(2)
+    assert panel.session.viewer.dims.current_step[0] == 2
+    assert tab.curve._line.value() == 3
+    assert np.asarray(tab.heatmap.layer.data[2]).mean() == pytest.approx(0.2, abs=1e-6)
+
+
+def test_a_folder_without_a_run_is_told(panel: InspectPanel, tmp_path: Path):
+    panel.heatmap._trying(lambda: panel.heatmap.open_run(tmp_path))()
+    assert "There is no run in" in panel.banner.text
+
+
+# -- numbers -----------------------------------------------------------------------------------
+
+
+def score(panel: InspectPanel, qtbot: QtBot, kind: str) -> None:
+    tab = panel.numbers
+    tab.kind.setCurrentIndex(tab.kind.findData(kind))
+    tab.score_button.click()
+    qtbot.waitUntil(lambda: not tab.numbers.running, timeout=WAIT_MS)
+
+
+def test_figures_are_listed_sorted_copied_and_saved(
+    panel: InspectPanel, qtbot: QtBot, tmp_path: Path
+):
+    stack = np.stack([TRUTH, MINE, np.zeros_like(TRUTH)])
+    choose(panel, qtbot, stack, np.stack([TRUTH] * 3))
+    score(panel, qtbot, "semantic")
+    tab = panel.numbers
+    parts = [row.part for row in tab.numbers.rows()]
+    assert parts == ["all", "plane 0", "plane 1", "plane 2"]
+    dice = {row.part: row.figures["dice"] for row in tab.numbers.rows()}
+    assert dice["plane 0"] == 1
+    assert dice["plane 2"] == 0
+    tab.table.sortItems(3)
+    assert tab.table.item(0, 1).text() == "plane 2"
+    tab.table.cellClicked.emit(0, 3)
+    assert panel.session.viewer.dims.current_step[0] == 2
+    lines = tab.text().splitlines()
+    assert lines[0].split("\t")[:4] == ["Image", "Part", "IoU", "Dice (F1)"]
+    assert len(lines) == 5
+    tab.numbers.write(tmp_path / "figures.csv")
+    rows = list(csv.DictReader((tmp_path / "figures.csv").read_text().splitlines()))
+    assert float(rows[1]["dice"]) == 1
+    tab.numbers.write(tmp_path / "figures.json")
+    assert json.loads((tmp_path / "figures.json").read_text())["images"]
+
+
+def test_undefined_figures_are_told_and_sort_last(panel: InspectPanel, qtbot: QtBot):
+    stack = np.stack([TRUTH, np.zeros_like(TRUTH)])
+    choose(panel, qtbot, stack, np.stack([MINE] * 2))
+    score(panel, qtbot, "semantic")
+    table = panel.numbers.table
+    titles = [table.horizontalHeaderItem(c).text() for c in range(table.columnCount())]
+    column = titles.index("HD95")
+    table.sortItems(column)
+    assert table.item(table.rowCount() - 1, column).text() == "undefined"
+
+
+def test_objects_have_their_own_figures(panel: InspectPanel, qtbot: QtBot):
+    choose(panel, qtbot, MINE, TRUTH)
+    score(panel, qtbot, "instances")
+    (row,) = panel.numbers.numbers.rows()
+    assert row.figures["f1_50"] == pytest.approx(0.4)
+    assert (row.figures["objects"], row.figures["true objects"]) == (2, 3)
+
+
+def test_a_long_scoring_is_stopped(panel: InspectPanel, qtbot: QtBot):
+    mine, truth = (Watched(np.stack([one] * 100)) for one in (MINE, TRUTH))
+    choose(panel, qtbot, mine, truth)
+    tab = panel.numbers
+    seen = []
+    tab.numbers.progressed.connect(lambda done, total: seen.append((done, total)))
+    tab.numbers.progressed.connect(lambda done, total: tab.cancel.click())
+    tab.score_button.click()
+    qtbot.waitUntil(lambda: not tab.numbers.running, timeout=WAIT_MS)
+    assert seen[0] == (1, 100)
+    assert tab.numbers.rows() == [] or len(mine.read) == 100
+
+
+# -- next, and trust ---------------------------------------------------------------------------
+
+
+def test_places_are_listed_visited_and_skipped_once_painted(open_panel, qtbot: QtBot):
+    paint = open_panel(np.stack([cells()] * 6), axis_labels=("z", "y", "x"))
+    session = paint.session
+    panel = InspectPanel(session.viewer)
+    qtbot.addWidget(panel)
+    paint_both(paint)
+    wait_idle(paint, qtbot)
+    tab = panel.next
+    qtbot.waitUntil(tab.search.isEnabled)
+    tab.search.click()
+    qtbot.waitUntil(lambda: not tab.guide.searching, timeout=WAIT_MS)
+    assert tab.list.count() == len(tab.guide.places) == 10
+    assert len({place.z for place in tab.guide.places}) > 2
+    assert tab.guide.index == 0
+    second, third = tab.guide.places[1:3]
+    session.current.strokes.paint((second.z, second.y, second.x), 2)
+    wait_idle(paint, qtbot)
+    tab.next.click()
+    assert tab.guide.places[tab.guide.index] == third
+    ring = session.viewer.layers["Look here"]
+    assert ring.data[0].astype(int).tolist() == [third.z, third.y, third.x]
+
+
+def test_there_is_nothing_to_check_without_an_enhancer(panel: InspectPanel):
+    panel.next.check.click()
+    assert panel.banner.text.startswith("No image is chosen")
+
+
+def test_a_run_without_a_model_is_told(open_panel, qtbot: QtBot, run: Run):
+    paint = open_panel(cells())
+    panel = InspectPanel(paint.session.viewer)
+    qtbot.addWidget(panel)
+    panel.next.trust.check_network(run.folder)
+    qtbot.waitUntil(lambda: not panel.next.trust.running, timeout=WAIT_MS)
+    assert panel.banner.text
+    assert panel.next.trust.verdicts == []
