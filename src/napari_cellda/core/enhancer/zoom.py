@@ -109,11 +109,19 @@ def _weights(target: slice, factor: float, limit: int) -> tuple[slice, np.ndarra
 
 
 def _apply(block: np.ndarray, matrices: Sequence[np.ndarray]) -> np.ndarray:
-    """Multiply the last axes of a block by one matrix each."""
+    """Multiply the last axes of a block by one matrix each.
+
+    Sparse, since most weights are 0, and since a dense product depends, in its last bits, on the
+    number of threads.
+    """
+    from scipy.sparse import csr_array
+
     for axis, matrix in enumerate(matrices, block.ndim - len(matrices)):
         is_identity = matrix.shape[0] == matrix.shape[1] and not np.any(
             matrix - np.eye(len(matrix), dtype=np.float32)
         )
         if not is_identity:
-            block = np.moveaxis(np.tensordot(matrix, block, (1, axis)), 0, axis)
+            lines = np.moveaxis(block, axis, 0)
+            flat = csr_array(matrix) @ lines.reshape(len(lines), -1)
+            block = np.moveaxis(flat.reshape(-1, *lines.shape[1:]), 0, axis)
     return np.ascontiguousarray(block, np.float32)
