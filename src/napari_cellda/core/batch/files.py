@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from napari_cellda.core.classifier import Stop
     from napari_cellda.core.events import Event, Task
     from napari_cellda.core.export import FileFormat
+    from napari_cellda.core.images import Image
     from napari_cellda.core.images.normalisation import Normalisation
     from napari_cellda.core.pipeline import MapMaker
 
@@ -216,7 +217,7 @@ def process_image(work: Work, path: Path, *, stop: Stop) -> Task[list[Path]]:
     content = hash_input(path)
     drop_record(folder, path)
     image = open_image(path, channels=work.pipeline.channels)
-    normalisation = work.measured.get(fingerprint(image)) if work.measured else None
+    normalisation = _measured_before(work, image)
     done = yield from export_image(
         work.pipeline, image, work.choice, normalisation=normalisation, stop=stop
     )
@@ -224,6 +225,15 @@ def process_image(work: Work, path: Path, *, stop: Stop) -> Task[list[Path]]:
         return []
     keep_record(folder, path, content, work.made_with, list(done.paths))
     return list(done.paths)
+
+
+def _measured_before(work: Work, image: Image) -> Normalisation | None:
+    if not work.measured:
+        return None
+    try:
+        return work.measured.get(fingerprint(image))
+    except (OSError, ValueError, RuntimeError, KeyError):
+        return None  # a damaged part, which the reading for the maps will name
 
 
 def describe_failure(path: Path, error: Exception) -> Failure:

@@ -226,14 +226,20 @@ def _start(order: Order) -> subprocess.Popen[str]:
         env=os.environ | threads,
         text=True,
         encoding="utf-8",
-        # Ctrl-C in the terminal is for the parent, which then ends its workers.
-        start_new_session=True,
+        **_apart(),
     )
     assert child.stdin is not None
     with contextlib.suppress(OSError):
         child.stdin.write(order.model_dump_json() + "\n")
         child.stdin.flush()
     return child
+
+
+def _apart() -> dict[str, Any]:
+    """Return what keeps Ctrl-C from a process: it is for the parent, which ends its workers."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True}
 
 
 def _close(child: subprocess.Popen[str]) -> int:
