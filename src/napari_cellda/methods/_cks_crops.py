@@ -76,14 +76,9 @@ def _mirrored(
 
 
 def _resized(images: Tensor, side: int) -> Tensor:
-    if images.shape[-1] == side:
-        return images
+    shrinks = images.shape[-1] > side
     return F.interpolate(
-        images,
-        (side, side),
-        mode="bilinear",
-        align_corners=False,
-        antialias=images.shape[-1] > side,
+        images, (side, side), mode="bilinear", align_corners=False, antialias=shrinks
     )
 
 

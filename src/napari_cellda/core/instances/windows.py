@@ -129,7 +129,7 @@ class _Painted:
         """Paint the objects whose middle lies in `core`; they are in the pixels of `outer`."""
         # Plain views: a mapped file would be asked anew for every object.
         labels, canvas = (np.asarray(a[outer.y, outer.x]) for a in (self.labels, self.canvas))
-        points = found.points + (outer.y.start, outer.x.start)
+        points = found.points + np.array([outer.y.start, outer.x.start])
         low = np.array([core.y.start, core.x.start]) - 0.5
         high = np.array([core.y.stop, core.x.stop]) - 0.5
         for k in np.flatnonzero(((points >= low) & (points < high)).all(axis=1)):

@@ -410,8 +410,7 @@ def grid_centres(height: int, width: int, stride: int, device: torch.device) -> 
 def refine(
     points: Tensor, owner: Tensor, found: Detections, *, score: float = 0.2, within: float = 12.0
 ) -> Tensor:
-    """Replace points by the detections that belong to them, so that drawing learns to live with
-    them.
+    """Replace points by the detections that belong to them: all that there is at inference.
 
     Parameters
     ----------

@@ -27,6 +27,7 @@ class ChannelNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return `x` with mean 0 and deviation 1 over each pixel's channels, scaled."""
         last = x.permute(0, 2, 3, 1)
         return F.layer_norm(last, last.shape[-1:], self.weight, self.bias, 1e-6).permute(0, 3, 1, 2)
 
@@ -59,6 +60,7 @@ class Block(nn.Module):
         self.scale = nn.Parameter(torch.full((channels, 1, 1), 0.1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return `x` with what the block adds to it."""
         y: Tensor = self.scale * self.body(x)
         if self.training and self.drop_path:
             kept = 1 - self.drop_path
@@ -96,6 +98,7 @@ class Encoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the maps of all stages, finest first."""
         maps = []
         for stage in self.stages:
             x = stage(x)
@@ -123,6 +126,7 @@ class Pyramid(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Return maps of the same strides, all of one width."""
         lateral = [layer(x) for layer, x in zip(self.lateral, maps, strict=True)]
         for k in range(len(lateral) - 2, -1, -1):
             lateral[k] = lateral[k] + F.interpolate(lateral[k + 1], scale_factor=2.0)

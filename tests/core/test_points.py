@@ -1,0 +1,112 @@
+"""One point per cell: found as blobs, taken from labels, compared."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.points import (
+    centroids,
+    find_blobs,
+    location_precision,
+    separate_objects,
+    typical_diameter,
+)
+
+
+def discs(places, radii, shape=(120, 160), value=1.0):
+    rows, columns = np.indices(shape)
+    image = np.zeros(shape, np.float32)
+    for (row, column), radius in zip(places, radii, strict=True):
+        image[np.hypot(rows - row, columns - column) <= radius] = value
+    return image
+
+
+@pytest.mark.parametrize("diameter", [16.0, 24.0, None])
+def test_every_disc_is_found_once_with_its_size(diameter):
+    places, radii = [(20, 30), (60, 100), (90, 40), (30, 130)], [5, 8, 10, 6]
+    noise = np.random.default_rng(0).normal(0, 0.03, (120, 160))
+    found = find_blobs(discs(places, radii) * 900 + noise * 900 + 100, diameter)
+    assert len(found.points) == 4
+    nearest = cdist(places, found.points)
+    assert (nearest.min(axis=1) < 2).all()
+    sizes = found.diameters[nearest.argmin(axis=1)]
+    np.testing.assert_allclose(sizes, 2 * np.array(radii), rtol=0.35)
+    assert (np.diff(found.strengths) <= 0).all()
+
+
+def test_touching_discs_are_two():
+    found = find_blobs(discs([(50, 50), (50, 66)], [8, 8]), 18.0)
+    assert sorted(found.points[:, 1].round()) == pytest.approx([50, 66], abs=2)
+
+
+def test_nothing_is_found_in_nothing():
+    for empty in (np.zeros((40, 40)), np.full((40, 40), 7), np.full((40, 40), np.nan)):
+        assert len(find_blobs(empty.astype(np.float32), 10.0).points) == 0
+
+
+def test_blobs_need_a_plane_and_a_size():
+    with pytest.raises(UserError, match="planes"):
+        find_blobs(np.zeros((2, 8, 8)), 5.0)
+    for size in (0.0, -1.0, float("nan")):
+        with pytest.raises(UserError, match="above 0"):
+            find_blobs(np.zeros((8, 8)), size)
+
+
+def test_centroids_are_means_and_skip_what_is_no_object():
+    labels = np.zeros((10, 12), np.int32)
+    labels[2:5, 3:8], labels[7, 7], labels[9] = 4, 9, -1
+    points, ids = centroids(labels)
+    assert ids.tolist() == [4, 9]
+    np.testing.assert_allclose(points, [[3, 5], [7, 7]])
+    assert typical_diameter([labels, None]) == pytest.approx(
+        np.median(np.sqrt(4 * np.array([15, 1]) / np.pi)), rel=0.2
+    )
+    assert np.isnan(typical_diameter([np.zeros((3, 3), int)]))
+
+
+def test_a_mask_without_instances_is_taken_apart():
+    mask = np.zeros((6, 9), np.int32)
+    mask[1:3, 1:3], mask[4, 6:], mask[0, 8] = 1, 1, -1
+    found = separate_objects(mask)
+    assert len(np.unique(found[found > 0])) == 2
+    assert found[0, 8] == -1
+    two = np.where(mask > 0, 2, mask)
+    np.testing.assert_array_equal(separate_objects(two), two)
+
+
+def literal_precision(found, truth, within):
+    ranked = sorted(
+        (
+            (score, image, tuple(point))
+            for image, (points, scores) in enumerate(found)
+            for point, score in zip(points, scores, strict=True)
+        ),
+        key=lambda entry: -entry[0],
+    )
+    free = [list(map(tuple, points)) for points in truth]
+    hits, total = 0, 0.0
+    for k, (_, image, point) in enumerate(ranked, 1):
+        if free[image]:
+            best = min(free[image], key=lambda p: np.hypot(p[0] - point[0], p[1] - point[1]))
+            if np.hypot(best[0] - point[0], best[1] - point[1]) <= within:
+                free[image].remove(best)
+                hits += 1
+                total += hits / k
+    return total / sum(map(len, truth))
+
+
+def test_location_precision_is_its_definition():
+    rng = np.random.default_rng(1)
+    found = [
+        (rng.uniform(0, 30, (n, 2)), rng.permutation(n) + image / 10)
+        for image, n in enumerate((9, 0, 14))
+    ]
+    truth = [rng.uniform(0, 30, (n, 2)) for n in (7, 3, 10)]
+    expected = literal_precision(found, truth, 5.0)
+    assert location_precision(found, truth, 5.0) == pytest.approx(expected)
+    perfect = [(points, np.ones(len(points))) for points in truth]
+    assert location_precision(perfect, truth, 0.1) == 1
+    assert np.isnan(location_precision([(np.zeros((0, 2)), np.zeros(0))], [np.zeros((0, 2))], 1.0))

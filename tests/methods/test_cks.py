@@ -1,0 +1,590 @@
+"""CKS: every loss against a slow literal one, who learns from whom, and what comes out."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from adapt_jobs import make_job, nuclei_domain, unlabelled
+
+from napari_cellda.core.adaptation.domain import Plane
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import Preview, Score, Step
+from napari_cellda.core.images.normalisation import Normalisation
+from napari_cellda.core.instances.windows import find_in_plane, finder, window_params
+from napari_cellda.core.nets.cks import (
+    CksPrincipal,
+    Detections,
+    Windows,
+    canvas_index,
+    grid_centres,
+    refine,
+    whole_multiple,
+)
+from napari_cellda.core.nets.cks_collaborator import Collaborator
+from napari_cellda.methods import find_method
+from napari_cellda.methods._cks_crops import Batch, at_most, cut_crop, turned
+from napari_cellda.methods._cks_losses import (
+    border_canvas,
+    border_loss,
+    detection_loss,
+    edges,
+    foreground_loss,
+    lay_out,
+    mark_points,
+    mask_loss,
+    prior_canvas,
+    segmentation_loss,
+    size_loss,
+    warm_up_loss,
+)
+from napari_cellda.methods.cks import _Trainer, zoom_for
+
+W, SHAPE = 16, (2, 24, 32)
+TINY = {
+    "widths": (8, 8, 8, 8),
+    "depths": (1, 1, 1, 1),
+    "pyramid": 8,
+    "head": 1,
+    "drawing": 8,
+    "features": 4,
+    "window": 16,
+}
+
+
+def some_windows(seed=0, n=5):
+    """Windows that overlap, leave their image, and belong to two images."""
+    rng = np.random.default_rng(seed)
+    logits = torch.from_numpy(rng.normal(0, 2, (n, W, W))).float().requires_grad_()
+    rows, columns = (torch.from_numpy(4 * rng.integers(-2, side // 4 - 1, n)) for side in SHAPE[1:])
+    owner = torch.from_numpy(np.sort(rng.integers(0, 2, n)))
+    return Windows(logits, torch.stack([rows, columns], dim=1), owner)
+
+
+def some_canvas(seed=1):
+    return torch.from_numpy(np.random.default_rng(seed).random(SHAPE)).float()
+
+
+def pixels_of(windows):
+    """(window, row and column in it, image, row and column in the image), all of them."""
+    for i, (corner, image) in enumerate(zip(windows.corners, windows.owner, strict=True)):
+        for y in range(W):
+            for x in range(W):
+                yield i, y, x, int(image), int(corner[0]) + y, int(corner[1]) + x
+
+
+def in_image(row, column):
+    return 0 <= row < SHAPE[1] and 0 <= column < SHAPE[2]
+
+
+def sigmoid(value):
+    return 1 / (1 + math.exp(-value))
+
+
+# -- the network ---------------------------------------------------------------------------------
+
+
+def test_maps_have_the_size_of_the_image_and_stay_in_range():
+    network = CksPrincipal(2, **TINY, zoom=0.75).eval()
+    with torch.inference_mode():
+        maps = network(torch.rand(2, 2, 70, 45))
+    assert maps.shape == (2, 4, 70, 45)
+    assert 0 <= maps.min() <= maps.max() <= 1
+    assert whole_multiple(0.75) == 128
+    assert whole_multiple(1.0) == 32
+    assert whole_multiple(2.0) == 16
+
+
+def test_a_zoom_keeps_places_where_they_are():
+    network = CksPrincipal(1, **TINY, zoom=2.0).eval()
+    with torch.no_grad():  # every grid cell detects its own centre
+        for head in (network.score, network.offset):
+            head.weight.zero_()
+            head.bias.fill_(0.0)
+        network.score.bias.fill_(3.0)
+        network.apart = 1
+        found = network.find(torch.rand(1, 32, 48))
+    # The centre of a 4 x 4 cell, which is 2 x 2 pixels here; known to a zoomed pixel.
+    assert float(found.points.min()) == pytest.approx(0.5, abs=0.26)
+    assert float(found.points[:, 0].max()) == pytest.approx(30.5, abs=0.26)
+    assert float(found.points[:, 1].max()) == pytest.approx(46.5, abs=0.26)
+
+
+def test_only_the_strongest_of_near_detections_is_kept():
+    network = CksPrincipal(1, **TINY).eval()
+    centres = torch.tensor([[10.5, 10.5], [14.5, 10.5], [30.5, 30.5], [40.5, 40.5], [90.0, 5.0]])
+    logits = torch.tensor([[1.0, 2.0, 0.0, -3.0, 5.0]])
+    found = Detections(logits, torch.zeros(1, 5, 2), centres, torch.full((5,), 4.0))
+    peaks = network._peaks(found, (1, 1, 64, 64))[0]
+    assert torch.nonzero(peaks).tolist() == [[14, 10], [30, 30]]
+    assert peaks[14, 10] == torch.sigmoid(torch.tensor(2.0))
+
+
+def test_offsets_point_at_the_strongest_detection():
+    network = CksPrincipal(1, **TINY).eval()
+    with torch.no_grad():
+        network.score.weight.zero_()
+        network.offset.weight.zero_()
+        network.offset.bias.copy_(torch.tensor([0.25, -0.5]))
+        maps = network(torch.rand(1, 1, 32, 32))[0]
+    # Equal scores everywhere: the finest scale wins, its cell (0, 0) has its centre at (2, 2).
+    row, column = 1, 3
+    expected = 0.5 + (2 + 0.25 * 4 - (row + 0.5)) / network.offset_reach
+    assert maps[2, row, column] == pytest.approx(expected)
+    expected = 0.5 + (2 - 0.5 * 4 - (column + 0.5)) / network.offset_reach
+    assert maps[3, row, column] == pytest.approx(expected)
+
+
+def test_points_move_to_the_detection_that_is_theirs():
+    points = torch.tensor([[10.0, 10.0], [30.0, 30.0], [10.0, 10.0]])
+    owner = torch.tensor([0, 0, 1])
+    centres = torch.tensor([[12.0, 10.0], [8.0, 10.0], [29.0, 30.0], [45.0, 30.0]])
+    logits = torch.tensor([[0.5, 1.0, -3.0, 4.0], [-9.0, -9.0, -9.0, -9.0]])
+    found = Detections(logits, torch.zeros(2, 4, 2), centres, torch.ones(4))
+    # the stronger of two; too weak and too far ones are not taken; none in the second image
+    assert refine(points, owner, found).tolist() == [[8, 10], [30, 30], [10, 10]]
+
+
+def test_bad_arguments_from_a_file_are_refused():
+    with pytest.raises(UserError, match="multiple of 16"):
+        CksPrincipal(1, **{**TINY, "window": 20})
+    with pytest.raises(UserError, match="widths"):
+        CksPrincipal(1, **{**TINY, "widths": (8, 8)})
+    with pytest.raises(UserError, match="multiple of 1/8"):
+        CksPrincipal(1, **TINY, zoom=0.3)
+
+
+def test_zooms_are_coarse_steps():
+    assert [zoom_for(z) for z in (0.01, 0.3, 0.6, 0.95, 1.3, 100)] == [0.125, 0.25, 0.5, 1, 1.25, 8]
+
+
+# -- L_det ---------------------------------------------------------------------------------------
+
+
+def test_detection_loss_is_eq_3():
+    rng = np.random.default_rng(0)
+    grids = [(6, 8, 4), (3, 4, 8)]
+    centres = torch.cat([grid_centres(h, w, s, torch.device("cpu")) for h, w, s in grids])
+    strides = torch.cat([torch.full((h * w,), float(s)) for h, w, s in grids])
+    logits = torch.from_numpy(rng.normal(0, 1, (2, len(centres)))).float()
+    offsets = torch.from_numpy(rng.normal(0, 1, (2, len(centres), 2))).float()
+    points, owner = torch.tensor([[5.0, 6.0], [12.0, 20.0], [3.0, 3.0]]), torch.tensor([0, 0, 1])
+    focal = huber = count = 0.0
+    for image in range(2):
+        own = points[owner == image]
+        for g in range(len(centres)):
+            distances = [math.dist(centres[g].tolist(), p.tolist()) for p in own]
+            nearest = own[int(np.argmin(distances))]
+            p = sigmoid(float(logits[image, g]))
+            p = p if min(distances) < 8 else 1 - p
+            focal -= (1 - p) ** 2 * math.log(p)
+            if min(distances) < 8:
+                count += 1
+                for axis in range(2):
+                    wanted = float(nearest[axis] - centres[g, axis]) / float(strides[g])
+                    d = abs(float(offsets[image, g, axis]) - wanted)
+                    huber += 0.5 * d * d if d < 1 else d - 0.5
+    terms = detection_loss(Detections(logits, offsets, centres, strides), points, owner)
+    assert float(terms["score"]) == pytest.approx(focal / logits.numel(), rel=1e-5)
+    assert float(terms["offset"]) == pytest.approx(huber / count, rel=1e-5)
+
+
+def test_an_image_without_points_is_all_background():
+    found = Detections(torch.zeros(1, 4), torch.zeros(1, 4, 2), torch.rand(4, 2), torch.ones(4))
+    terms = detection_loss(found, torch.zeros(0, 2), torch.zeros(0, dtype=torch.long))
+    assert float(terms["score"]) == pytest.approx(0.25 * math.log(2))
+    assert float(terms["offset"]) == 0
+
+
+# -- L_S -----------------------------------------------------------------------------------------
+
+
+def literal_others(windows, values):
+    total = np.zeros(values.shape)
+    places = list(pixels_of(windows))
+    for i, y, x, image, row, column in places:
+        for j, v, u, other, below, right in places:
+            if i != j and (image, row, column) == (other, below, right):
+                total[i, y, x] += float(values[j, v, u])
+    return total
+
+
+@pytest.mark.parametrize("kind", ["linear", "entropy", "warm up"])
+def test_segmentation_loss_is_eq_8(kind):
+    windows, canvas = some_windows(n=3), some_canvas()
+    m = torch.sigmoid(windows.logits).detach().numpy()
+    soft = torch.nn.functional.softplus(windows.logits).detach().numpy()
+    others = literal_others(windows, soft if kind == "warm up" else m)
+    total = 0.0
+    for i, y, x, image, row, column in pixels_of(windows):
+        shared = float(canvas[image, row, column]) if in_image(row, column) else 0.0
+        p = float(m[i, y, x])
+        if kind == "warm up":
+            shared = float(shared > 0.5)
+        if kind == "entropy":
+            total -= math.log(p if shared > 0.5 else 1 - p)
+        else:
+            total += (1 - shared) * p + shared * (1 - p)
+        total += p * others[i, y, x]
+    drawn = lay_out(windows, canvas)
+    loss = warm_up_loss(drawn) if kind == "warm up" else segmentation_loss(drawn, kind)
+    assert float(loss.detach()) == pytest.approx(total / m.size, rel=1e-4)
+
+
+def test_two_masks_at_one_place_pay_their_mean():
+    logits = torch.full((1, W, W), -20.0)
+    logits[0, 4:12, 4:9] = 20.0
+    corner, owner = torch.tensor([[4, 4]]), torch.tensor([0])
+    one = Windows(logits, corner, owner)
+    two = Windows(logits.repeat(2, 1, 1), corner.repeat(2, 1), owner.repeat(2))
+    canvas = torch.zeros(1, 24, 24)
+    apart = segmentation_loss(lay_out(one, canvas))
+    together = segmentation_loss(lay_out(two, canvas))
+    assert float(together - apart) == pytest.approx(float(torch.sigmoid(logits).mean()), abs=1e-6)
+
+
+def test_the_principal_learns_from_the_collaborator_and_not_the_reverse():
+    windows, canvas = some_windows(), some_canvas().requires_grad_()
+    segmentation_loss(lay_out(windows, canvas)).backward()
+    assert canvas.grad is None
+    assert windows.logits.grad is not None
+    assert windows.logits.grad.abs().sum() > 0
+
+
+def test_the_overlap_pushes_both_cells():
+    logits = torch.zeros(2, W, W, requires_grad=True)
+    corners, owner = torch.tensor([[0, 0], [0, 0]]), torch.tensor([0, 0])
+    half = torch.full((1, 24, 24), 0.5)  # follows neither way: only the overlap is left
+    segmentation_loss(lay_out(Windows(logits, corners, owner), half)).backward()
+    assert logits.grad is not None
+    # d(m_i m_j + m_j m_i) / dl_i = 2 m_j m_i (1 - m_i), over both windows' pixels
+    assert torch.allclose(logits.grad, torch.full_like(logits, 2 * 0.5 * 0.25 / (2 * W * W)))
+
+
+# -- L_M -----------------------------------------------------------------------------------------
+
+
+def test_m_p_is_eq_4():
+    windows = some_windows()
+    logits = windows.logits.detach()
+    expected = np.zeros(SHAPE)
+    for i, y, x, image, row, column in pixels_of(windows):
+        if in_image(row, column):
+            r2 = (y + 0.5 - W / 2) ** 2 + (x + 0.5 - W / 2) ** 2
+            value = sigmoid(float(logits[i, y, x]) + 2 * math.exp(-r2 / (2 * 5.0**2)))
+            expected[image, row, column] = max(expected[image, row, column], value)
+    found = prior_canvas(windows, SHAPE, width=5.0, weight=2.0)
+    assert not found.requires_grad
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
+
+
+def test_without_a_logit_the_prior_alone_speaks():
+    windows = Windows(torch.zeros(1, W, W), torch.tensor([[4, 8]]), torch.tensor([0]))
+    found = prior_canvas(windows, (1, 24, 32), width=1000.0, weight=2.0)
+    assert float(found[0, 12, 16]) == pytest.approx(0.881, abs=1e-3)
+    assert float(found[0, 0, 0]) == 0
+    marked = mark_points(found, torch.tensor([[1.5, 2.5]]), torch.tensor([0]))
+    assert float(marked[0, 1, 2]) == 1
+    assert float((marked - found).abs().sum()) == 1
+
+
+@pytest.mark.parametrize("how", ["linear", "entropy"])
+def test_foreground_loss_is_eq_6_or_5(how):
+    logits = torch.from_numpy(np.random.default_rng(3).normal(size=SHAPE)).float().requires_grad_()
+    target = some_canvas()
+    total = 0.0
+    for value, wanted in zip(logits.detach().flatten(), target.flatten(), strict=True):
+        c, p = sigmoid(float(value)), float(wanted)
+        if how == "linear":
+            total += (1 - p) * c + p * (1 - c)
+        else:
+            total -= math.log(c) if p > 0.5 else math.log(1 - c)
+    loss = foreground_loss(logits, target, how)
+    assert float(loss.detach()) == pytest.approx(total / target.numel(), rel=1e-5)
+
+
+def test_the_gradient_of_the_foreground_loss_is_eq_7():
+    shared, target = some_canvas(4), some_canvas(5)
+    logits = torch.logit(shared).requires_grad_()
+    foreground_loss(logits, target).backward()
+    by_shared = logits.grad / (shared * (1 - shared))
+    expected = (1 - 2 * target) / target.numel()
+    np.testing.assert_allclose(by_shared.numpy(), expected.numpy(), rtol=1e-3, atol=1e-9)
+
+
+def test_the_collaborator_learns_from_the_principal_and_not_the_reverse():
+    windows = some_windows()
+    logits = torch.zeros(SHAPE, requires_grad=True)
+    foreground_loss(logits, prior_canvas(windows, SHAPE, width=5.0, weight=2.0)).backward()
+    assert windows.logits.grad is None
+    assert logits.grad is not None
+
+
+# -- L_B -----------------------------------------------------------------------------------------
+
+
+def literal_edges(mask):
+    height, width = mask.shape
+    found = np.zeros(mask.shape)
+
+    def at(y, x):
+        return mask[abs(y) if y < height else 2 * height - 2 - y][
+            abs(x) if x < width else 2 * width - 2 - x
+        ]
+
+    for y in range(height):
+        for x in range(width):
+            sx = sum(
+                k * (at(y + d, x + 1) - at(y + d, x - 1)) for d, k in ((-1, 1), (0, 2), (1, 1))
+            )
+            sy = sum(
+                k * (at(y + 1, x + d) - at(y - 1, x + d)) for d, k in ((-1, 1), (0, 2), (1, 1))
+            )
+            found[y, x] = math.sqrt(min(max((sx**2 + sy**2) / 8, 1e-8), 1))
+    return found
+
+
+def test_border_loss_is_eq_9_and_10():
+    windows = some_windows()
+    m = torch.sigmoid(windows.logits)
+    sums = np.zeros(SHAPE)
+    drawn = [literal_edges(one) for one in m.detach().numpy()]
+    for i, y, x, image, row, column in pixels_of(windows):
+        if in_image(row, column):
+            sums[image, row, column] += drawn[i][y, x]
+    canvas = border_canvas(m, windows, SHAPE)
+    np.testing.assert_allclose(canvas.detach().numpy(), np.tanh(sums), atol=1e-5)
+    logits = torch.from_numpy(np.random.default_rng(6).normal(size=SHAPE)).float().requires_grad_()
+    loss = border_loss(logits, canvas)
+    squares = (torch.sigmoid(logits).detach().numpy() - np.tanh(sums)) ** 2
+    assert float(loss.detach()) == pytest.approx(0.5 * squares.mean(), rel=1e-4)
+    loss.backward()
+    assert logits.grad.abs().sum() > 0
+    assert windows.logits.grad.abs().sum() > 0
+    assert windows.logits.grad.isfinite().all()
+
+
+def test_one_edge_gives_0762_and_nothing_else():
+    mask = torch.zeros(1, W, W)
+    mask[0, 4:12, 4:12] = 1
+    e = torch.tanh(edges(mask))[0]
+    assert float(e[8, 4]) == pytest.approx(0.762, abs=1e-3)
+    assert float(e[8, 8]) == pytest.approx(1e-4, rel=1e-3)
+    assert float(e[0, 0]) == pytest.approx(1e-4, rel=1e-3)
+    two = Windows(torch.zeros(2, W, W), torch.tensor([[0, 0], [0, 0]]), torch.tensor([0, 0]))
+    touching = border_canvas(mask.repeat(2, 1, 1), two, (1, 24, 24))
+    assert float(touching[0, 8, 4]) == pytest.approx(0.964, abs=1e-3)
+
+
+# -- L_MC and masks ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0])
+def test_size_loss_is_eq_6(exponent):
+    windows = some_windows()
+    m = torch.sigmoid(windows.logits).detach().numpy()
+    areas = np.zeros(len(m))
+    for i, y, x, _, row, column in pixels_of(windows):
+        areas[i] += m[i, y, x] * in_image(row, column)
+    expected = 0.01 * np.mean((areas / W**2) ** -exponent)
+    loss = size_loss(lay_out(windows, some_canvas()), exponent=exponent)
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_full_window_costs_delta():
+    windows = Windows(torch.full((1, W, W), 30.0), torch.tensor([[0, 0]]), torch.tensor([0]))
+    drawn = lay_out(windows, torch.ones(1, W, W))
+    assert float(size_loss(drawn)) == pytest.approx(0.01)
+
+
+def test_mask_loss_is_the_mean_cross_entropy():
+    windows = some_windows()
+    labels = torch.from_numpy(np.random.default_rng(7).integers(-1, 3, SHAPE))
+    ids = torch.tensor([1, 2, 1, 2, 1])
+    total, count = 0.0, 0
+    for i, y, x, image, row, column in pixels_of(windows):
+        label = int(labels[image, row, column]) if in_image(row, column) else 0
+        if label >= 0:
+            p = sigmoid(float(windows.logits[i, y, x].detach()))
+            total -= math.log(p if label == ids[i] else 1 - p)
+            count += 1
+    assert float(mask_loss(windows, labels, ids).detach()) == pytest.approx(total / count, rel=1e-4)
+
+
+def test_no_cells_cost_nothing():
+    none = Windows(torch.zeros(0, W, W), torch.zeros(0, 2, dtype=torch.long), torch.zeros(0).long())
+    drawn = lay_out(none, some_canvas())
+    assert float(segmentation_loss(drawn)) == float(size_loss(drawn)) == 0
+    assert float(border_canvas(drawn.masks, none, SHAPE).abs().sum()) == 0
+    assert float(prior_canvas(none, SHAPE, width=3, weight=2).sum()) == 0
+    assert canvas_index(none, SHAPE)[0].shape == (0, W, W)
+
+
+# -- crops ---------------------------------------------------------------------------------------
+
+
+def dotted_plane(side=40):
+    """A plane that is bright at its points."""
+    points = np.array([[5.0, 7.0], [30.0, 20.0], [33.0, 6.0]])
+    pixels = np.zeros((1, side, side), np.float32)
+    labels = np.zeros((side, side), np.int32)
+    for k, (row, column) in enumerate(points.astype(int), 1):
+        pixels[0, row, column] = labels[row, column] = k
+    unit = Normalisation(offset=(0.0,), factor=(1.0,))
+    return Plane("dots", pixels, unit, labels=labels, points=points), (points, np.arange(1, 4))
+
+
+@pytest.mark.parametrize("crop", [24, 32, 96])
+def test_points_stay_on_their_cells_through_crops_and_turns(crop):
+    plane, cells = dotted_plane()
+    seen = 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        cut = turned(cut_crop(plane, cells, crop, 1.0, rng), rng)
+        for (row, column), name in zip(cut.points.tolist(), cut.ids.tolist(), strict=True):
+            assert cut.images[0, 0, int(row), int(column)] == name
+            assert cut.labels[0, int(row), int(column)] == name
+            seen += 1
+        # mirrored parts bring mirrored points: every bright pixel off the border has one
+        inner = cut.labels[0, 2:-2, 2:-2]
+        assert len(cut.points) >= int((inner > 0).sum())
+    assert seen
+
+
+def test_whole_crops_are_left_out_when_there_are_too_many_cells():
+    owner = torch.tensor([0, 0, 0, 1, 1, 2])
+    batch = Batch(torch.rand(3, 1, 8, 8), torch.rand(6, 2), owner)
+    few = at_most(batch, 5)
+    assert len(few.images) == 2
+    assert few.owner.tolist() == [0, 0, 0, 1, 1]
+    assert at_most(batch, 2).owner.tolist() == [0, 0]
+    assert len(at_most(batch, 6).images) == 3
+
+
+# -- the method ----------------------------------------------------------------------------------
+
+
+def tiny(name="cks", **changes):
+    small = {**TINY, "crop": 64, "steps": 4, "collaborator": 4, "border": 4, "cell_size": 16.0}
+    return find_method(name).settings("cpu", {**small, **changes})
+
+
+def drive(name, job, params):
+    events = []
+    task = find_method(name).adapt(job, params)
+    while True:
+        try:
+            events.append(next(task))
+        except StopIteration as end:
+            return events, end.value
+
+
+def test_each_loss_reaches_the_model_that_it_is_for(tmp_path):
+    job = make_job(tmp_path, instances=True)
+    trainer = _Trainer(job, tiny(), job.target, 16.0, False)
+    batch = trainer.batch(0)
+
+    def grads(term):
+        trainer.models.zero_grad(set_to_none=True)
+        trainer.model.train()
+        trainer.fabric.backward(trainer._losses(batch, 0)[term])
+        return tuple(
+            any(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in part.parameters())
+            for part in (trainer.principal, trainer.collaborator)
+        )
+
+    assert grads("score") == grads("offset") == (True, False)
+    assert grads("segmentation") == (True, False)
+    assert grads("foreground") == (False, True)
+    assert grads("border") == (True, True)
+    assert grads("size") == (True, False)
+
+
+def test_what_it_returns_draws_the_same_cells_after_being_rebuilt(tmp_path):
+    params = tiny(steps=2, preview_every=2, least_score=0.01)
+    events, adapted = drive("cks", make_job(tmp_path, instances=True), params)
+    shown = {event.name for event in events if isinstance(event, Preview)}
+    assert shown == {
+        "instances",
+        "detections",
+        "foreground M_c",
+        "border B_c",
+        "foreground M_p",
+        "border B_p",
+    }
+    assert adapted.kind == "instances"
+    assert adapted.extra["instances"]["diameter"] == 16
+    with torch.no_grad():  # hardly trained: make its masks large enough to be seen
+        adapted.network.finish[-1].bias.fill_(2.0)
+    twin = CksPrincipal(**adapted.network.config)
+    twin.load_state_dict(adapted.network.state_dict())
+    pixels = nuclei_domain("b", 1).planes[0].pixels
+    one, two = (
+        find_in_plane(finder(n.eval()), pixels, window_params(n)) for n in (adapted.network, twin)
+    )
+    assert one[0].max() > 0
+    np.testing.assert_array_equal(one[0], two[0])
+    np.testing.assert_array_equal(one[1].scores, two[1].scores)
+
+
+def test_masks_train_the_same_principal(tmp_path):
+    job = make_job(tmp_path, instances=True, target=nuclei_domain("b"), diameter=None)
+    events, adapted = drive("cks-masks", job, tiny("cks-masks", steps=2))
+    losses = next(event.losses for event in events if isinstance(event, Step))
+    assert set(losses) == {"loss", "score", "offset", "mask"}
+    assert adapted.extra["instances"]["diameter"] > 5
+    principal = CksPrincipal(**adapted.network.config)
+    assert isinstance(adapted.network, type(principal))
+
+
+def test_validation_masks_choose_by_ap50(tmp_path):
+    job = make_job(tmp_path, instances=True, validation=nuclei_domain("b", 1, first=20))
+    events, adapted = drive("cks", job, tiny(steps=2))
+    scores = {event.name: event.value for event in events if isinstance(event, Score)}
+    assert scores["validation ap50"] == scores["agreement"]
+    assert "validation masks" in adapted.selection
+
+
+@pytest.mark.parametrize("diameter", [0.0, -3.0, float("nan")])
+def test_a_diameter_that_is_none_is_refused(tmp_path, diameter):
+    with pytest.raises(UserError, match="diameter"):
+        drive("cks", make_job(tmp_path, instances=True, diameter=diameter), tiny())
+
+
+def test_no_points_are_refused(tmp_path):
+    job = make_job(tmp_path, instances=True)
+    bare = [Plane(p.name, p.pixels, p.normalisation) for p in job.target.planes]
+    with pytest.raises(UserError, match="No target image has points"):
+        drive("cks", make_job(tmp_path, target=type(job.target)(tuple(bare))), tiny())
+
+
+def test_another_network_is_no_beginning(tmp_path):
+    torch.save(torch.nn.Linear(3, 3).state_dict(), tmp_path / "other.pt")
+    job = make_job(tmp_path, instances=True, pretrained=tmp_path / "other.pt")
+    with pytest.raises(UserError, match="holds another network"):
+        drive("cks", job, tiny())
+
+
+def test_a_principal_is_a_beginning(tmp_path):
+    trained = CksPrincipal(1, **TINY)
+    torch.save(trained.state_dict(), tmp_path / "principal.pt")
+    job = make_job(tmp_path, instances=True, pretrained=tmp_path / "principal.pt")
+    trainer = _Trainer(job, tiny(), job.target, 16.0, False)
+    mine = trainer.principal.state_dict()
+    assert all(torch.equal(mine[key], value) for key, value in trained.state_dict().items())
+
+
+def test_the_collaborator_takes_any_size():
+    shared = Collaborator(1, 4, 4).eval()(torch.rand(2, 1, 30, 41))
+    assert shared.foreground_logits.shape == shared.border_logits.shape == (2, 30, 41)
+
+
+@pytest.mark.slow
+def test_it_learns_nuclei_from_points_alone(tmp_path):
+    target = nuclei_domain("b", 6, first=30)
+    job = make_job(tmp_path, instances=True, target=unlabelled(target), validation=target)
+    params = tiny(steps=300, cell_size=16.0, window=48, widths=(16, 16, 32, 32), pyramid=24)
+    events, _ = drive("cks", job, params)
+    assert [e.value for e in events if isinstance(e, Score)][-1] > 0.4
