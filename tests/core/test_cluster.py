@@ -23,10 +23,12 @@ from napari_cellda.core.batch import (
     predict_batch,
 )
 from napari_cellda.core.batch.models import Recipe
+from napari_cellda.core.enhancer import Enhancer
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Step, run_quietly
 from napari_cellda.core.export.image import ExportChoice, export_image
 from napari_cellda.core.images import open_image
+from napari_cellda.core.tiles import grid
 
 distributed = pytest.importorskip("distributed")
 
@@ -176,6 +178,28 @@ def test_small_images_are_done_together_and_one_may_fail(address, tmp_path):
         assert any("map_3.tif" in event.text for event in events if isinstance(event, Note))
         assert len(report.done) == 3
     same_files(here, there)
+
+
+@pytest.mark.parametrize("rescale", [1.0, 0.6, 1.7])
+def test_a_tile_reads_no_more_of_the_forest_than_it_waits_for(rescale):
+    opened = Enhancer.open("nuclei")
+    outputs = opened.card.n_outputs
+    nothing = replace(
+        opened.model, runner=lambda x: np.zeros((len(x), outputs, *x.shape[2:]), np.float32)
+    )
+    enhancer, limits = Enhancer(nothing), (1, 900, 1100)
+    for piece in grid(limits, (1, 256, 256)):
+        asked = []
+
+        def read(region, asked=asked):
+            asked.append(region)
+            return np.zeros(region.shape, np.float32)
+
+        enhancer.enhance_region(read, piece, limits, rescale=rescale)
+        needed = enhancer.needed_map(piece, limits, rescale=rescale)
+        for axis in (1, 2):
+            assert min(r.slices[axis].start for r in asked) == needed.slices[axis].start
+            assert max(r.slices[axis].stop for r in asked) == needed.slices[axis].stop
 
 
 def test_an_image_that_workers_cannot_see_is_named(address, tmp_path):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cellda.core.atomic import remove_leftovers
-from napari_cellda.core.batch.files import BatchReport, Failure
+from napari_cellda.core.batch.files import BatchReport, Failure, describe_failure
 from napari_cellda.core.events import Note, Stage, Step
 from napari_cellda.core.export import FileFormat
 from napari_cellda.core.instances import InstanceParams
@@ -149,7 +149,12 @@ class _Crew:
                 path = self._waiting.get_nowait()
             except queue.Empty:
                 break
-            self.answers.put((path, worker.process(path)))
+            try:
+                answer = worker.process(path)
+            except Exception as error:  # such as no process could be started
+                failure = describe_failure(path, error)
+                answer = answer_for(failure=failure.sentence, traceback=failure.traceback)
+            self.answers.put((path, answer))
         worker.finish()
 
 
