@@ -123,22 +123,25 @@ def test_only_one_plane_is_read_at_a_time():
     assert 0 < Lazy.largest <= 16 * 16
 
 
-def test_stopping_writes_nothing(folders):
+@pytest.mark.parametrize("title", ["Checking the files", "Looking at the truth", "Scoring a"])
+def test_stopping_writes_nothing(folders, title):
     for i in range(3):
         write(folders / "truth", f"{i}.tif", square())
         write(folders / "pred", f"{i}.tif", square())
-    seen = []
-
-    def stop():
-        seen.append(1)
-        return len(seen) > 2
-
-    task = evaluate({"a": folders / "pred"}, folders / "truth", overlays=folders / "o", stop=stop)
-    events, result = drive(task)
-    assert result is None
-    scoring = [e.title for e in events if isinstance(e, Stage)].index("Scoring a")
-    assert scoring == 2
-    assert sum(isinstance(event, Step) for event in events) == 3 + 3 + 2
+    events = []
+    task = evaluate(
+        {"a": folders / "pred"},
+        folders / "truth",
+        overlays=folders / "o",
+        stop=lambda: Step(2) in events and Stage(title, 3) in events,
+    )
+    with pytest.raises(StopIteration) as end:
+        while True:
+            events.append(next(task))
+            if events[-1] == Stage(title, 3):
+                events = [events[-1]]
+    assert end.value.value is None
+    assert events == [Stage(title, 3), Step(1), Step(2)]
     assert sorted(p.name for p in folders.iterdir()) == ["pred", "truth"]
 
 
@@ -275,6 +278,9 @@ def test_names_of_predictions(tmp_path):
     odd = tmp_path / "a=b"
     odd.mkdir()
     assert name_predictions([f"x={tmp_path}", str(odd)]) == {"x": tmp_path, "a=b": odd}
+    for name in ("..", "a/b"):
+        with pytest.raises(UserError, match="without slashes"):
+            name_predictions([f"{name}=x"])
     with pytest.raises(UserError, match="No prediction"):
         name_predictions([])
 

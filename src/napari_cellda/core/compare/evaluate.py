@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from napari_cellda.core.compare.reading import Kind, PlanePair, ReferenceType, Scheme
     from napari_cellda.core.compare.scoring import ImageResult
     from napari_cellda.core.events import Task
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,12 +115,12 @@ def evaluate(
         name: pair_folders(folder, reference, kind, reference_type)
         for name, folder in predictions.items()
     }
-    jobs = yield from _check_files(files)
     truths = [pair.truth for pair in next(iter(files.values()))]
-    scheme = yield from find_scheme(truths, kind, reference_type, ignore)
     results: dict[str, ModelResult] = {}
     seen: dict[tuple[str, str], bytes] = {}
     try:
+        jobs = yield from _unless(stop, _check_files(files))
+        scheme = yield from _unless(stop, find_scheme(truths, kind, reference_type, ignore))
         with staged(overlays) as folder:
             for name in predictions:
                 inside = folder / name if folder is not None and len(predictions) > 1 else folder
@@ -132,6 +134,18 @@ def evaluate(
 
 class _Stopped(Exception):
     """Unwinds the open files, so that none of them appears."""
+
+
+def _unless(stop: Stop, task: Task[T]) -> Task[T]:
+    """Pass on what a task says, and ask between its steps whether to go on."""
+    while True:
+        if stop():
+            raise _Stopped
+        try:
+            yield next(task)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,7 +253,7 @@ def _viewer(
             return
         overlay = plane_overlay(pair, overlaps, scheme.kind)
         write(index, overlay)
-        if drawing.pictures is not None and index == shown:
+        if drawing.pictures is not None and wanted:
             drawing.pictures[drawing.model, job.files.name] = small_picture(overlay)
 
     return see

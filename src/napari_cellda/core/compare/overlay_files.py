@@ -19,6 +19,7 @@ from napari_cellda.core.compare.overlays import (
     instance_overlay,
     pixel_overlay,
 )
+from napari_cellda.core.compare.pairing import OVERLAY
 from napari_cellda.core.compare.scoring import MATCH_IOU
 
 if TYPE_CHECKING:
@@ -89,10 +90,10 @@ def overlay_file(
         if folder is None:
             yield lambda index, overlay: None
         elif shape[0] == 1:
-            path = folder / f"{name}_overlay.png"
+            path = folder / f"{name}{OVERLAY}.png"
             yield lambda index, overlay: _write_palette_png(path, overlay)
         else:
-            path = folder / f"{name}_overlay.tif"
+            path = folder / f"{name}{OVERLAY}.tif"
             writer = stack.enter_context(open_tiff_writer(path, shape, "zyx", np.uint8))
             yield lambda index, overlay: writer.write((index,), overlay)
 
@@ -113,7 +114,7 @@ def _write_palette_png(path: Path, overlay: NDArray[np.uint8]) -> None:
     from PIL import Image as Pillow
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Pillow.fromarray(overlay, mode="L")
+    picture = Pillow.fromarray(overlay)
     picture.putpalette(_palette())
     picture.save(path, "PNG")
 

@@ -11,12 +11,13 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.paths import OWN_SUFFIXES, find_images, stem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from napari_cellda.core.compare.reading import Kind, ReferenceType
 
 PREDICTED = {"semantic": "_mask", "instances": "_instances", "boundary": "_probability"}
 """The suffix that each kind of comparison reads; files without a suffix of ours serve, too."""
+OVERLAY = "_overlay"
 OBJECTS = ("_instances", "_mask", "_boundary")
 CLASSES = ("_mask", "_instances", "_boundary")
 
@@ -108,14 +109,20 @@ def _by_name(source: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
 def _with_suffix(paths: Iterable[Path], suffix: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in paths:
-        own = next((s for s in OWN_SUFFIXES if stem(path).endswith(s) and stem(path) != s), "")
-        if own != suffix:
+        if _own_suffix(path) != suffix:
             continue
         name = stem(path).removesuffix(suffix)
         if name in found:
             raise UserError(f"'{found[name]}' and '{path}' have the same name; keep one of them.")
         found[name] = path
     return found
+
+
+def _own_suffix(path: Path) -> str:
+    """Return which of our outputs a file is called like; "" when like none."""
+    name = stem(path)
+    endings = (s for s in (*OWN_SUFFIXES, OVERLAY) if name.endswith(s) and name != s)
+    return next(endings, "")
 
 
 def _complain_of_lonely(
@@ -138,21 +145,23 @@ def _objects_beside(path: Path, name: str) -> Path | None:
     return table if table.is_file() else None
 
 
-def name_predictions(given: Mapping[str, Path] | Iterable[str | Path]) -> dict[str, Path]:
+def name_predictions(given: Iterable[str]) -> dict[str, Path]:
     """Read predictions as ``NAME=DIR`` or ``DIR``, which is then called like its folder.
 
     Raises
     ------
     UserError
-        If two have the same name, or none is given.
+        If two have the same name, a name cannot be that of a folder, or none is given.
     """
     named: dict[str, Path] = {}
     for item in given:
-        name, equals, folder = str(item).partition("=")
+        name, equals, folder = item.partition("=")
         if not equals or Path(item).exists():
-            name, folder = Path(item).resolve().name, str(item)
+            name, folder = Path(item).resolve().name, item
         if not name or not folder:
             raise UserError(f"--prediction is '{item}'; expected DIR or NAME=DIR.")
+        if Path(name).name != name or name == "..":
+            raise UserError(f"A prediction is called '{name}'; expected a name without slashes.")
         if name in named:
             raise UserError(
                 f"Two predictions are called '{name}': '{named[name]}' and '{folder}'; "
