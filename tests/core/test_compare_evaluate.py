@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import tifffile
+import yaml
 
 from napari_cellda.core.compare import Overlaps, variation_of_information
 from napari_cellda.core.compare.evaluate import evaluate
@@ -336,7 +337,12 @@ def test_parameters_are_counted_in_a_package(tmp_path):
     (tmp_path / "run.yaml").write_text("")
     (tmp_path / "predictions").mkdir()
     assert count_parameters(tmp_path / "predictions") == found
-    (tmp_path / "model" / "rdf.yaml").write_text("nonsense")
+    rdf = tmp_path / "model" / "rdf.yaml"
+    described = yaml.safe_load(rdf.read_text())
+    described["config"]["cellda"]["training"]["parameters"] = 2 * found
+    rdf.write_text(yaml.safe_dump(described))
+    assert count_parameters(tmp_path) == 2 * found
+    rdf.write_text("nonsense")
     assert count_parameters(tmp_path) is None
 
 

@@ -16,7 +16,8 @@ def count_parameters(folder: Path) -> int | None:
     Returns
     -------
     int or None
-        None when there is no package of an architecture that is built in.
+        As the training recorded it, or else counted in the weights. None when there is no
+        package of an architecture that is built in.
     """
     places = [folder / "model", folder]
     if (folder.parent / "run.yaml").is_file():
@@ -29,6 +30,9 @@ def count_parameters(folder: Path) -> int | None:
 
     try:
         card = read_card(package)
+        recorded = card.training.get("parameters")
+        if type(recorded) is int and recorded > 0:
+            return recorded
         entry = next((entry for entry in card.weights if is_known(entry)), None)
         if entry is None:
             return None
