@@ -14,6 +14,7 @@ from napari_cellda.core.compare.overlay_files import (
     small_picture,
     staged,
 )
+from napari_cellda.core.compare.overlays import object_contours
 from napari_cellda.core.compare.pairing import FilePair, pair_folders, read_scores
 from napari_cellda.core.compare.parameters import count_parameters
 from napari_cellda.core.compare.reading import check_shapes, n_planes, open_planes
@@ -254,6 +255,8 @@ def _viewer(
         overlay = plane_overlay(pair, overlaps, scheme.kind)
         write(index, overlay)
         if drawing.pictures is not None and wanted:
+            if scheme.kind == "instances" and pair.truth_labels is not None:
+                overlay = np.where(object_contours(pair.truth_labels), 0, overlay).astype(np.uint8)
             drawing.pictures[drawing.model, job.files.name] = small_picture(overlay)
 
     return see

@@ -282,13 +282,16 @@ def _extremes(evaluation: Evaluation) -> str:
     order = rank(evaluation)
     half = min(N_EXTREMES, (len(order) + 1) // 2)
     worst, best = order[:half], order[half:][::-1][:half]
-    legend = OBJECT_NAMES if evaluation.scheme.kind == "instances" else PIXEL_NAMES
+    of_objects = evaluation.scheme.kind == "instances"
+    legend = OBJECT_NAMES if of_objects else PIXEL_NAMES
+    outlines = "; black lines are true outlines" if of_objects else ""
     swatches = "".join(
         f'<span class="swatch" style="background:{OVERLAY_COLORS[name]}"></span>{name}'
         for name in legend
     )
-    return f'<h2>Worst images</h2><p class="quiet">{swatches}</p>{_pictures(evaluation, worst)}' + (
-        f"<h2>Best images</h2>{_pictures(evaluation, best)}" if best else ""
+    return (
+        f'<h2>Worst images</h2><p class="quiet">{swatches}{outlines}</p>{_pictures(evaluation, worst)}'
+        + (f"<h2>Best images</h2>{_pictures(evaluation, best)}" if best else "")
     )
 
 
