@@ -13,7 +13,7 @@ from napari_cellda.core.images.label_arrays import read_region
 from napari_cellda.core.instances import InstanceParams
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.latest import LatestWins
-from napari_cellda.ui.layers import drop_results, ensure_layer, refresh_layers
+from napari_cellda.ui.layers import TAG, drop_results, ensure_layer, refresh_layers
 from napari_cellda.ui.results import coarser_shapes, write_result
 from napari_cellda.ui.view import visible_region
 
@@ -33,6 +33,7 @@ AT_ONCE = 2**21
 LARGEST_PLANE = 2**26
 """Pixels of a plane beyond which only what is visible is done."""
 CONTOUR = 2
+HUES = 12
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class ObjectPreview(QObject):
             session, painted, ROLE, painted.arrays[ROLE], name="Objects preview", kind="labels"
         )
         if layer is not None:
-            layer.contour = layer.contour or CONTOUR
+            _draw_outlines(layer)
         refresh_layers(painted, [ROLE])
         if found.whole_plane:
             self._done = self._key
@@ -154,6 +155,20 @@ class ObjectPreview(QObject):
     def wait(self, seconds: float) -> bool:
         """Wait until the thread has ended after the session closed; True when it has."""
         return self._thread.wait(seconds)
+
+
+def _draw_outlines(layer: Any) -> None:
+    """Show a new layer as outlines, in colours that are bright on any image."""
+    from colorsys import hsv_to_rgb
+
+    from napari.utils.colormaps import CyclicLabelColormap
+
+    if layer.metadata[TAG].get("outlined"):
+        return  # from now on it is the user's
+    layer.metadata[TAG]["outlined"] = True
+    colors = [(*hsv_to_rgb(7 * k % HUES / HUES, 0.85, 1), 1) for k in range(HUES)]
+    layer.colormap = CyclicLabelColormap(colors=[(0, 0, 0, 0), *colors])
+    layer.contour, layer.opacity = CONTOUR, 1.0
 
 
 def _in_words(found: _Counted, painted: PaintedImage) -> str:

@@ -290,7 +290,7 @@ class BatchPanel(QWidget):
     def _show_progress(self) -> None:
         progress = self._progress
         if self.task is None or not self.task.stopping:
-            self.status.setText(progress.title)
+            self.status.setText(progress.title or "Getting ready\u2026")
         self.overall.setRange(0, progress.total)
         self.overall.setValue(progress.done)
         self.single.setRange(0, progress.steps)
@@ -317,12 +317,24 @@ class BatchPanel(QWidget):
 
     def _refresh(self, *_: Any) -> None:
         running = self.task is not None
-        self.images_label.setText(names(self._images, 4) or "None chosen yet.")
+        self.images_label.setText(self._describe_images())
         self.model_label.setText(self._describe_model())
         self.start.setEnabled(not running)
         self.cancel.setEnabled(running)
         for widget in (self.status, self.overall, self.single):
             widget.setVisible(running)
+
+    def _describe_images(self) -> str:
+        from napari_cellda.core.paths import find_images
+
+        if not self._images:
+            return "None chosen yet."
+        try:
+            found = find_images(self._images)
+        except UserError as error:
+            return str(error)
+        folder = f" in {found[0].parent}" if len({path.parent for path in found}) == 1 else ""
+        return f"{len(found)} images{folder}: {names(found, 3)}"
 
     def _describe_model(self) -> str:
         if self.model.currentData() != SESSION:
