@@ -1,7 +1,7 @@
 """CellSegUDA and CellSegSSDA: segmentations of the target shall look like those of the source.
 
-A discriminator tells which domain a predicted map comes from, and the segmenter learns to fool it; a
-decoder has to redraw the target image from its map, so that the map stays true to the image.
+A discriminator tells which domain a predicted map comes from, and the segmenter learns to fool it;
+a decoder has to redraw the target image from its map, so that the map stays true to the image.
 CellSegSSDA also learns from masks or strokes of some target images.
 
 References
@@ -12,6 +12,7 @@ References
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from math import gcd
@@ -31,7 +32,7 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Note, Preview, Score, Stage, Task
 from napari_cellda.core.loop import Stateful, make_fabric, setup, train
 from napari_cellda.core.losses import one_hot
-from napari_cellda.core.modelzoo.preprocessing import Scaling
+from napari_cellda.core.modelzoo.preprocessing import Scaling  # noqa: TC001 - pydantic reads it
 from napari_cellda.core.nets.discriminator import Discriminator
 from napari_cellda.core.nets.norms import with_norms_of
 from napari_cellda.core.nets.segmenter import Segmenter, activate
@@ -81,6 +82,9 @@ class Params(MethodParams):
     """Weight of redrawing the target image; 0 leaves the decoder out."""
     flips: bool = True
     """Whether crops are flipped and turned by quarters; the paper does neither."""
+    invert: float = Field(0.0, ge=0, le=1)
+    """Share of source crops that are shown with bright and dark swapped; for targets that may be,
+    such as stained tissue for a fluorescent source. Not in the paper."""
     norm_statistics: Literal["target", "training"] = "target"
     """Which statistics the batch norms end with. target: measured anew on target images; training:
     the moving averages, in which source and target mix, as published."""
@@ -210,7 +214,10 @@ class _Trainer:
         """Cut the crops of one step: source images and labels, target images and labels."""
         # The source comes first, so that it is the same whatever is done with the target.
         rng = np.random.default_rng([self.job.seed, 2, index])
-        return (*self._crops(self.source, rng), *self._crops(self.target, rng))
+        images, labels = self._crops(self.source, rng)
+        swapped = rng.random((len(images), 1, 1, 1)) < self.params.invert
+        images = torch.where(torch.from_numpy(swapped), -images, images)
+        return (images, labels, *self._crops(self.target, rng))
 
     def _crops(self, domain: Domain, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         crops = domain.crops(rng, self.params.batch, self.params.crop)
@@ -279,10 +286,9 @@ class _Trainer:
 
     def final_network(self) -> Segmenter:
         """Return S, in eval mode, with the statistics that it shall be used with; a copy."""
-        return with_norms_of(
-            self.network,
-            self._norm_batches() if self.params.norm_statistics == "target" else (),
-        )
+        if self.params.norm_statistics == "training":
+            return deepcopy(self.network).eval()
+        return with_norms_of(self.network, self._norm_batches())
 
     def _norm_batches(self) -> Iterator[Tensor]:
         rng = np.random.default_rng([self.job.seed, 5])

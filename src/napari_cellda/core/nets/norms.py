@@ -26,7 +26,7 @@ def with_norms_of(network: Network, batches: Iterable[Tensor]) -> Network:
     network : Module
         Not changed. Without batch norms the copy is just that.
     batches : iterable of (N, C, Y, X) Tensor
-        On the network's device; every batch counts the same.
+        At least one, on the network's device; every batch counts the same.
 
     References
     ----------

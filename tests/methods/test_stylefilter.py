@@ -1,0 +1,406 @@
+"""StyleFilter: losses against literal ones, the filter, who learns from what, stages, resume."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from napari_cellda.core.adaptation.domain import UNKNOWN, Domain, Plane
+from napari_cellda.core.adaptation.job import AdaptJob
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import Note, Preview, Score, Stage, Step, run_quietly
+from napari_cellda.core.images.normalisation import Normalisation
+from napari_cellda.core.loop import MemoryStore
+from napari_cellda.core.nets.cut import Generator, Halve, PatchDiscriminator, Projection
+from napari_cellda.core.nets.styled import StyledSegmenter
+from napari_cellda.methods import find_method, stylefilter
+from napari_cellda.methods._cut import StyleBatch, lsgan_loss, patch_nce
+from napari_cellda.methods.stylefilter import (
+    Params,
+    class_maps,
+    cross_entropy,
+    disturb_greys,
+    filtered_labels,
+    presence_f1,
+)
+
+PLAIN = Normalisation(kind="none", offset=(0.0,), factor=(1.0,))
+TINY = Params(
+    steps=6, style_share=0.34, source_share=0.33, crop=32, style_crop=32, batch=2, style_width=4,
+    style_blocks=1, patches=8, width=4, depth=2, validate_every=2, preview_every=2,
+)  # fmt: skip
+"""Two steps per stage."""
+
+
+def plane(seed: int, *, dim: bool, labelled: bool, present: tuple[bool, ...] | None) -> Plane:
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((40, 44), np.int32)
+    for k in (1, 2):
+        top, left = rng.integers(0, 26, 2)
+        labels[top : top + 12, left : left + 12] = k
+    pixels = np.float32([0.2, 0.6, 1.0])[labels] * (0.5 if dim else 1)
+    pixels += rng.normal(0, 0.05, labels.shape)
+    return Plane(
+        f"plane {seed}",
+        pixels[None].astype(np.float32),
+        PLAIN,
+        labels=labels if labelled else None,
+        present_mask=None if present is None else np.array([True, *present]),
+    )
+
+
+def job(folder, *, weak: bool = False, **changes) -> AdaptJob:
+    shown = [(True, True), (True, False), (False, True), (True, True)]
+    given = {
+        "source": Domain(tuple(plane(i, dim=False, labelled=True, present=None) for i in range(4))),
+        "target": Domain(
+            tuple(
+                plane(10 + i, dim=True, labelled=False, present=p if weak else None)
+                for i, p in enumerate(shown)
+            )
+        ),
+        "store": MemoryStore(), "scratch": folder, "device": "cpu",
+        "classes": ("background", "a", "b"),
+    }  # fmt: skip
+    return AdaptJob(**{**given, **changes})
+
+
+def outcome(task):
+    events = []
+    while True:
+        try:
+            events.append(next(task))
+        except StopIteration as end:
+            return events, end.value
+
+
+def weights(network) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in network.parameters()]).clone()
+
+
+# -- losses --------------------------------------------------------------------------------------
+
+
+def test_eq_1_cross_entropy_leaves_unknown_pixels_out():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(2, 3, 2, 4)), rng.integers(-1, 3, (2, 1, 2, 4))
+    costs = []
+    for n, y, x in np.ndindex(2, 2, 4):
+        if labels[n, 0, y, x] != UNKNOWN:
+            powers = [math.exp(v) for v in logits[n, :, y, x]]
+            costs.append(-math.log(powers[labels[n, 0, y, x]] / sum(powers)))
+    found = cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))
+    assert float(found) == pytest.approx(sum(costs) / len(costs))
+    assert float(cross_entropy(torch.zeros(1, 3, 2, 2), torch.full((1, 1, 2, 2), UNKNOWN))) == 0
+
+
+def test_cross_entropy_of_one_channel_is_that_of_two_classes():
+    logit = torch.randn(2, 1, 3, 3)
+    labels = torch.randint(-1, 2, (2, 1, 3, 3))
+    both = torch.cat([torch.zeros_like(logit), logit], dim=1)
+    assert float(cross_entropy(logit, labels)) == pytest.approx(float(cross_entropy(both, labels)))
+
+
+def test_eq_2_and_3_pseudo_labels():
+    rng = np.random.default_rng(1)
+    maps = np.moveaxis(rng.dirichlet(np.ones(4), (3, 5, 6)), -1, 1)
+    present = np.array([[1, 1, 1, 1], [1, 0, 1, 0], [1, 0, 0, 0]], bool)
+    found = filtered_labels(torch.from_numpy(maps.copy()), torch.from_numpy(present))[:, 0]
+    for n, y, x in np.ndindex(3, 5, 6):
+        products = [maps[n, c, y, x] * present[n, c] for c in range(4)]
+        assert found[n, y, x] == products.index(max(products))
+
+
+def test_filter_anchors():
+    maps = torch.softmax(torch.randn(1, 4, 6, 6), dim=1)
+    assert torch.equal(
+        filtered_labels(maps, torch.ones(1, 4, dtype=torch.bool)), maps.argmax(1, keepdim=True)
+    )
+    only = torch.tensor([[False, False, True, False]])
+    assert (filtered_labels(maps, only) == 2).all()
+    sure = filtered_labels(maps, torch.ones(1, 4, dtype=torch.bool), confidence=0.6)
+    assert torch.equal(sure == UNKNOWN, maps.amax(1, keepdim=True) < 0.6)
+
+
+def test_class_maps_of_one_foreground_map():
+    one = torch.tensor([[[[0.2, 0.9]]]])
+    assert torch.allclose(class_maps(one), torch.tensor([[[[0.8, 0.1]], [[0.2, 0.9]]]]))
+
+
+def test_patch_nce_is_the_cross_entropy_of_the_own_place():
+    rng = np.random.default_rng(2)
+    q, k = (
+        nn.functional.normalize(torch.from_numpy(rng.normal(size=(2, 5, 3))), dim=-1) for _ in "qk"
+    )
+    costs = []
+    for n in range(2):
+        for i in range(5):
+            positive = float(q[n, i] @ k[n, i]) / 0.07
+            # The original puts -10 at the own place among the negatives, before the division.
+            negatives = [(-10.0 if i == j else float(q[n, i] @ k[n, j])) / 0.07 for j in range(5)]
+            total = sum(math.exp(v) for v in [positive, *negatives])
+            costs.append(-math.log(math.exp(positive) / total))
+    assert float(patch_nce(q, k)) == pytest.approx(np.mean(costs), rel=1e-5)
+
+
+def test_patch_nce_of_equal_distinct_patches_is_small_and_keys_get_no_gradient():
+    q = nn.functional.normalize(torch.randn(1, 256, 256), dim=-1).requires_grad_()
+    k = q.detach().clone().requires_grad_()
+    loss = patch_nce(q, k)
+    loss.backward()
+    assert float(loss.detach()) < 0.05
+    assert k.grad is None
+    assert q.grad is not None
+
+
+def test_lsgan_of_a_discriminator_that_cannot_tell():
+    half = torch.full((2, 1, 3, 3), 0.5)
+    both = (lsgan_loss(half, real=True) + lsgan_loss(half, real=False)) / 2
+    assert float(both) == pytest.approx(0.25)
+
+
+def test_presence_f1_counts_by_class():
+    found = np.array([[1, 1, 0], [1, 0, 1], [1, 1, 1]], bool)
+    truth = np.array([[1, 1, 1], [1, 0, 1], [1, 0, 1]], bool)
+    assert presence_f1(found, truth) == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert presence_f1(found[:, :1], truth[:, :1]) == 1
+
+
+def test_greys_are_disturbed_within_limits_and_by_the_seed_alone():
+    x = torch.full((4, 1, 8, 8), 0.5)
+    a, b = (disturb_greys(x, np.random.default_rng(3), 0.05, 0.2) for _ in range(2))
+    assert torch.equal(a, b)
+    assert 0 <= a.min() <= a.max() <= 1
+    assert torch.equal(disturb_greys(x, np.random.default_rng(3), 0, 0), x)
+
+
+# -- networks ------------------------------------------------------------------------------------
+
+
+def test_generator_keeps_the_size_and_gives_the_features_of_its_taps():
+    generator = Generator(2, width=4, blocks=5)
+    image, taps = generator(torch.rand(1, 2, 32, 24), give="both")
+    assert image.shape == (1, 2, 32, 24)
+    assert image.abs().max() <= 1
+    assert [tuple(t.shape[1:]) for t in taps] == [
+        (2, 38, 30), (8, 32, 24), (16, 16, 12), (16, 8, 6), (16, 8, 6)
+    ]  # fmt: skip
+    assert tuple(t.shape[1] for t in taps) == generator.tap_channels
+    again = generator(torch.rand(1, 2, 32, 24), give="taps")
+    assert len(again) == 5
+
+
+def test_halving_is_the_filter_at_every_second_pixel():
+    x = torch.rand(1, 2, 6, 8)
+    padded = nn.functional.pad(x, (1, 1, 1, 1), mode="reflect")
+    line = [0.25, 0.5, 0.25]
+    y = Halve()(x)
+    for c, i, j in np.ndindex(2, 3, 4):
+        window = padded[0, c, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3]
+        expected = sum(line[a] * line[b] * float(window[a, b]) for a, b in np.ndindex(3, 3))
+        assert float(y[0, c, i, j]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_projection_gives_unit_vectors_at_the_places():
+    taps = [torch.rand(2, 3, 4, 4), torch.rand(2, 5, 2, 2)]
+    made = Projection((3, 5))(taps, [torch.tensor([0, 7]), torch.tensor([3])])
+    assert [tuple(v.shape) for v in made] == [(2, 2, 256), (2, 1, 256)]
+    assert all(torch.allclose(v.norm(dim=-1), torch.ones(v.shape[:2]), atol=1e-4) for v in made)
+
+
+def test_styled_segmenter_is_style_then_segmentation_for_any_size():
+    network = StyledSegmenter(1, 3, width=4, depth=3, style_width=4, style_blocks=1).eval()
+    x = torch.rand(1, 1, 32, 24)
+    with torch.inference_mode():
+        chained = network.segmenter(network.stylise(x))
+        assert torch.allclose(network(x), chained, atol=1e-5)
+        assert torch.equal(network(x), network.forward_exact(x))
+        odd = network(torch.rand(2, 1, 37, 21) * 3 - 1)
+    assert odd.shape == (2, 3, 37, 21)
+    assert torch.allclose(odd.sum(1), torch.ones(2, 37, 21), atol=1e-5)
+    assert not network.tiles_exactly
+    assert network.slim() is None
+    assert StyledSegmenter(style_blocks=0).tiles_exactly
+    with pytest.raises(UserError, match="blocks"):
+        StyledSegmenter(style_blocks=1000)
+
+
+# -- who learns from what ------------------------------------------------------------------------
+
+
+def test_style_step_trains_its_three_networks_and_the_adversary_leaves_the_judge(tmp_path):
+    trainer = stylefilter._Trainer(job(tmp_path), TINY)
+    style, batch = trainer.style, trainer.batch(0)
+    assert isinstance(batch, StyleBatch)
+    networks = (trainer.network.generator, style.discriminator, style.projection)
+    before = [weights(n) for n in (*networks, trainer.network.segmenter)]
+    trainer.step(0, batch)
+    changed = [not torch.equal(weights(n), b) for n, b in zip(networks, before, strict=False)]
+    assert changed == [True, True, True]
+    assert torch.equal(weights(trainer.network.segmenter), before[-1])
+    judge = weights(style.discriminator)
+    generator = weights(trainer.network.generator)
+    style._train_judge(batch.source, trainer.network.generator(batch.target))
+    assert torch.equal(weights(trainer.network.generator), generator)
+    assert not torch.equal(weights(style.discriminator), judge)
+
+
+@pytest.mark.parametrize("mode", ["fastcut", "cut"])
+def test_both_modes_give_finite_losses(tmp_path, mode: str):
+    trainer = stylefilter._Trainer(job(tmp_path), TINY.model_copy(update={"style_mode": mode}))
+    for index in range(2):
+        terms = trainer.step(index, trainer.batch(index))
+        assert set(terms) == {"generator", "contrast", "discriminator"}
+        assert all(math.isfinite(v) for v in terms.values())
+
+
+def test_style_rate_falls_to_zero_at_the_end(tmp_path):
+    trainer = stylefilter._Trainer(job(tmp_path), TINY.model_copy(update={"steps": 600}))
+    rates = []
+    for index in (0, 152, 203):
+        trainer.style._set_rate(index)
+        rates.append(trainer.style.g_adam.param_groups[0]["lr"])
+    assert rates[:2] == [2e-4, 2e-4]
+    assert rates[2] < 1e-5
+
+
+def adapting(folder, **changes):
+    trainer = stylefilter._Trainer(job(folder, weak=True), TINY.model_copy(update=changes))
+    run_quietly(trainer.stylise_target())
+    return trainer
+
+
+def test_adaptation_leaves_the_style_alone_and_makes_its_labels_without_gradient(tmp_path):
+    trainer = adapting(tmp_path)
+    batch = trainer.batch(4)
+    generator = weights(trainer.network.generator)
+    assert not trainer._pseudo_labels(batch).requires_grad
+    trainer.step(4, batch)
+    assert torch.equal(weights(trainer.network.generator), generator)
+
+
+def test_student_sees_what_was_chosen(tmp_path):
+    quiet = {"noise": 0.0, "jitter": 0.0}
+    stylised = adapting(tmp_path, **quiet).batch(4)
+    original = adapting(tmp_path, student_input="original", **quiet).batch(4)
+    both = adapting(tmp_path, student_input="both", **quiet).batch(4)
+    assert torch.allclose(stylised.student, stylised.clean)
+    assert torch.equal(original.clean, stylised.clean)
+    assert not torch.allclose(original.student, stylised.student)
+    assert torch.equal(both.student, torch.cat([stylised.student, original.student]))
+    assert stylised.present.shape == (2, 3)
+
+
+def test_images_without_labels_may_show_every_class(tmp_path):
+    trainer = stylefilter._Trainer(job(tmp_path), TINY)
+    run_quietly(trainer.stylise_target())
+    assert trainer.batch(4).present.all()
+    assert trainer.select is None
+    assert len(trainer.adapted_to) == 4
+
+
+# -- runs ----------------------------------------------------------------------------------------
+
+
+def losses(events) -> dict[int, dict[str, float]]:
+    return {e.index: e.losses for e in events if isinstance(e, Step) and e.losses}
+
+
+def test_three_stages_share_one_count_and_show_what_they_do(tmp_path):
+    events, adapted = outcome(stylefilter.adapt(job(tmp_path, weak=True), TINY))
+    assert [e.title for e in events if isinstance(e, Stage)] == [
+        "Learn the style of the source",
+        "Train on the source",
+        "Draw the target in the style of the source",
+        "Adapt to the target",
+    ]
+    assert not any(isinstance(e, Note) for e in events)
+    assert list(losses(events)) == [1, 2, 3, 4, 5, 6]
+    assert "contrast" in losses(events)[2]
+    assert "target" not in losses(events)[4]
+    assert "target" in losses(events)[5]
+    previews = {e.name: e.array for e in events if isinstance(e, Preview)}
+    assert set(previews) == {
+        "stylised", "classes", "pseudo-labels", "filtered labels", "confidence"
+    }  # fmt: skip
+    assert all(a.shape[-2:] == (40, 44) for a in previews.values())
+    assert any(e.name == "present classes F1" for e in events if isinstance(e, Score))
+    assert "image-level labels" in adapted.selection
+    assert adapted.kind == "classes"
+    assert not adapted.network.training
+
+
+@pytest.mark.parametrize("after", [1, 3, 5])
+def test_a_run_stopped_in_any_stage_joins_the_uninterrupted_one(tmp_path, after: int):
+    events, whole = outcome(stylefilter.adapt(job(tmp_path / "a"), TINY))
+    store, seen = MemoryStore(), []
+
+    def watched(task):
+        for event in iter(lambda: next(task, None), None):
+            seen.extend([event] if isinstance(event, Step) and event.losses else [])
+
+    what = job(tmp_path / "b", store=store, stop=lambda: len(seen) >= after)
+    watched(stylefilter.adapt(what, TINY))
+    assert len(seen) == after
+    # Another folder: what was drawn is drawn again.
+    again, joined = outcome(stylefilter.adapt(job(tmp_path / "c", store=store), TINY))
+    assert {**losses(seen), **losses(again)} == losses(events)
+    assert torch.equal(weights(joined.network), weights(whole.network))
+
+
+def test_drawn_images_are_kept(tmp_path):
+    first = adapting(tmp_path)
+    files = sorted(tmp_path.rglob("*.npy"))
+    assert len(files) == 4
+    times = [f.stat().st_mtime_ns for f in files]
+    run_quietly(first.stylise_target())
+    assert [f.stat().st_mtime_ns for f in files] == times
+
+
+def test_without_style_the_images_are_segmented_as_they_are(tmp_path):
+    params = TINY.model_copy(update={"style_share": 0.0})
+    _, adapted = outcome(stylefilter.adapt(job(tmp_path), params))
+    assert adapted.network.generator is None
+    assert adapted.progress.steps == 6
+
+
+def test_original_input_means_original_prediction(tmp_path):
+    params = TINY.model_copy(update={"student_input": "original"})
+    _, adapted = outcome(stylefilter.adapt(job(tmp_path), params))
+    assert adapted.network.generator is None
+
+
+def test_a_checkpoint_that_forgot_the_source_is_not_chosen(tmp_path):
+    trainer = adapting(tmp_path)
+    trainer.guard.value = 2.0
+    scores = {e.name: e.value for e in trainer._scores(6)}
+    assert scores["present classes F1"] == 0
+
+
+def test_what_is_missing_is_said(tmp_path):
+    with pytest.raises(UserError, match="source"):
+        run_quietly(stylefilter.adapt(job(tmp_path, source=None), TINY))
+
+
+def test_two_classes_work_as_well(tmp_path):
+    what = job(tmp_path, classes=("background", "foreground"))
+    source = Domain(tuple(replace(p, labels=np.sign(p.labels)) for p in what.source.planes))
+    _, adapted = outcome(stylefilter.adapt(replace(what, source=source), TINY))
+    assert adapted.kind == "foreground"
+    with torch.inference_mode():
+        assert adapted.network(torch.rand(1, 1, 20, 20)).shape == (1, 1, 20, 20)
+
+
+@pytest.mark.parametrize("preset", ["cpu", "gpu", "published"])
+def test_presets_are_valid(preset: str):
+    ends = find_method("stylefilter").settings(preset).stage_ends
+    assert 0 < ends[0] < ends[1] < ends[2]
+
+
+def test_judge_sees_patches():
+    assert PatchDiscriminator(1, 4)(torch.rand(2, 1, 64, 64)).shape[:2] == (2, 1)
