@@ -289,10 +289,9 @@ def _extremes(evaluation: Evaluation) -> str:
         f'<span class="swatch" style="background:{OVERLAY_COLORS[name]}"></span>{name}'
         for name in legend
     )
-    return (
-        f'<h2>Worst images</h2><p class="quiet">{swatches}{outlines}</p>{_pictures(evaluation, worst)}'
-        + (f"<h2>Best images</h2>{_pictures(evaluation, best)}" if best else "")
-    )
+    shown = f'<h2>Worst images</h2><p class="quiet">{swatches}{outlines}</p>'
+    shown += _pictures(evaluation, worst)
+    return shown + (f"<h2>Best images</h2>{_pictures(evaluation, best)}" if best else "")
 
 
 def _pictures(evaluation: Evaluation, names: Sequence[str]) -> str:
