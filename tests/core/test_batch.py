@@ -131,7 +131,7 @@ def test_a_damaged_file_is_reported_and_the_others_are_done(images: Path):
     assert any(isinstance(e, Stage) and e.title.startswith("5/5 ") for e in events)
 
 
-def test_a_fault_of_ours_keeps_its_traceback_and_the_others_are_done(images, monkeypatch):
+def test_a_fault_of_ours_keeps_its_traceback_and_the_others_are_done(images, monkeypatch, capsys):
     from napari_cellda.core import pipeline
 
     write = pipeline.write_region
@@ -144,8 +144,9 @@ def test_a_fault_of_ours_keeps_its_traceback_and_the_others_are_done(images, mon
     monkeypatch.setattr(pipeline, "write_region", fail)
     folder = images.parent
     words = ["classify", str(images), "--strokes", str(folder / "cell_0.tif")]
-    with pytest.raises(BatchFault, match="cell_2") as fault:
+    with pytest.raises(BatchFault, match="1 of 4") as fault:
         main([*words, "--features", "compact", "--workers", "1", "-o", str(folder / "out")])
+    assert "cell_2.tif' met a fault of ours" in capsys.readouterr().err
     assert "ZeroDivisionError: a slip" in str(fault.value.__cause__)
     assert "in fail" in str(fault.value.__cause__)
     done = sorted(path.name for path in (folder / "out").glob("*_mask.tif"))

@@ -104,7 +104,7 @@ def follow(task: Task[T]) -> T:
                 case Score(name, value):
                     console.print(f"{name}: {value:.4g}")
                 case Note(text):
-                    console.print(text)
+                    console.print(text, soft_wrap=True)  # a log is searched by line
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], if_empty: str = "") -> None:

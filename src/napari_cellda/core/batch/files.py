@@ -163,7 +163,7 @@ def run_in_turn(work: Work, paths: Sequence[Path], *, stop: Stop) -> Task[BatchR
                 raise
             report += BatchReport(failures=(failure,))
             if len(paths) > 1:
-                yield Note(f"Skipped {path.name}: {failure.sentence}")
+                yield Note(f"Skipped: {name_failure(failure)}")
     return report
 
 
@@ -186,7 +186,7 @@ def run_together(
                 except Exception as error:
                     failure = describe_failure(path, error)
                     report += BatchReport(failures=(failure,))
-                    yield Note(f"Skipped {path.name}: {failure.sentence}")
+                    yield Note(f"Skipped: {name_failure(failure)}")
                 else:
                     yield from notes
                     report += BatchReport((path,), tuple(files)) if files else BatchReport()
@@ -264,17 +264,23 @@ def list_failures(report: BatchReport) -> Generator[Event, None, list[Path]]:
     if total > 1:
         yield Note(f"{len(failures)} of {total} images failed:")
         for failure in failures:
-            yield Note(f"  {failure.path.name}: {failure.sentence}")
+            yield Note(f"  {name_failure(failure)}")
     summary = failures[0].sentence
     if total > 1:
         summary = (
-            f"{len(failures)} of {total} images failed, see above; the first: {summary} "
-            "The same command does only what is missing."
+            f"{len(failures)} of {total} images failed; they are listed above, and the same "
+            "command does only what is missing."
         )
     fault = next((failure for failure in failures if failure.traceback), None)
     if fault is not None:
         raise BatchFault(summary) from BatchFault(f"\n{fault.traceback}")
     raise UserError(summary)
+
+
+def name_failure(failure: Failure) -> str:
+    """Return the sentence, after the file's name if it does not name it."""
+    name = failure.path.name
+    return failure.sentence if name in failure.sentence else f"{name}: {failure.sentence}"
 
 
 def _numbered(task: Task[T], number: int, total: int) -> Task[T]:
