@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from torch import nn
-
 from napari_cellda.core.nets.cut import Generator
+from napari_cellda.core.nets.packable import Packable
 from napari_cellda.core.nets.segmenter import Segmenter, activate
 from napari_cellda.core.nets.unet import UNet, pad_to_multiple
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class StyledSegmenter(nn.Module):
+class StyledSegmenter(Packable):
     """Translates an image to the style of the source, then segments that.
 
     Parameters
@@ -33,7 +32,7 @@ class StyledSegmenter(nn.Module):
     norms look at the whole image, so tiles differ from it: predict whole planes where possible.
     """
 
-    gives_logits = False
+    context = 128
 
     def __init__(
         self,
