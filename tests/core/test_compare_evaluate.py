@@ -200,6 +200,18 @@ def test_a_class_without_truth_is_told(folders):
     assert [image.figures["iou"] for image in result.models["a"].images] == [0, 0.5]
 
 
+def test_large_and_wide_numbers(folders):
+    truth = square().astype(np.uint64)
+    write(folders / "truth", "a.tif", truth)
+    write(folders / "pred", "a.tif", square().astype(np.uint32) * (2**32 - 1))
+    result = run_quietly(
+        evaluate({"a": folders / "pred"}, folders / "truth", reference_type="classes")
+    )
+    assert result.models["a"].mean["iou"] == 0
+    result = run_quietly(evaluate({"a": folders / "pred"}, folders / "truth", "instances"))
+    assert result.models["a"].mean["f1_50"] == 1
+
+
 def test_probabilities_are_masks(folders):
     probability = np.stack([1.0 - 0.6 * square(), 0.6 * square()]).astype(np.float32)
     write(folders / "pred", "a.tif", probability, imagej=True, metadata={"axes": "CYX"})

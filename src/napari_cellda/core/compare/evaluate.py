@@ -17,7 +17,12 @@ from napari_cellda.core.compare.overlay_files import (
 from napari_cellda.core.compare.overlays import object_contours
 from napari_cellda.core.compare.pairing import FilePair, pair_folders, read_scores
 from napari_cellda.core.compare.parameters import count_parameters
-from napari_cellda.core.compare.reading import check_shapes, n_planes, open_planes
+from napari_cellda.core.compare.reading import (
+    check_shapes,
+    n_planes,
+    numbers_in,
+    open_planes,
+)
 from napari_cellda.core.compare.scheme import find_scheme
 from napari_cellda.core.compare.scoring import score_image
 from napari_cellda.core.compare.summary import ModelResult
@@ -224,7 +229,7 @@ def _score_model(
         results.append(result)
         first_step += job.shape[0]
     if strangers:
-        which = ", ".join(map(str, sorted(strangers)))
+        which = ", ".join(map(str, sorted(strangers)[:20]))
         yield Note(f"{name} predicts class {which}, which no truth has: it gets no figures.")
     return tuple(results)
 
@@ -247,8 +252,7 @@ def _viewer(
 
     def see(index: int, pair: PlanePair, overlaps: Overlaps | None) -> None:
         if scheme.kind == "semantic":
-            present = np.flatnonzero(np.bincount(pair.predicted_mask.ravel()))
-            strangers.update(set(present.tolist()) - {0, *scheme.classes})
+            strangers.update(numbers_in(pair.predicted_mask) - set(scheme.classes))
         wanted = drawing.pictures is not None and index == shown
         if drawing.folder is None and not wanted:
             return

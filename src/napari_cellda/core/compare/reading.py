@@ -205,12 +205,21 @@ def check_probability(block: NDArray[np.floating], image: Image) -> None:
         )
 
 
+def numbers_in(plane: NDArray[np.integer]) -> set[int]:
+    """Return the numbers in a plane other than 0."""
+    if plane.max(initial=0) < 2**16:  # much quicker than sorting all pixels
+        present = np.flatnonzero(np.bincount(plane.ravel().astype(np.intp)))
+    else:
+        present = np.unique(plane)
+    return set(present.tolist()) - {0}
+
+
 def components(mask: NDArray[np.integer]) -> NDArray[np.integer]:
     """Give the 4-connected parts of each class numbers from 1."""
     from bioimage_cpp.segmentation import label
 
     labels = np.zeros(mask.shape, np.int64)
-    for index in np.unique(mask[mask > 0]):
+    for index in sorted(numbers_in(mask)):
         parts = np.asarray(label(mask == index, connectivity=1), np.int64)
         labels[parts > 0] = parts[parts > 0] + labels.max()
     return labels

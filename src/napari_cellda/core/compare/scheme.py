@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from napari_cellda.core.compare.reading import Scheme, n_planes, open_planes, read_truth
+from napari_cellda.core.compare.reading import (
+    Scheme,
+    n_planes,
+    numbers_in,
+    open_planes,
+    read_truth,
+)
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Step
 
@@ -97,12 +101,5 @@ def _refuse_ignored(numbers: set[int], truths: Sequence[Path]) -> None:
 
 def _numbers(truth: Image, ignore: int | None) -> set[int]:
     """Return the numbers in an image other than 0."""
-    found: set[int] = set()
-    for index in range(n_planes(truth)):
-        plane = read_truth(truth, index, ignore)[0]
-        if plane.max(initial=0) < 2**16:  # much quicker than sorting all pixels
-            present = np.flatnonzero(np.bincount(plane.ravel()))
-        else:
-            present = np.unique(plane)
-        found |= set(present.tolist())
-    return found - {0}
+    planes = (read_truth(truth, index, ignore)[0] for index in range(n_planes(truth)))
+    return set().union(*map(numbers_in, planes))
