@@ -13,7 +13,11 @@ from napari.components import ViewerModel
 from npe2 import PluginManager
 
 from napari_cellda.core.batch import open_pipeline
-from napari_cellda.core.project import load_project
+from napari_cellda.core.classifier import train_classifier
+from napari_cellda.core.enhancer import Enhancer
+from napari_cellda.core.events import run_quietly
+from napari_cellda.core.forest import ForestParams
+from napari_cellda.core.project import load_project, save_project
 from napari_cellda.ui.autosave import Autosave
 from napari_cellda.ui.panel_states import PanelStates
 from napari_cellda.ui.panels import project_dialogs as dialogs
@@ -68,11 +72,11 @@ def opened(open_panel: Open, qtbot: QtBot, image: Path) -> PaintPanel:
     return panel
 
 
-def save(panel: PaintPanel, qtbot: QtBot, path: Path) -> None:
+def save(panel: PaintPanel, qtbot: QtBot, path: Path, *, error: bool = False) -> None:
     desk = ProjectDesk.of(panel.session)
     desk.save(path)
     qtbot.waitUntil(lambda: not desk.saver.busy, timeout=WAIT_MS)
-    assert panel.session.last_error is None
+    assert (panel.session.last_error is not None) is error
     assert not desk.project.unsaved
 
 
@@ -134,11 +138,6 @@ def test_saved_forest_counts_and_not_what_training_would_give_today(
     path = tmp_path / "work.cellda"
     save(panel, qtbot, path)
     project, strokes, _ = load_project(path)
-    from napari_cellda.core.classifier import train_classifier
-    from napari_cellda.core.events import run_quietly
-    from napari_cellda.core.forest import ForestParams
-    from napari_cellda.core.project import save_project
-
     other = run_quietly(
         train_classifier(
             [panel.session.current.image],
@@ -282,6 +281,37 @@ def test_image_left_out_keeps_the_forest_and_its_strokes(
     project, strokes, _ = load_project(tmp_path / "second.cellda")
     assert {reference.name for reference in project.images} == {"a", "b"}
     assert sorted(strokes) == [0, 1]
+
+
+def test_enhancer_comes_back_and_one_with_other_weights_does_not(
+    open_panel: Open, qtbot: QtBot, tmp_path: Path
+) -> None:
+    panel = opened(open_panel, qtbot, file_in(tmp_path / "data"))
+    panel.session.set_enhancer(Enhancer.open("nuclei"), "nuclei")
+    panel.session.set_enhancer_options(rescale=1.5)
+    paint_both(panel)
+    wait_idle(panel, qtbot)
+    before, path = arrays(panel), tmp_path / "work.cellda"
+    save(panel, qtbot, path)
+    panel.session.close()
+    again = open_panel()
+    reopen(again, qtbot, path)
+    qtbot.waitUntil(lambda: again.session.enhancer is not None, timeout=WAIT_MS)
+    wait_idle(again, qtbot)
+    assert "enhanced" in before
+    assert_same_maps(again, before)
+    assert not SessionProject.of(again.session).unsaved
+    again.session.close()
+
+    project, strokes, forest = load_project(path)
+    other = project.enhancer.model_copy(update={"sha256": "0" * 64})
+    save_project(path, project.model_copy(update={"enhancer": other}), strokes, forest)
+    third = open_panel()
+    reopen(third, qtbot, path)
+    qtbot.waitUntil(lambda: "has other weights" in third.banner.text, timeout=WAIT_MS)
+    assert third.session.enhancer is None
+    save(third, qtbot, tmp_path / "second.cellda", error=True)
+    assert load_project(tmp_path / "second.cellda")[0].enhancer == other
 
 
 def test_strokes_painted_after_the_last_save_are_offered_after_a_crash(

@@ -221,11 +221,14 @@ class ProjectOpener:
 
     def _load_enhancer(self, contents: _Contents) -> None:
         session, reference = self._session, contents.project.enhancer
+        file = SessionProject.of(session)
+        file.waiting_enhancer = reference
         if reference is None:
-            session.set_enhancer(None)
             return
 
         def take(enhancer: Enhancer, seam: float) -> None:
+            if file.waiting_enhancer is not reference:
+                return  # another project was opened meanwhile
             if enhancer.model.sha256 != reference.sha256:
                 session.report(
                     UserError(
@@ -235,8 +238,8 @@ class ProjectOpener:
                     )
                 )
                 return
-            file = SessionProject.of(session)
             was_saved = not file.unsaved
+            file.waiting_enhancer = None
             session.set_enhancer(enhancer, reference.source)
             if was_saved:
                 file.note_saved(contents.path)

@@ -56,6 +56,8 @@ class SessionProject:
     left_out: list[LeftOut] = field(default_factory=list)
     places: dict[int, Path] = field(default_factory=dict)
     """Files of images whose layer does not tell one, by the image's key."""
+    waiting_enhancer: EnhancerReference | None = None
+    """The project's, while it is not loaded, or when it cannot be; kept for the next save."""
     _saved: Any = None
 
     changed = Signal()
@@ -101,7 +103,7 @@ class SessionProject:
 
     def forget(self) -> None:
         """Begin anew, without a file."""
-        self.path, self._saved = None, None
+        self.path, self._saved, self.waiting_enhancer = None, None, None
         self.left_out.clear()
         self.places.clear()
         self.changed.emit()
@@ -150,7 +152,7 @@ class SessionProject:
         session, left_out = self.session, list(self.left_out)
         images = [(p, self.file_of(p), p.norm, painted_pixels(p)) for p in self.images()]
         classifier = session.classifier
-        enhancer = _enhancer_reference(session)
+        enhancer = _enhancer_reference(session) or self.waiting_enhancer
         settings = {
             "classes": tuple(ClassStyle(name=c.name, color=c.color) for c in session.classes),
             "channels": images[0][0].choice.channels if images else "grey",
