@@ -12,7 +12,6 @@ import pytest
 import tifffile
 
 from napari_cellda.cli import main
-from napari_cellda.core import cluster as module
 from napari_cellda.core import network_pipeline as network_module
 from napari_cellda.core import pipeline as pipeline_module
 from napari_cellda.core.batch import (
@@ -23,6 +22,7 @@ from napari_cellda.core.batch import (
     predict_batch,
 )
 from napari_cellda.core.batch.models import Recipe
+from napari_cellda.core.cluster import connect, on_cluster, tasks
 from napari_cellda.core.enhancer import Enhancer
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Step, run_quietly
@@ -120,7 +120,7 @@ def test_a_stretched_map_is_equal_though_a_worker_is_killed(project, field, addr
         for name in ("here", "there")
     )
     run_quietly(export_image(pipeline, image, here, stop=lambda: False))
-    with module.on_cluster(pipeline, Recipe(str(project)), address) as maps:
+    with on_cluster(pipeline, Recipe(str(project)), address) as maps:
         maps = replace(maps, model=_Stretched(maps.model.recipe, maps.model.project))
         task = export_image(maps, image, there, stop=lambda: False)
         steps = 0
@@ -136,7 +136,7 @@ def test_a_stretched_map_is_equal_though_a_worker_is_killed(project, field, addr
     same_files(here.folder, there.folder)
 
 
-class _Stretched(module.RemoteModel):
+class _Stretched(tasks.RemoteModel):
     """The saved project with other options, as the window can set them."""
 
     def open(self):
@@ -204,7 +204,7 @@ def test_a_tile_reads_no_more_of_the_forest_than_it_waits_for(rescale):
 
 def test_an_image_that_workers_cannot_see_is_named(address, tmp_path):
     image = open_image(_written(tmp_path / "x.tif"))
-    remote = module.RemoteImage.of(image, "grey")
+    remote = tasks.RemoteImage.of(image, "grey")
     (tmp_path / "x.tif").unlink()
     with pytest.raises(UserError, match=r"x\.tif' is not on the cluster's workers"):
         remote.open()
@@ -220,7 +220,7 @@ def _written(path: Path) -> Path:
 
 @pytest.mark.parametrize("wrong", ["tcp://127.0.0.1:1", "nonsense://x", "tcp://"])
 def test_an_address_where_nobody_answers_is_one_sentence(wrong, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(module, "PATIENCE", 1)
+    monkeypatch.setattr(connect, "PATIENCE", 1)
     values = np.random.default_rng(1).random((20, 20)).astype(np.float32)
     tifffile.imwrite(tmp_path / "map.tif", values)
     words = ["predict", "nuclei", str(tmp_path / "map.tif"), "-o", str(tmp_path / "o")]
