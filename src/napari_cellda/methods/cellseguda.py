@@ -32,7 +32,7 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Note, Preview, Score, Stage, Task
 from napari_cellda.core.loop import Stateful, make_fabric, setup, train
 from napari_cellda.core.losses import one_hot
-from napari_cellda.core.modelzoo.preprocessing import Scaling  # noqa: TC001 - pydantic reads it
+from napari_cellda.core.modelzoo.preprocessing import Scaling
 from napari_cellda.core.nets.discriminator import Discriminator
 from napari_cellda.core.nets.norms import with_norms_of
 from napari_cellda.core.nets.segmenter import Segmenter, activate
@@ -145,9 +145,9 @@ def _adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
     best = job.store.load("best")
     if best is not None:
         trainer.network.load_state_dict(best["parts"]["network"])
-        selection = f"The highest Dice on {trainer.validated_on}, step {progress.best_step}."
+        rule = f"The highest Dice on {trainer.validated_on}, step {progress.best_step}"
     else:
-        selection = f"The last step, {progress.steps}: no target label took part in the choice."
+        rule = f"The last step, {progress.steps}: no target label took part in the choice"
     network = trainer.final_network()
     scores = trainer.health(network)
     if progress.best_score is not None:
@@ -155,11 +155,10 @@ def _adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
     return Adapted(
         network=network.cpu().eval(),
         progress=progress,
-        selection=selection,
+        selection=f"{rule}; batch norms with the statistics of the {params.norm_statistics}.",
         kind="foreground" if job.n_classes == 2 else "classes",
         output_names=job.classes[1:] if job.n_classes == 2 else job.classes,
         scores=scores,
-        extra={"norm_statistics": params.norm_statistics},
     )
 
 

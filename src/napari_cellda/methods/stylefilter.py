@@ -167,7 +167,6 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
         kind="foreground" if job.n_classes == 2 else "classes",
         output_names=job.classes[1:] if job.n_classes == 2 else job.classes,
         scores={} if progress.best_score is None else {str(trainer.select): progress.best_score},
-        extra={"student_input": params.student_input},
     )
 
 
