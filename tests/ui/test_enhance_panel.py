@@ -382,3 +382,22 @@ def is_deleted(widget: QWidget) -> bool:
     except RuntimeError:
         return True
     return False
+
+
+def test_stretching_a_stack_says_where_window_and_export_differ(
+    opened: EnhancePanel, viewer: ViewerModel
+):
+    for shape, is_stack in (((40, 50), False), ((5, 40, 50), True)):
+        layer = viewer.add_image(np.zeros(shape, np.uint8))
+        choose_image(opened.session, default_choice(layer))
+        opened.stretch.setChecked(False)
+        assert not opened.stretch_note.isVisible()
+        opened.stretch.setChecked(True)
+        assert opened.stretch_note.isVisible() is is_stack
+
+
+def test_what_it_was_opened_by_is_kept_for_the_project(opened: EnhancePanel):
+    assert opened.session.enhancer_source == "nuclei"
+    opened.switch.setChecked(False)
+    opened.switch.setChecked(True)
+    assert opened.session.enhancer_source == "nuclei"

@@ -16,7 +16,7 @@ import pytest
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.features import FeatureSpec
 from napari_cellda.core.images import image_from_array
-from napari_cellda.ui.advice import OPEN_AN_IMAGE, next_step
+from napari_cellda.ui.advice import OPEN_AN_IMAGE, next_panel, next_step
 from napari_cellda.ui.arrays import IN_MEMORY_BYTES, Scratch, SpreadArray, spread
 from napari_cellda.ui.axes import (
     ImageChoice,
@@ -25,7 +25,15 @@ from napari_cellda.ui.axes import (
     read_layer,
     spread_axis,
 )
-from napari_cellda.ui.classes import CLASS_KEYS, MAX_CLASSES, ClassList, class_list
+from napari_cellda.ui.classes import (
+    CLASS_KEYS,
+    ENHANCED_COLOR,
+    MAP_COLORS,
+    MAX_CLASSES,
+    PALETTE,
+    ClassList,
+    class_list,
+)
 from napari_cellda.ui.state import PaintedImage, Session
 
 
@@ -215,6 +223,20 @@ def test_advice_tells_the_next_step() -> None:
     assert "Train now" in say()
 
 
+def test_advice_leads_on_to_the_next_panel() -> None:
+    session = Session()
+    painted = painted_image(session)
+    painted.strokes = object()
+    painted.index = SimpleNamespace(counts=lambda n: [5, 5])  # type: ignore[assignment]
+    assert next_panel(session) is None
+    session.set_classifier(object())  # type: ignore[arg-type]
+    assert next_panel(session) == "Enhance"
+    assert "Enhance" in next_step(session, loaded=True, busy=False)
+    session.set_enhancer(object())  # type: ignore[arg-type]
+    assert next_panel(session) == "Export"
+    assert "Export" in next_step(session, loaded=True, busy=False)
+
+
 # -- classes -----------------------------------------------------------------------------------
 
 
@@ -227,6 +249,22 @@ def test_classes_are_added_with_free_names_colours_and_keys() -> None:
     assert {item.key for item in classes} == set(CLASS_KEYS)
     with pytest.raises(UserError, match="8 classes already"):
         classes.add()
+
+
+def test_no_map_has_the_colour_of_any_strokes_or_of_the_enhanced_map() -> None:
+    shown = [*PALETTE, *MAP_COLORS.values(), ENHANCED_COLOR]
+    parts = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in shown])
+    distance = np.abs(parts[:, None] - parts[None]).sum(axis=-1)
+    assert (distance[~np.eye(len(parts), dtype=bool)] > 40).all()
+    odd = ClassList().recolor(1, "#204060")[1]
+    assert odd.map_color == "#8f9faf"
+
+
+def test_keys_are_kept_if_they_are_ours() -> None:
+    names = ["ground", "a", "b"]
+    assert [c.key for c in class_list(names, keys=["Q", "R", "T"])] == ["Q", "R", "T"]
+    for odd in (["Q", "Q", "R"], ["Q", "W"], ["Q", "W", "Z"]):
+        assert [c.key for c in class_list(names, keys=odd)] == list(CLASS_KEYS[:3])
 
 
 def test_freed_colour_and_key_are_given_again() -> None:

@@ -216,7 +216,8 @@ class ProjectOpener:
         session.live = bool(panel.get("live", True))
         session.live_changed.emit(session.live)
         PanelStates.of(session).hand_out(panel)
-        if work.images:
+        if session.current is not None:
+            session.viewer.layers.selection = {session.current.strokes}
             session.viewer.reset_view()
 
     def _load_enhancer(self, contents: _Contents) -> None:
