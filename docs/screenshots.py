@@ -3,7 +3,8 @@
     make pictures
 
 Opens a real stained section, paints, sees the forest, switches the enhancer on, looks at what it
-changed, jumps to the most uncertain spot, undoes a stroke, exports; takes a picture of each step.
+changed, jumps to the most uncertain spot, undoes a stroke, previews objects, exports, runs a batch;
+takes a picture of each step. `any_image.py` does the same for stacks, series and channels.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import napari
 import numpy as np
+import tifffile
 from PIL import Image
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
@@ -31,6 +33,7 @@ from napari_cellda.ui.demo import (
     wait_until,
 )
 from napari_cellda.ui.live import LivePainter
+from napari_cellda.ui.panels.docks import open_panel
 
 IMAGES = Path(__file__).parent / "images"
 KEYS = {1: Qt.Key.Key_Q, 2: Qt.Key.Key_W}
@@ -147,6 +150,10 @@ def walk(folder: Path) -> None:
 
     one.raise_panel("Export")
     export = one.panels["Export"]
+    preview = export.objects.show_preview
+    QTest.mouseClick(preview, Qt.MouseButton.LeftButton, pos=QPoint(8, preview.height() // 2))
+    wait_until(lambda: "objects in the image" in export.objects.count.text(), "the objects")
+    one.picture("objects")
     with tempfile.TemporaryDirectory() as results:
         export.folder.setText(str(Path(results) / "results"))
         QTest.mouseClick(export.start, Qt.MouseButton.LeftButton)
@@ -154,7 +161,32 @@ def walk(folder: Path) -> None:
         export.folder.setText("results")
         export.message.tell(export.message.text.replace(f"{results}/", ""), "success")
         one.picture("exported")
+    batch(one)
     one.viewer.close()
+
+
+def batch(one: Walk) -> None:
+    """Run the forest and the enhancer over a folder in which one file is damaged."""
+    panel = open_panel(one.viewer, "Batch")
+    pixels = one.session.current.layer.data
+    with tempfile.TemporaryDirectory() as folder:
+        images = Path(folder) / "images"
+        images.mkdir()
+        for number in range(1, 4):
+            part = np.roll(pixels, 90 * number, axis=0)[:256]
+            tifffile.imwrite(images / f"field_{number}.tif", part, photometric="rgb")
+        (images / "field_4.tif").write_bytes(b"II*\0 not all of it was copied")
+        panel.set_images([images])
+        panel.folder.setText(str(Path(folder) / "results"))
+        panel.processes.setValue(1)
+        QTest.mouseClick(panel.start, Qt.MouseButton.LeftButton)
+        wait_until(lambda: panel.task is None, "the batch")
+        assert panel.failures.count() == 1, "the damaged file is listed"
+        panel.failures.item(0).setText(panel.failures.item(0).text().replace(f"{folder}/", ""))
+        panel.message.tell(panel.message.text.replace(f"{folder}/", ""), panel.message.kind)
+        panel.images_label.setText(panel.images_label.text().replace(f"{folder}/", ""))
+        panel.folder.setText("results")
+        one.picture("batch")
 
 
 def doubt(folder: Path) -> None:
@@ -175,10 +207,13 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=IMAGES)
     output = parser.parse_args().output
     output.mkdir(parents=True, exist_ok=True)
+    from any_image import walk_all
+
     with tempfile.TemporaryDirectory() as scratch:
         os.environ[FOLDER_VARIABLE] = scratch  # strokes of earlier days would be offered again
         walk(output)
         doubt(output)
+        walk_all(output)
         run_demo(Path(scratch), show=False)
         save_small(Image.open(Path(scratch) / "window.png"), output / "window.webp")
 
