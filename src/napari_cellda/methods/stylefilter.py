@@ -36,7 +36,9 @@ from napari_cellda.core.events import Event, Preview, Score, Stage, Step, Task
 from napari_cellda.core.loop import (
     Progress,
     Stateful,
+    cosine_rate,
     make_fabric,
+    set_learning_rate,
     setup,
     train,
 )
@@ -61,11 +63,11 @@ CHECKED_SOURCE, CHECKED_TARGET = 8, 40
 class Params(MethodParams):
     """The three stages: style, source, adaptation."""
 
-    steps: int = Field(2500, ge=1, le=10_000_000)
+    steps: int = Field(2700, ge=1, le=10_000_000)
     """Training steps of all three stages together."""
-    style_share: float = Field(0.6, ge=0, le=1)
+    style_share: float = Field(0.37, ge=0, le=1)
     """Share of the steps that learns the style; 0 leaves the style out."""
-    source_share: float = Field(0.2, ge=0, le=1)
+    source_share: float = Field(0.44, ge=0, le=1)
     """Share of the steps that trains on the source alone; the rest adapts."""
     style_mode: Literal["fastcut", "cut"] = "fastcut"
     """fastcut: no identity term, a tenfold contrast, flips; cut: the larger original."""
@@ -87,6 +89,9 @@ class Params(MethodParams):
     """Number of times the U-Net halves the image."""
     learning_rate: float = Field(1e-3, gt=0, le=1)
     """Learning rate of the segmenter."""
+    rate_falls: bool = True
+    """Whether that rate falls along half a cosine, over the last two stages together; the paper
+    keeps it constant."""
     weight_decay: float = Field(0.01, ge=0, le=1)
     """Weight decay of the segmenter."""
     noise: float = Field(0.05, ge=0, le=0.5)
@@ -355,12 +360,15 @@ class _Trainer:
             assert self.style is not None, "only that stage makes such batches"
             terms = self.style.step(index, batch)
         else:
-            terms = self._segment_step(batch)
+            terms = self._segment_step(index, batch)
         values = torch.stack([term.detach().float() for term in terms.values()]).tolist()
         return dict(zip(terms, values, strict=True))
 
-    def _segment_step(self, batch: SegmentBatch) -> dict[str, Tensor]:
+    def _segment_step(self, index: int, batch: SegmentBatch) -> dict[str, Tensor]:
         """Train on source labels and, in the last stage, on filtered pseudo-labels alike."""
+        if self.params.rate_falls:
+            done, steps = index - self.ends[0], self.ends[2] - self.ends[0]
+            set_learning_rate(self.s_adam, cosine_rate(done, steps, self.params.learning_rate))
         source, labels = (self.fabric.to_device(t) for t in (batch.source, batch.source_labels))
         images = [source]
         pseudo = None
@@ -567,7 +575,7 @@ METHODS = [
             "published": {
                 "steps": 1_100_000, "style_share": 0.6, "source_share": 0.2, "style_mode": "cut",
                 "style_width": 64, "style_blocks": 9, "style_crop": 256, "patches": 256,
-                "width": 64, "crop": 512, "batch": 1, "learning_rate": 1e-4,
+                "width": 64, "crop": 512, "batch": 1, "learning_rate": 1e-4, "rate_falls": False,
             },
         },
         needs=("target_images", "source_images", "source_masks"),
