@@ -150,6 +150,7 @@ def walk(folder: Path) -> None:
 
     one.raise_panel("Export")
     export = one.panels["Export"]
+    export.folder.setText("results")
     preview = export.objects.show_preview
     QTest.mouseClick(preview, Qt.MouseButton.LeftButton, pos=QPoint(8, preview.height() // 2))
     wait_until(lambda: "objects in the image" in export.objects.count.text(), "the objects")
