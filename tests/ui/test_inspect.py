@@ -392,7 +392,7 @@ def test_figures_are_listed_sorted_copied_and_saved(
     tab.table.cellClicked.emit(0, 3)
     assert panel.session.viewer.dims.current_step[0] == 2
     lines = tab.text().splitlines()
-    assert lines[0].split("\t")[:4] == ["Image", "Part", "IoU", "Dice (F1)"]
+    assert lines[0].split("\t")[:4] == ["Image", "Part", "IoU", "Dice"]
     assert len(lines) == 5
     tab.numbers.write(tmp_path / "figures.csv")
     rows = list(csv.DictReader((tmp_path / "figures.csv").read_text().splitlines()))

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from napari_cellda.ui.state import PaintedImage, Session
 
 POINTS_NAME = "Points"
-NEW_FOREGROUND = ("false negative", "missed", "split")
-"""Errors where there is something that the result does not see (as one)."""
 
 
 def error_mask(comparison: PlaneComparison, error: PlaneError, iou: float) -> np.ndarray:
@@ -38,10 +36,8 @@ def error_mask(comparison: PlaneComparison, error: PlaneError, iou: float) -> np
 
 
 def suggested_class(comparison: PlaneComparison, error: PlaneError) -> int:
-    """Return the class that is right at an error: the reference's, 0 is background."""
-    if comparison.settings.classes:
-        return int(comparison.reference[error.y, error.x])
-    return int(error.name in NEW_FOREGROUND)
+    """Return the class that the reference has at an error; 0 is background."""
+    return int(_reference_classes(comparison)[error.y, error.x])
 
 
 def error_to_strokes(session: Session, view: OverlayView, class_index: int) -> int:
@@ -58,8 +54,9 @@ def error_to_strokes(session: Session, view: OverlayView, class_index: int) -> i
     Returns
     -------
     int
-        How many pixels were painted. The error's rim is left out where it is thick enough, since
-        outlines are seldom right to a pixel; what was painted before stays as it is.
+        How many pixels were painted: of the error, those where the reference has this class (all,
+        if it has another one at the error). The rim is left out where the error is thick enough,
+        since outlines are seldom right to a pixel; what was painted before stays as it is.
 
     Raises
     ------
@@ -71,6 +68,11 @@ def error_to_strokes(session: Session, view: OverlayView, class_index: int) -> i
     if strokes is None:
         raise UserError(f"'{painted.name}' has no strokes yet; press Start painting in Paint.")
     plane = plane_of(session, strokes)
+    comparison, error = view.comparison, view.error
+    assert comparison is not None
+    assert error is not None
+    if class_index == suggested_class(comparison, error):
+        mask = mask & (_reference_classes(comparison) == class_index)
     rows, columns = np.nonzero(_without_rim(mask))
     free = np.asarray(data_of(strokes)[plane])[rows, columns] == 0
     rows, columns = rows[free], columns[free]
@@ -117,6 +119,13 @@ def save_points(layer: Any, path: Path) -> None:
     lines = ["row,col", *(f"{y:.2f},{x:.2f}" for y, x in np.asarray(layer.data)[:, -2:])]
     with write_atomically(path) as aside:
         aside.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _reference_classes(comparison: PlaneComparison) -> np.ndarray:
+    """Return the reference's classes; of objects and masks 1 is foreground."""
+    reference = comparison.reference
+    plain = reference.dtype.kind == "b" or not comparison.settings.classes
+    return np.asarray(reference > 0, int) if plain else reference
 
 
 def _error(view: OverlayView) -> PlaneError:

@@ -39,8 +39,23 @@ KINDS = (
     ("instances", "objects", "Besides, F1 at IoU 0.5, instance Dice, variation of information"),
     ("boundary", "membranes", "The map is cut into cells (multicut), then compared as objects"),
 )
-EXTRA = {"area": "Area", "objects": "Objects", "true objects": "True objects"}
-NAME_WIDTH = 120
+EXTRA = {
+    "area": "Area fraction of the result",
+    "objects": "Objects in the result",
+    "true objects": "Objects in the reference",
+}
+SHORT = {
+    "dice": "Dice",
+    "precision": "Prec",
+    "recall": "Rec",
+    "instance_dice": "Obj Dice",
+    "f1_50": "Obj F1",
+    "area": "Area",
+    "objects": "Objects",
+    "true objects": "True obj",
+}
+"""For the narrow panel; the whole title is the tooltip."""
+NAME_WIDTH = 100
 ROW_ROLE = int(Qt.ItemDataRole.UserRole) + 1
 
 
@@ -104,6 +119,8 @@ class NumbersTab(QWidget):
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setToolTip("Click a heading to sort, a row to go to its plane")
         self.table.verticalHeader().hide()
+        self.table.setStyleSheet("QTableWidget, QHeaderView { font-size: 11px; }")
+        self.table.horizontalHeader().setMinimumSectionSize(20)
         self.table.setMinimumHeight(220)
         self.note = QLabel()
         self.note.setWordWrap(True)
@@ -183,7 +200,11 @@ class NumbersTab(QWidget):
         table = self.table
         table.setSortingEnabled(False)
         table.setColumnCount(2 + len(titles))
-        table.setHorizontalHeaderLabels(["Image", "Part", *titles.values()])
+        table.setHorizontalHeaderLabels(
+            ["Image", "Part", *(SHORT.get(k, titles[k]) for k in titles)]
+        )
+        for column, title in enumerate(titles.values(), 2):
+            table.horizontalHeaderItem(column).setToolTip(title)
         table.setRowCount(len(self._rows))
         for index, row in enumerate(self._rows):
             name, part = QTableWidgetItem(row.image), QTableWidgetItem(row.part)

@@ -111,7 +111,9 @@ def make_map() -> Any:
                 if pictures:
                     for i in own:
                         self._add_picture(thumbnails[i], spots[i], size, color)
-            self.autoRange(padding=0.08)
+            low, high = spots.min(axis=0), spots.max(axis=0)
+            room = 0.1 * len(set(domains)) * (high[1] - low[1])  # for the legend
+            self.setRange(xRange=(low[0], high[0]), yRange=(low[1], high[1] + room), padding=0.08)
 
         def _add_picture(
             self, picture: np.ndarray, spot: np.ndarray, size: float, color: str
