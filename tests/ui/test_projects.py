@@ -12,7 +12,12 @@ import tifffile
 from napari.components import ViewerModel
 from npe2 import PluginManager
 
-from napari_cellda.core.batch import open_pipeline
+from napari_cellda.core.batch import (
+    ClassifyJob,
+    classify_images,
+    open_pipeline,
+    predict_images,
+)
 from napari_cellda.core.classifier import train_classifier
 from napari_cellda.core.enhancer import Enhancer
 from napari_cellda.core.events import run_quietly
@@ -125,6 +130,38 @@ def test_reopened_project_gives_the_same_maps_bit_for_bit(
     again.session.current.strokes.paint((100, 5), 1)
     wait_idle(again, qtbot)
     assert SessionProject.of(again.session).unsaved
+
+
+def test_project_runs_headless_with_the_maps_of_the_window(
+    open_panel: Open, qtbot: QtBot, tmp_path: Path
+) -> None:
+    image = file_in(tmp_path / "data")
+    panel = opened(open_panel, qtbot, image)
+    paint_both(panel)
+    wait_idle(panel, qtbot)
+    save(panel, qtbot, tmp_path / "work.cellda")
+    run_quietly(predict_images(str(tmp_path / "work.cellda"), [image], tmp_path / "out"))
+    written = tifffile.imread(tmp_path / "out" / "cells_probability.tif")
+    seen = arrays(panel)
+    np.testing.assert_array_equal(written, np.stack([seen["forest:0"], seen["forest:1"]]))
+
+
+def test_project_of_the_command_line_opens_in_the_window(
+    open_panel: Open, qtbot: QtBot, tmp_path: Path
+) -> None:
+    image, path = file_in(tmp_path / "data"), tmp_path / "line.cellda"
+    strokes = np.zeros((120, 160), np.uint8)
+    strokes[20:40, 10:14], strokes[20:40, 120:124], strokes[90:99, 140:150] = 1, 2, 3
+    tifffile.imwrite(tmp_path / "strokes.tif", strokes)
+    job = ClassifyJob(features="compact", channels="grey", save=path)
+    run_quietly(classify_images([image], [tmp_path / "strokes.tif"], tmp_path / "out", job))
+    written = tifffile.imread(tmp_path / "out" / "cells_probability.tif")
+    panel = open_panel()
+    reopen(panel, qtbot, path)
+    seen = arrays(panel)
+    np.testing.assert_array_equal(written, np.stack([seen[f"forest:{k}"] for k in range(3)]))
+    np.testing.assert_array_equal(panel.session.current.strokes_array, strokes)
+    assert len(set(panel.session.classes.colors)) == 3
 
 
 def test_saved_forest_counts_and_not_what_training_would_give_today(

@@ -264,10 +264,12 @@ def close_work(session: Session) -> None:
 def _take_settings(session: Session, project: Project) -> None:
     panel, styles = project.panel, project.classes
     keys = panel.get("keys")
+    colors = [style.color for style in styles]
+    told_apart = len(set(colors)) == len(colors)  # the command line has no colours to save
     session.set_classes(
         class_list(
             [style.name for style in styles],
-            [style.color for style in styles],
+            colors if told_apart else None,
             keys if isinstance(keys, list) else None,
         )
     )
