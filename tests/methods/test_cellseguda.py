@@ -21,13 +21,13 @@ from napari_cellda.core.nets.discriminator import Discriminator
 from napari_cellda.core.nets.norms import with_norms_of
 from napari_cellda.core.nets.segmenter import Segmenter
 from napari_cellda.methods import cellseguda, find_method
-from napari_cellda.methods.cellseguda import (
-    Params,
+from napari_cellda.methods._cellseguda_losses import (
     adversarial_loss,
     discriminator_loss,
     overlap_loss,
     reconstruction_loss,
 )
+from napari_cellda.methods.cellseguda import Params
 
 PLAIN = Normalisation(kind="none", offset=(0.0,), factor=(1.0,))
 TINY = Params(

@@ -20,14 +20,14 @@ from napari_cellda.core.nets.cut import Generator, Halve, PatchDiscriminator, Pr
 from napari_cellda.core.nets.styled import StyledSegmenter
 from napari_cellda.methods import find_method, stylefilter
 from napari_cellda.methods._cut import StyleBatch, lsgan_loss, patch_nce
-from napari_cellda.methods.stylefilter import (
-    Params,
+from napari_cellda.methods._stylefilter_losses import (
     class_maps,
     cross_entropy,
     disturb_greys,
     filtered_labels,
     presence_f1,
 )
+from napari_cellda.methods.stylefilter import Params
 
 PLAIN = Normalisation(kind="none", offset=(0.0,), factor=(1.0,))
 TINY = Params(
@@ -215,7 +215,7 @@ def test_projection_gives_unit_vectors_at_the_places():
 
 def test_styled_segmenter_is_style_then_segmentation_for_any_size():
     network = StyledSegmenter(1, 3, width=4, depth=3, style_width=4, style_blocks=1).eval()
-    x = torch.rand(1, 1, 32, 24)
+    x = torch.rand(1, 1, 32, 48)
     with torch.inference_mode():
         chained = network.segmenter(network.stylise(x))
         assert torch.allclose(network(x), chained, atol=1e-5)
@@ -225,6 +225,8 @@ def test_styled_segmenter_is_style_then_segmentation_for_any_size():
     assert torch.allclose(odd.sum(1), torch.ones(2, 37, 21), atol=1e-5)
     assert not network.tiles_exactly
     assert network.slim() is None
+    with torch.inference_mode():
+        assert network(torch.rand(1, 1, 3, 5)).shape == (1, 3, 3, 5)
     assert StyledSegmenter(style_blocks=0).tiles_exactly
     with pytest.raises(UserError, match="blocks"):
         StyledSegmenter(style_blocks=1000)

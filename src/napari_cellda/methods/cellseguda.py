@@ -23,7 +23,7 @@ import torch
 from pydantic import Field
 from torch.nn import functional as F
 
-from napari_cellda.core.adaptation.domain import UNKNOWN, Domain
+from napari_cellda.core.adaptation.domain import UNKNOWN, Domain, Plane
 from napari_cellda.core.adaptation.job import Adapted, AdaptJob
 from napari_cellda.core.adaptation.method import Method, MethodParams
 from napari_cellda.core.adaptation.predict import mean_dice, predict_plane, preview_pixels
@@ -31,12 +31,17 @@ from napari_cellda.core.augment import flip_and_turn
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Note, Preview, Score, Stage, Task
 from napari_cellda.core.loop import Stateful, make_fabric, setup, train
-from napari_cellda.core.losses import one_hot
 from napari_cellda.core.modelzoo.preprocessing import Scaling
 from napari_cellda.core.nets.discriminator import Discriminator
 from napari_cellda.core.nets.norms import with_norms_of
 from napari_cellda.core.nets.segmenter import Segmenter, activate
 from napari_cellda.core.nets.unet import UNet
+from napari_cellda.methods._cellseguda_losses import (
+    adversarial_loss,
+    discriminator_loss,
+    overlap_loss,
+    reconstruction_loss,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -45,8 +50,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SELECT = "target dice"
-HEALTH_PLANES = 4
-"""Planes per domain that the figures of health are measured on."""
+HEALTH_PLANES, HEALTH_SIDE = 4, 256
+"""Planes per domain, and their side in pixels, that the figures of health are measured on."""
 PLAUSIBLE_SHARE = (0.2, 5.0)
 """The target's share of foreground over the source's; beyond, the run is called ill."""
 NORM_BATCHES, NORM_CROPS = 8, 4
@@ -88,7 +93,7 @@ class Params(MethodParams):
     norm_statistics: Literal["target", "training"] = "target"
     """Which statistics the batch norms end with. target: measured anew on target images; training:
     the moving averages, in which source and target mix, as published."""
-    validation_share: float = Field(0.2, gt=0, lt=1)
+    validation_share: float = Field(0.15, gt=0, lt=1)
     """Share of the annotated planes, of source and target, that is kept aside to check on."""
     validate_every: int = Field(100, ge=1)
     """Steps between two checks."""
@@ -171,7 +176,8 @@ class _Trainer:
         torch.manual_seed(job.seed)
         self.job, self.params = job, params
         share = params.validation_share
-        self.source, self.source_check = job.source.annotated().split(share, job.seed)
+        self.source, checked = job.source.annotated().split(share, job.seed)
+        self.source_check, self.target_check = _middles(checked), _middles(job.target)
         self.target, self.validation, self.validated_on = _split_target(job, share)
         self.fabric = make_fabric(job.device)
         self._build_networks()
@@ -333,27 +339,26 @@ class _Trainer:
         """
         own = self.network.eval()  # as the discriminator meets it, with the statistics of training
         self.decoder.eval()
-        source = Domain(self.source_check.planes[:HEALTH_PLANES])
         run = partial(predict_plane, fabric=self.fabric)
-        masks = np.concatenate([np.asarray(p.labels).ravel() for p in source.planes])
-        shown = [
-            preview_pixels(self.job.target, i) for i in range(len(self.job.target))[:HEALTH_PLANES]
-        ]
-        maps = [run(network, pixels) for pixels in shown]
+        source, target = self.source_check.planes, self.target_check.planes
+        masks = np.concatenate([np.asarray(p.labels).ravel() for p in source])
+        found = [_foreground(run(network, p.pixels)) for p in target]
         figures = {
-            "source dice": mean_dice(source, lambda p: run(own, p.pixels)),
+            "source dice": mean_dice(self.source_check, lambda p: run(own, p.pixels)),
             "source foreground": float((masks[masks != UNKNOWN] > 0).mean()),
-            "target foreground": float(np.mean([_foreground(m).mean() for m in maps])),
+            "target foreground": float(np.mean([mask.mean() for mask in found])),
         }
         if self.params.lam_rec:
-            redrawn = [run(lambda x: self.decoder(own(x)), pixels) for pixels in shown]
-            errors = [np.square(a - b).mean() for a, b in zip(redrawn, shown, strict=True)]
+            redrawn = [run(lambda x: self.decoder(own(x)), p.pixels) for p in target]
+            errors = [np.square(r - p.pixels).mean() for r, p in zip(redrawn, target, strict=True)]
             figures["reconstruction error"] = float(np.mean(errors))
         if self.params.lam_adv:
-            likeness = partial(run, lambda x: self._likeness(own, x))
-            right = [(likeness(p.pixels) > 0.5).mean() for p in source.planes]
-            wrong = [(likeness(pixels) > 0.5).mean() for pixels in shown]
-            figures["discriminator accuracy"] = float(np.mean(right) + 1 - np.mean(wrong)) / 2
+            likeness = partial(run, partial(self._likeness, own))
+            right, wrong = (
+                float(np.mean([(likeness(p.pixels) > 0.5).mean() for p in planes]))
+                for planes in (source, target)
+            )
+            figures["discriminator accuracy"] = (right + 1 - wrong) / 2
         return figures
 
     def _likeness(self, network: Segmenter, x: Tensor) -> Tensor:
@@ -377,53 +382,23 @@ class _Trainer:
             yield Preview("source likeness", run(lambda x: self._likeness(own, x))[0], done)
 
 
-def overlap_loss(probability: Tensor, labels: Tensor, smooth: float = 1.0) -> Tensor:
-    """1 minus the soft Dice score over all pixels of a batch (Eq. 1).
-
-    Parameters
-    ----------
-    probability : (N, K, Y, X) Tensor of float in [0, 1]
-        K = 1: the foreground; else one map per class.
-    labels : (N, 1, Y, X) Tensor of int
-        Pixels that are `UNKNOWN` count in neither sum; if all are, the loss is 0.
-    smooth : float
-        Added to both sides of the fraction, by the reference code only: empty and predicted empty
-        costs nothing.
-
-    Returns
-    -------
-    Tensor
-        Scalar, ``mean_k(1 - (2 sum(y p) + s) / (sum(y) + sum(p) + s))``; linear, unlike
-        `core.losses.dice_loss`. The paper has one class; the mean over several is ours.
-    """
-    known = (labels != UNKNOWN).to(probability.dtype)
-    truth = one_hot(labels[:, 0].clamp_min(0), probability.shape[1]) * known
-    guess = probability * known
-    axes = (0, 2, 3)
-    overlap, size = (truth * guess).sum(axes), truth.sum(axes) + guess.sum(axes)
-    return (1 - (2 * overlap + smooth) / (size + smooth)).mean()
-
-
-def adversarial_loss(target_logits: Tensor) -> Tensor:
-    """Return how far target maps are from being taken for source maps (Eq. 2), a scalar."""
-    return F.binary_cross_entropy_with_logits(target_logits, torch.ones_like(target_logits))
-
-
-def reconstruction_loss(image: Tensor, redrawn: Tensor) -> Tensor:
-    """Mean squared difference of the normalised image and what the decoder drew (Eq. 3)."""
-    return F.mse_loss(redrawn, image)
-
-
-def discriminator_loss(source_logits: Tensor, target_logits: Tensor) -> Tensor:
-    """Cross entropy of the discriminator, 1 = source and 0 = target (Eq. 5), summed over both."""
-    return F.binary_cross_entropy_with_logits(
-        source_logits, torch.ones_like(source_logits)
-    ) + F.binary_cross_entropy_with_logits(target_logits, torch.zeros_like(target_logits))
-
-
 def _foreground(maps: NDArray[np.float32]) -> NDArray[np.bool_]:
     mask: NDArray[np.bool_] = maps[0] > 0.5 if len(maps) == 1 else maps.argmax(axis=0) > 0
     return mask
+
+
+def _middles(domain: Domain) -> Domain:
+    """Return the middle of the first planes, for figures that must cost little."""
+    return Domain(tuple(_middle(plane) for plane in domain.planes[:HEALTH_PLANES]))
+
+
+def _middle(plane: Plane) -> Plane:
+    middle = tuple(
+        slice(max(0, (side - HEALTH_SIDE) // 2), max(0, (side - HEALTH_SIDE) // 2) + HEALTH_SIDE)
+        for side in plane.shape
+    )
+    labels = None if plane.labels is None else np.asarray(plane.labels)[middle]
+    return replace(plane, pixels=np.array(plane.pixels[(slice(None), *middle)]), labels=labels)
 
 
 def _split_target(job: AdaptJob, share: float) -> tuple[Domain, Domain | None, str]:

@@ -23,9 +23,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 import numpy as np
 import torch
 from pydantic import Field
-from torch.nn import functional as F
 
-from napari_cellda.core.adaptation.domain import UNKNOWN, Domain, Plane
+from napari_cellda.core.adaptation.domain import Domain, Plane
 from napari_cellda.core.adaptation.job import Adapted, AdaptJob
 from napari_cellda.core.adaptation.method import Method, MethodParams
 from napari_cellda.core.adaptation.predict import mean_dice, predict_plane, preview_pixels
@@ -44,6 +43,13 @@ from napari_cellda.core.loop import (
 )
 from napari_cellda.core.nets.styled import StyledSegmenter
 from napari_cellda.methods._cut import StyleBatch, StyleTrainer
+from napari_cellda.methods._stylefilter_losses import (
+    class_maps,
+    cross_entropy,
+    disturb_greys,
+    filtered_labels,
+    presence_f1,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,7 +111,7 @@ class Params(MethodParams):
     """Pseudo-labels that are less certain are left out; 0 keeps all."""
     present_pixels: int = Field(16, ge=1)
     """Pixels from which on a class counts as found in an image, when the checkpoint is chosen."""
-    validation_share: float = Field(0.2, gt=0, lt=1)
+    validation_share: float = Field(0.15, gt=0, lt=1)
     """Share of source planes, and of target planes with image-level labels, kept aside to check."""
     validate_every: int = Field(100, ge=1)
     """Steps between two checks."""
@@ -453,90 +459,6 @@ class _Trainer:
             labels = filtered_labels(every, torch.from_numpy(allowed)[None])
             yield Preview(name, labels[0, 0].numpy().astype(np.uint8), done)
         yield Preview("confidence", every[0].amax(dim=0).numpy(), done)
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy averaged over the annotated pixels (Eq. 1).
-
-    Parameters
-    ----------
-    logits : (N, K, Y, X) Tensor
-        K = 1: the foreground's, under a sigmoid; else one per class, under a softmax.
-    labels : (N, 1, Y, X) Tensor of int
-        `UNKNOWN` pixels are left out; without any other the loss is 0.
-
-    Notes
-    -----
-    The paper also divides by the number of classes, which is a constant.
-    """
-    known = labels != UNKNOWN
-    if logits.shape[1] == 1:
-        losses = F.binary_cross_entropy_with_logits(
-            logits, (labels > 0).to(logits.dtype), reduction="none"
-        )
-    else:
-        losses = F.cross_entropy(logits, labels[:, 0].clamp_min(0), reduction="none")[:, None]
-    return (losses * known).sum() / known.sum().clamp_min(1)
-
-
-def filtered_labels(maps: Tensor, present: Tensor, confidence: float = 0.0) -> Tensor:
-    """Make pseudo-labels of the classes that an image may show (Eq. 2 and 3).
-
-    Parameters
-    ----------
-    maps : (N, K, Y, X) Tensor of float in [0, 1]
-        Probabilities, the background first; not logits, whose sign would turn the filter around.
-    present : (N, K) Tensor of bool
-        All true: the plain pseudo-labels of Eq. 2.
-    confidence : float
-        Pixels whose largest filtered probability is below become `UNKNOWN`; not in the paper.
-
-    Returns
-    -------
-    (N, 1, Y, X) Tensor of int
-    """
-    best, labels = (maps * present[:, :, None, None].to(maps.dtype)).max(dim=1, keepdim=True)
-    return torch.where(best >= confidence, labels, UNKNOWN)
-
-
-def class_maps(maps: Tensor) -> Tensor:
-    """Return one map per class, the background first, of one foreground map or of all."""
-    return torch.cat([1 - maps, maps], dim=1) if maps.shape[1] == 1 else maps
-
-
-def presence_f1(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """F1 of the foreground classes found in images, averaged over classes that occur.
-
-    Parameters
-    ----------
-    found, truth : (N, K) ndarray of bool
-        Per image and class, the background first.
-    """
-    hits = (found & truth).sum(axis=0)[1:]
-    sizes = (found.sum(axis=0) + truth.sum(axis=0))[1:]
-    return float((2 * hits[sizes > 0] / sizes[sizes > 0]).mean()) if sizes.any() else 1.0
-
-
-def disturb_greys(images: Tensor, rng: np.random.Generator, noise: float, jitter: float) -> Tensor:
-    """Change brightness and contrast of every crop, and add Gaussian noise.
-
-    Parameters
-    ----------
-    images : (N, C, Y, X) Tensor of float in [0, 1]
-    rng : Generator
-    noise : float
-        Largest standard deviation.
-    jitter : float
-        Contrast is multiplied by 1 - jitter to 1 + jitter around 0.5, brightness shifted by as
-        much of half the range.
-    """
-    n = len(images)
-    shape = (n, 1, 1, 1)
-    contrast = torch.from_numpy(rng.uniform(1 - jitter, 1 + jitter, shape).astype(np.float32))
-    shift = torch.from_numpy(rng.uniform(-jitter / 2, jitter / 2, shape).astype(np.float32))
-    strength = torch.from_numpy(rng.uniform(0, noise, shape).astype(np.float32))
-    grain = torch.from_numpy(rng.standard_normal(images.shape, dtype=np.float32))
-    return ((images - 0.5) * contrast + 0.5 + shift + strength * grain).clamp(0, 1)
 
 
 def _argmax(maps: NDArray[np.float32]) -> NDArray[np.intp]:

@@ -55,7 +55,8 @@ class StyledSegmenter(Packable):
         self.generator = Generator(in_channels, style_width, style_blocks) if style_blocks else None
         self.segmenter = Segmenter(in_channels, n_classes, width, depth)
         self.in_channels, self.out_channels = in_channels, self.segmenter.out_channels
-        self.multiple = max(4, self.segmenter.multiple)
+        # The generator mirrors borders at a quarter of the size, which takes a few pixels there.
+        self.multiple = max(16, self.segmenter.multiple)
         self.multiples = (self.multiple, self.multiple)
         self.tiles_exactly = self.generator is None
 
