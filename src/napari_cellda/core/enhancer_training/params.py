@@ -43,6 +43,8 @@ class EnhancerParams(ForestMix):
     """Largest standard deviation of the noise added to maps in training."""
     contrast: float = Field(0.6, ge=0, le=3)
     """How much maps are made surer or vaguer in training."""
+    shift: float = Field(0.5, ge=0, le=3)
+    """How far maps are pushed to either class in training: forests that stray on another image."""
     rotation: float = Field(20.0, ge=0, le=180)
     """Largest rotation of a crop in degrees, besides quarter turns and flips."""
     zoom: float = Field(1.3, ge=1, le=4)

@@ -167,7 +167,9 @@ class _Trainer:
         # What is validated and given out is the average: it is as good as a long decay of the
         # learning rate, at any time.
         self.average = MovingAverage(self.network, params.average)
-        self.noise = MapNoise(noise=params.noise, contrast=params.contrast)
+        self.noise = MapNoise(
+            noise=params.noise, contrast=params.contrast, shift=params.shift
+        )
         self.deformation = Deformation(
             rotation=params.rotation,
             scale=params.zoom,
