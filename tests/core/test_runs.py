@@ -14,11 +14,12 @@ from napari_cellda.core.events import Note, Preview, Score, Stage, Step, run_qui
 from napari_cellda.core.jobs import Run
 from napari_cellda.core.locks import Lock, is_held
 from napari_cellda.core.params import BaseParams
+from napari_cellda.core.run_log import LogWriter, cut_log
 from napari_cellda.core.runs.commands import changed_settings, command_words
-from napari_cellda.core.runs.follow import Frame, follow_run
+from napari_cellda.core.runs.follow import Frame, _Reader, follow_run
 from napari_cellda.core.runs.history import MOST_POINTS, History
 from napari_cellda.core.runs.launch import cancel_run, last_words, start_run
-from napari_cellda.core.runs.presence import process_of
+from napari_cellda.core.runs.presence import device_use, process_of
 from napari_cellda.core.runs.table import (
     delete_run,
     export_model,
@@ -36,6 +37,9 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Preview, Score, Stage, Step, run_quietly
 from napari_cellda.core.jobs import Run
 from napari_cellda.core.params import BaseParams
+from napari_cellda.core.runs import turn
+
+turn.device_names = lambda: ["processor"]  # torch would tell, but takes seconds to load
 
 class Params(BaseParams):
     steps: int = 0
@@ -382,3 +386,29 @@ def test_a_process_elsewhere_is_known_by_its_sign_of_life(tmp_path):
     assert run.process is None
     path.write_text("{")
     assert run.process is None
+
+
+def test_a_log_that_was_cut_back_and_grew_again_is_read_anew(tmp_path):
+    run = Run.create(tmp_path / "run", "test", Params(), {}, seed=0)
+    with LogWriter(run.events_path) as log:
+        for index in range(1, 6):
+            log.write({"type": "Step", "index": index, "losses": {"loss": 1.0}})
+    reader = _Reader(run.folder, None)
+    assert len(reader.read()) == 5
+    assert reader.read() == []
+    cut_log(run.events_path, 2 * len(run.events_path.read_bytes().splitlines(keepends=True)[0]))
+    with LogWriter(run.events_path) as log:
+        log.write({"type": "Note", "text": "Going on."})
+        for index in range(3, 9):
+            log.write({"type": "Step", "index": index, "losses": {"loss": 2.0}})
+    assert len(reader.read()) == 9
+    view = reader.look(None, starts=False)
+    assert view.notes == ("Going on.",)
+    assert view.losses["loss"].values.tolist() == [1, 1, 2, 2, 2, 2, 2, 2]
+
+
+def test_the_sign_of_life_bears_a_half_imported_torch(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", type(sys)("torch"))
+    device, memory, total = device_use()
+    assert device == "cpu"
+    assert 0 < memory < total

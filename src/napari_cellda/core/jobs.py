@@ -224,11 +224,11 @@ class Run:
         UserError
             If the file is damaged or no checkpoint of ours.
         """
-        import torch
-
         path = self.folder / "checkpoints" / f"{name}.pt"
         if not path.is_file():
             return None
+        import torch
+
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             if not {"step", "parts", "log_bytes"} <= set(state):

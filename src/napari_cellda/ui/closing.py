@@ -17,15 +17,15 @@ class _Guard(QObject):
 
     def __init__(self, window: Any, runs: SessionRuns) -> None:
         super().__init__(window)
-        self._window, self._runs = window, runs
+        self._runs = runs
         self._choice: Choice = "keep"
         window.installEventFilter(self)
         runs.session.closed.connect(self._on_closed)
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
         """Keep the close event to ourselves if the user stays."""
-        if watched is self._window and event.type() == QEvent.Type.Close and self._runs.alive:
-            self._choice = ask(self._window, self._runs.alive)
+        if event.type() == QEvent.Type.Close and self._runs.alive:
+            self._choice = ask(watched, self._runs.alive)
             if self._choice == "stay":
                 event.ignore()
                 return True

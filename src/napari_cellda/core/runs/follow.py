@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cellda.core.jobs import Run
-from napari_cellda.core.run_log import log_size, parse_log
+from napari_cellda.core.run_log import parse_log
 from napari_cellda.core.runs.history import History, RunView
 from napari_cellda.core.runs.launch import last_words
 from napari_cellda.core.runs.presence import process_of
@@ -28,6 +28,8 @@ LOOK_SECONDS = 0.3
 MOST_FRAMES = 100
 """Pictures of one name that are read when a run is opened again."""
 NO_ROOM = 2**20
+REMEMBERED = 500
+"""Bytes: a few lines, whose times no other lines have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +62,7 @@ def follow_run(
     Yields
     ------
     RunView
-        After every look at the folder.
+        After every look at the folder; the one that tells of the end comes last of all.
     Frame
         Each picture once, oldest first.
 
@@ -75,12 +77,16 @@ def follow_run(
         process, starts = process_of(reader.folder), launched is not None and launched.alive
         lines = reader.read()
         view = reader.look(process, starts=starts)
-        yield view
+        if view.alive:
+            yield view
         for frame in reader.frames(lines):
             if stop():
                 return view
             yield frame
-        if not view.alive or stop():
+        if not view.alive:
+            yield view
+            return view
+        if stop():
             return view
         time.sleep(LOOK_SECONDS)
 
@@ -93,20 +99,25 @@ class _Reader:
         self._log = folder / "events.jsonl"
         self._history = History()
         self._read = 0
+        self._latest = b""
         self._seen = False
 
     def read(self) -> list[dict[str, Any]]:
         """Read the lines that were added since the last time."""
-        size = log_size(self._log)
-        if size < self._read:  # cut back by a resume
-            self._read, self._history = 0, History()
-        if size == self._read:
+        if not self._log.is_file():
             return []
         with self._log.open("rb") as log:
-            log.seek(self._read)
-            content = log.read(size - self._read)
+            log.seek(max(0, self._read - len(self._latest)))
+            # A resume cuts the log back and goes on: what was read last may be another by now.
+            if log.read(len(self._latest)) != self._latest:
+                log.seek(0)
+                self._read, self._latest, self._history = 0, b"", History()
+            content = log.read()
         content = content[: content.rfind(b"\n") + 1]
+        if not content:
+            return []
         self._read += len(content)
+        self._latest = content[-REMEMBERED:]
         lines = parse_log(content)
         self._history.add(lines)
         return lines

@@ -149,13 +149,15 @@ def _read_sign(path: Path) -> RunProcess | None:
 def device_use() -> tuple[str, int, int]:
     """Return the device that this process computes on, the bytes it uses there, and has there."""
     torch: Any = sys.modules.get("torch")  # never imported for this
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
-        return torch.cuda.get_device_name(), torch.cuda.memory_reserved(), total
-    if torch is not None and torch.backends.mps.is_available():
-        used = torch.mps.driver_allocated_memory()
-        if used:
-            return "mps", used, torch.mps.recommended_max_memory()
+    # An AttributeError while another thread still imports it; a RuntimeError of a lost GPU.
+    with suppress(AttributeError, RuntimeError):
+        if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+            total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+            return torch.cuda.get_device_name(), torch.cuda.memory_reserved(), total
+        if torch is not None and torch.backends.mps.is_available():
+            used = torch.mps.driver_allocated_memory()
+            if used:
+                return "mps", used, torch.mps.recommended_max_memory()
     return "cpu", _resident_memory(), _machine_memory()
 
 

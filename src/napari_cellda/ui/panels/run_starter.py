@@ -205,10 +205,11 @@ class RunStarter(QWidget):
 
     def _on_estimated(self, estimate: Estimate | None) -> None:
         if estimate is not None:
-            where = {"cpu": "the processor"}.get(estimate.device, estimate.device)
-            self.cost.setText(
-                f"About {duration(estimate.seconds)} and {gigabytes(estimate.memory)} on {where}."
-            )
+            words = f"About {duration(estimate.seconds)}"
+            if estimate.device:  # a trial may be over before it told
+                where = {"cpu": "the processor"}.get(estimate.device, estimate.device)
+                words += f" and {gigabytes(estimate.memory)} on {where}"
+            self.cost.setText(f"{words}.")
 
     def _on_tried(self) -> None:
         self.estimating = None

@@ -1,0 +1,359 @@
+"""Runs in the window: started, followed, stopped, cancelled, killed, resumed, found again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from napari.components import ViewerModel
+from pytestqt.qtbot import QtBot
+
+from napari_cellda.core.jobs import Run
+from napari_cellda.core.runs import launch
+from napari_cellda.core.runs.follow import Frame
+from napari_cellda.core.runs.table import RUNS_VARIABLE
+from napari_cellda.core.runs.turn import QUEUE_VARIABLE
+from napari_cellda.ui import closing
+from napari_cellda.ui.panels.run_monitor import duration, gigabytes
+from napari_cellda.ui.panels.runs import RunsPanel
+from napari_cellda.ui.panels.train import TrainPanel, model_id
+from napari_cellda.ui.run_layers import FrameStack, RunLayers, side_by_side
+from napari_cellda.ui.runs import RunWatch, SessionRuns
+from napari_cellda.ui.state import Session
+from painting import WAIT_MS
+
+STAND_IN = Path(__file__).parent / "stand_in.py"
+
+
+@pytest.fixture(autouse=True)
+def runs_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep runs of a test to itself, and let a short program do the training."""
+    monkeypatch.setenv(RUNS_VARIABLE, str(tmp_path / "runs"))
+    monkeypatch.delenv(QUEUE_VARIABLE, raising=False)
+    monkeypatch.setattr(launch, "PROGRAM", (sys.executable, str(STAND_IN)))
+    monkeypatch.setattr(launch, "default_queue", lambda: tmp_path / "queue")
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def viewer() -> Iterator[ViewerModel]:
+    viewer = ViewerModel()
+    rng = np.random.default_rng(0)
+    for index in range(2):
+        viewer.add_image(rng.random((40, 50)), name=f"field {index}")
+        viewer.add_labels(np.eye(40, 50, dtype=np.int32), name=f"cells {index}")
+    yield viewer
+    session = Session.of(viewer)
+    for watch in SessionRuns.of(session).alive:
+        watch._cancel()
+    session.close()
+
+
+@pytest.fixture
+def panel(qtbot: QtBot, viewer: ViewerModel) -> TrainPanel:
+    panel = TrainPanel(viewer)
+    qtbot.addWidget(panel)
+    panel.show()
+    qtbot.waitUntil(panel.isEnabled, timeout=WAIT_MS)
+    panel.images.choose_layers([viewer.layers["field 0"], viewer.layers["field 1"]])
+    panel.masks.choose_layers([viewer.layers["cells 0"], viewer.layers["cells 1"]])
+    panel.shows.setText("Round cells")
+    return panel
+
+
+Begin = Callable[[int], RunWatch]
+
+
+@pytest.fixture
+def begin(panel: TrainPanel) -> Begin:
+    def begin_it(steps: int) -> RunWatch:
+        panel.settings.choose("cpu", {"steps": steps})
+        panel.starter.start.click()
+        assert panel.starter.message.text == ""
+        run = panel.starter.monitor.run
+        assert run is not None
+        return run
+
+    return begin_it
+
+
+def finish(run: RunWatch, qtbot: QtBot) -> None:
+    qtbot.waitUntil(lambda: not run.alive, timeout=WAIT_MS)
+
+
+def reach(run: RunWatch, qtbot: QtBot, step: int) -> None:
+    qtbot.waitUntil(lambda: run.view.step >= step, timeout=WAIT_MS)
+
+
+def test_layers_are_written_and_the_run_is_followed_to_its_end(
+    panel: TrainPanel, begin: Begin, qtbot: QtBot, viewer: ViewerModel, runs_here: Path
+):
+    camera = (viewer.camera.center, viewer.camera.zoom)
+    selected = set(viewer.layers.selection)
+    run = begin(60)
+    finish(run, qtbot)
+    monitor = panel.starter.monitor
+    assert run.view.state == "done", run.view.text
+    assert "done" in monitor.title.text()
+    inputs = run.folder / "inputs"
+    for kind in ("images", "masks"):
+        names = sorted(path.name for path in (inputs / kind).iterdir())
+        assert names == ["field_0.tif", "field_1.tif"]
+    mask = tifffile.imread(inputs / "masks" / "field_0.tif")
+    np.testing.assert_array_equal(mask, viewer.layers["cells 0"].data)
+    assert {item.path for item in Run(run.folder).record.inputs} == {
+        "inputs/images",
+        "inputs/masks",
+    }
+    assert set(monitor.curves.losses.curves) == {"loss", "dice"}
+    assert set(monitor.curves.scores.curves) == {"score"}
+    x, y = monitor.curves.losses.curves["loss"].getData()
+    np.testing.assert_allclose(y, 1 / x)
+    layer = viewer.layers[f"{run.name} · map"]
+    assert layer.data.shape == (3, 12, 24)
+    np.testing.assert_allclose(np.asarray(layer.data)[:, 0, 0], [1 / 3, 2 / 3, 1], rtol=1e-6)
+    assert viewer.dims.current_step[0] == 2
+    assert (viewer.camera.center, viewer.camera.zoom) == camera
+    assert set(viewer.layers.selection) == selected
+    assert panel.use.isVisible()
+    assert panel.starter.name.text() != run.name
+
+
+def test_stop_keeps_the_model_and_resume_goes_on(panel: TrainPanel, begin: Begin, qtbot: QtBot):
+    run, monitor = begin(300), panel.starter.monitor
+    assert monitor.stop.isEnabled()
+    reach(run, qtbot, 30)
+    monitor.stop.click()
+    assert "stopping" in monitor.title.text()
+    assert not monitor.stop.isEnabled()
+    finish(run, qtbot)
+    assert run.view.state == "stopped"
+    assert (run.folder / "model" / "rdf.yaml").is_file()
+    assert not monitor.stop.isEnabled()
+    assert monitor.resume.isEnabled()
+    monitor.resume.click()
+    assert not monitor.resume.isEnabled()
+    finish(run, qtbot)
+    assert run.view.state == "done"
+    steps = [line["index"] for line in Run(run.folder).events() if line["type"] == "Step"]
+    assert steps == list(range(1, 301))
+
+
+def test_cancel_ends_at_once(panel: TrainPanel, begin: Begin, qtbot: QtBot):
+    run = begin(5000)
+    reach(run, qtbot, 3)
+    panel.starter.monitor.cancel.click()
+    finish(run, qtbot)
+    assert run.view.state == "cancelled"
+    assert Run(run.folder).process is None
+
+
+def test_a_run_is_cancelled_before_it_has_begun(panel: TrainPanel, begin: Begin, qtbot: QtBot):
+    run = begin(5000)
+    panel.starter.monitor.cancel.click()
+    finish(run, qtbot)
+    assert run.view.state in ("cancelled", "failed")
+    assert not (run.folder / "run.yaml").exists() or Run(run.folder).process is None
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system")
+def test_a_killed_run_says_so_and_is_resumed(panel: TrainPanel, begin: Begin, qtbot: QtBot):
+    run, monitor = begin(200), panel.starter.monitor
+    reach(run, qtbot, 50)
+    process = Run(run.folder).process
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
+    finish(run, qtbot)
+    assert run.view.state == "killed"
+    assert "ended from outside during 'Train'" in monitor.message.text
+    monitor.resume.click()
+    finish(run, qtbot)
+    assert run.view.state == "done"
+    assert monitor.message.text.startswith("Going on from step")
+    steps = [line["index"] for line in Run(run.folder).events() if line["type"] == "Step"]
+    assert steps == list(range(1, 201))
+
+
+def test_deleted_layers_stay_away_and_the_run_goes_on(
+    begin: Begin, qtbot: QtBot, viewer: ViewerModel
+):
+    run = begin(120)
+    qtbot.waitUntil(lambda: f"{run.name} · map" in viewer.layers, timeout=WAIT_MS)
+    viewer.layers.remove(f"{run.name} · map")
+    viewer.layers.remove("field 0")
+    finish(run, qtbot)
+    assert run.view.state == "done"
+    assert len(run.frames["map"]) == 6
+    assert f"{run.name} · map" not in viewer.layers
+
+
+def test_missing_inputs_are_told(panel: TrainPanel, viewer: ViewerModel, runs_here: Path):
+    panel.masks.choose_layers([viewer.layers["cells 0"]])
+    panel.starter.start.click()
+    assert "1 layers are chosen for 2 images" in panel.starter.message.text
+    panel.images.choose_path(None)
+    panel.starter.start.click()
+    assert panel.starter.message.text.startswith("No images are chosen")
+    panel.starter.name.setText("../elsewhere")
+    panel.starter.start.click()
+    assert "expected the name of a new folder" in panel.starter.message.text
+    assert not runs_here.exists()
+
+
+def test_an_estimate_leaves_nothing_behind(panel: TrainPanel, qtbot: QtBot, runs_here: Path):
+    panel.settings.choose("cpu", {"steps": 4000})
+    panel.starter.estimate.click()
+    assert panel.starter.estimate.text() == "Cancel"
+    qtbot.waitUntil(lambda: panel.starter.estimating is None, timeout=WAIT_MS)
+    assert panel.starter.message.text == ""
+    assert panel.starter.cost.text().startswith("About ")
+    assert not runs_here.exists()
+
+
+def test_napari_comes_back_and_attaches_to_a_run(begin: Begin, qtbot: QtBot, viewer: ViewerModel):
+    run = begin(400)
+    reach(run, qtbot, 25)
+    Session.of(viewer).close()
+    other = ViewerModel()
+    panel = RunsPanel(other)
+    qtbot.addWidget(panel)
+    qtbot.waitUntil(lambda: len(panel.lines) == 1, timeout=WAIT_MS)
+    assert panel.lines[0].state == "running"
+    panel.table.selectRow(0)
+    panel.open.click()
+    found = panel.monitor.run
+    assert found is not None
+    reach(found, qtbot, 40)
+    assert len(found.view.losses["loss"].steps) >= 40
+    panel.monitor.stop.click()
+    finish(found, qtbot)
+    assert found.view.state == "stopped"
+    assert f"{run.name} · map" in other.layers
+    panel.session.close()
+
+
+def test_runs_are_listed_exported_and_deleted(
+    begin: Begin, qtbot: QtBot, viewer: ViewerModel, tmp_path: Path
+):
+    run = begin(20)
+    finish(run, qtbot)
+    panel = RunsPanel(viewer)
+    qtbot.addWidget(panel)
+    qtbot.waitUntil(lambda: len(panel.lines) == 1, timeout=WAIT_MS)
+    cells = [panel.table.item(0, column).text() for column in range(4)]
+    assert cells == [run.name, "enhancer train", "done", "1.000"]
+    assert not panel.export.isEnabled()
+    panel.table.selectRow(0)
+    assert panel.export.isEnabled()
+    panel.export_to(panel.lines[0], tmp_path / "model.zip")
+    qtbot.waitUntil(lambda: panel.message.text.startswith("Wrote"), timeout=WAIT_MS)
+    assert (tmp_path / "model.zip").is_file()
+    panel.delete_runs([run.folder])
+    qtbot.waitUntil(lambda: not panel.lines, timeout=WAIT_MS)
+    assert not run.folder.exists()
+
+
+@pytest.mark.parametrize("choice", ["keep", "stop", "stay"])
+def test_closing_the_window_asks_about_runs(
+    choice: str,
+    qtbot: QtBot,
+    make_napari_viewer: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+):
+    viewer = make_napari_viewer()
+    runs = SessionRuns.of(Session.of(viewer))
+    asked: list[list[str]] = []
+
+    def ask(window: Any, alive: list[RunWatch]) -> str:
+        asked.append([watch.name for watch in alive])
+        return choice
+
+    monkeypatch.setattr(closing, "ask", ask)
+    run = runs.start(["adapt", "x", "--set", "steps=600"], tmp_path / "runs" / "one")
+    reach(run, qtbot, 3)
+    if choice == "stay":
+        viewer.window._qt_window.close(quit_app=False, confirm_need=False)
+        assert asked == [["one"]]
+        assert not runs.session.is_closed
+        run.cancel()
+        finish(run, qtbot)
+        return
+    viewer.close()
+    assert asked == [["one"]]
+    qtbot.waitUntil(lambda: runs.session.is_closed, timeout=WAIT_MS)
+    there = Run(run.folder)
+    if choice == "keep":
+        assert there.state == "running"
+        launch.cancel_run(run.folder)
+    else:
+        qtbot.waitUntil(lambda: there.state == "stopped", timeout=WAIT_MS)
+
+
+# -- pictures -----------------------------------------------------------------------------------
+
+
+def test_a_frame_stack_reads_like_an_array():
+    rng = np.random.default_rng(0)
+    frames = [rng.random((4, 5)) for _ in range(3)]
+    stack = FrameStack((4, 5), np.float64, between=(2,))
+    for index, frame in enumerate(frames):
+        stack.append(10 * index, frame)
+    expected = np.repeat(np.stack(frames)[:, None], 2, axis=1)
+    assert stack.shape == expected.shape
+    np.testing.assert_array_equal(np.asarray(stack), expected)
+    for key in (1, (2, 1), (slice(None), 0), (0, slice(None), 2), (..., 3), (slice(1, 3), 1, 0)):
+        np.testing.assert_array_equal(stack[key], expected[key])
+    stack.append(10, frames[0])  # the same step again, after a resume
+    assert stack.shape[0] == 3
+    np.testing.assert_array_equal(stack[1, 0], frames[0])
+
+
+def test_a_long_stack_drops_earlier_pictures_but_not_the_ends(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("napari_cellda.ui.run_layers.MOST_BYTES", 10 * 8 * 4)
+    stack = FrameStack((2, 2), np.float64)
+    for index in range(25):
+        stack.append(index, np.full((2, 2), index, float))
+    assert stack.shape[0] <= 11
+    assert stack.indices[0] == 0
+    assert stack.indices[-1] == 24
+    assert [int(stack[i][0, 0]) for i in range(stack.shape[0])] == stack.indices
+
+
+def test_channels_stand_side_by_side():
+    array = np.stack([np.zeros((2, 3)), np.ones((2, 3))])
+    assert side_by_side(array).shape == (2, 10)
+    assert side_by_side(array)[0].tolist() == [0] * 7 + [1] * 3
+    assert side_by_side(array[0]) is not None
+
+
+def test_pictures_over_a_stack_are_seen_in_every_plane_and_where_they_belong():
+    viewer = ViewerModel()
+    viewer.add_image(np.zeros((5, 20, 20)), scale=(3, 2, 2))
+    viewer.dims.set_current_step(0, 3)
+    watch = RunWatch(Session.of(viewer), Path("run"))
+    layers = RunLayers(watch, {"scale": (2, 2), "translate": (4, 6)})
+    for index in (1, 2):
+        layers.show(Frame("map", index, np.full((8, 8), index / 2, np.float32)))
+    layer = viewer.layers["run · map"]
+    assert layer.data.shape == (2, 5, 8, 8)
+    assert layer.scale.tolist() == [1, 1, 2, 2]
+    assert layer.translate.tolist() == [0, 0, 4, 6]
+    viewer.dims.set_current_step(0, 0)  # the user looks at the first: it stays so
+    layers.show(Frame("map", 3, np.ones((8, 8), np.float32)))
+    assert layer.data.shape[0] == 3
+    assert viewer.dims.current_step[0] == 0
+
+
+def test_words_for_people():
+    assert [duration(s) for s in (8, 89, 200, 7500)] == ["8 s", "89 s", "3 min", "2 h 5 min"]
+    assert gigabytes(2_340_000_000) == "2.3 GB"
+    assert model_id("Round cells, big!") == "round-cells-big"
+    assert model_id("") == "enhancer"
