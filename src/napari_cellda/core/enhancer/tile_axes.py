@@ -37,7 +37,8 @@ def tile_axes(model: Model) -> list[TileAxis]:
             least=least,
             halo=max(asked, reach),
             core=core,
-            border=step or _divisor(least),
+            # Networks that take images give what any other program gets of their package.
+            border=0 if card.kind == "network" else step or _divisor(least),
             fixed=step == 0,
             anchored=not card.tiles_exactly,
         )

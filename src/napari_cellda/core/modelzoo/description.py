@@ -88,7 +88,11 @@ def describe(parts: Path, network: Packable, info: PackageInfo) -> dict[str, Any
 
     reach = architecture_reach(network)
     around = reach or (network.context,) * len(network.multiples)
-    halo = _rdf_halo(parts, network.multiple, around)
+    # bioimageio.core pads whole images by the halo, before it measures how to scale them: of a
+    # network that takes images it would give other numbers than `predict`.
+    halo = (0,) * len(network.multiples)
+    if info.kind == "enhancer":
+        halo = _rdf_halo(parts, network.multiple, around)
     with ValidationContext(perform_io_checks=False, root=parts):
         description = spec.ModelDescr(
             id=spec.ModelId(info.id),
@@ -167,12 +171,7 @@ def _output(parts: Path, info: PackageInfo, network: Packable, halo: tuple[int, 
     from bioimageio.spec.model import v0_5 as spec
 
     axes = [
-        spec.SpaceOutputAxisWithHalo(
-            id=spec.AxisId(axis),
-            size=spec.SizeReference(tensor_id=spec.TensorId("input"), axis_id=spec.AxisId(axis)),
-            halo=margin,
-        )
-        for axis, margin in zip("zyx"[-len(halo) :], halo, strict=True)
+        _output_axis(axis, margin) for axis, margin in zip("zyx"[-len(halo) :], halo, strict=True)
     ]
     return spec.OutputTensorDescr(
         id=spec.TensorId("output"),
@@ -181,6 +180,16 @@ def _output(parts: Path, info: PackageInfo, network: Packable, halo: tuple[int, 
         data=spec.IntervalOrRatioDataDescr(type="float32", range=(0.0, 1.0)),
         postprocessing=[spec.SigmoidDescr()] if network.gives_logits else [],
     )
+
+
+def _output_axis(axis: str, halo: int) -> Any:
+    from bioimageio.spec.model import v0_5 as spec
+
+    name = spec.AxisId(axis)
+    size = spec.SizeReference(tensor_id=spec.TensorId("input"), axis_id=name)
+    if not halo:
+        return spec.SpaceOutputAxis(id=name, size=size)
+    return spec.SpaceOutputAxisWithHalo(id=name, size=size, halo=halo)
 
 
 def _weights(parts: Path, network: Packable) -> Any:

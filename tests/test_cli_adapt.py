@@ -1,0 +1,237 @@
+"""`adapt` from the command line, as a user types it, on small generated images."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+import yaml
+
+from napari_cellda.cli import main
+from napari_cellda.core.samples import nuclei_field
+
+SMALL = ["--set", "steps=4", "--set", "crop=32", "--set", "batch=2", "--set", "width=4"]
+SHALLOW = ["--set", "depth=2", "--set", "validate_every=2", "--set", "preview_every=2"]
+DEVICE = ["--device", "cpu"]
+
+
+def run(*words):
+    return main([str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    for look, name in (("a", "source"), ("b", "target")):
+        for kind in ("images", "masks", "maps"):
+            (root / name / kind).mkdir(parents=True)
+        for i in range(3):
+            sample = nuclei_field((64, 72), i, look)
+            grey = sample.image.reshape(64, 72, -1).mean(axis=-1).astype(np.uint8)
+            labels = np.asarray(sample.labels).astype(np.uint16)
+            p = np.clip((labels > 0) * 0.8 + 0.1, 0, 1).astype(np.float32)
+            tifffile.imwrite(root / name / "images" / f"f{i}.tif", grey)
+            tifffile.imwrite(root / name / "masks" / f"f{i}.tif", labels)
+            tifffile.imwrite(root / name / "maps" / f"f{i}_probability.tif", np.stack([1 - p, p]))
+    return root
+
+
+def source(folders):
+    images, masks = folders / "source" / "images", folders / "source" / "masks"
+    return ["--source-images", images, "--source-masks", masks]
+
+
+def target(folders):
+    return ["--target-images", folders / "target" / "images"]
+
+
+@pytest.fixture(scope="module")
+def finished(folders):
+    out = folders / "finished"
+    words = ["adapt", "supervised", *target(folders), *source(folders), *SMALL, *SHALLOW, *DEVICE]
+    assert run(*words, "--validation-masks", folders / "target" / "masks", "-o", out) == 0
+    return out
+
+
+def test_a_run_is_a_folder_that_says_what_was_done(finished, folders):
+    record = yaml.safe_load((finished / "run.yaml").read_text())
+    assert record["method"] == "supervised"
+    assert record["params"]["steps"] == 4
+    assert {item["role"] for item in record["inputs"]} == {
+        "target_images", "source_images", "source_masks", "validation_masks",
+    }  # fmt: skip
+    events = [json.loads(line) for line in (finished / "events.jsonl").read_text().splitlines()]
+    assert [e["index"] for e in events if e["type"] == "Step" and e["losses"]] == [1, 2, 3, 4]
+    assert events[-1]["type"] == "End"
+    assert not (finished / "cache").exists()
+    card = yaml.safe_load((finished / "model" / "rdf.yaml").read_text())
+    assert "validation masks" in card["config"]["cellda"]["training"]["selection"]
+
+
+def test_predict_gives_what_bioimageio_core_gives(finished, folders, tmp_path):
+    core = pytest.importorskip("bioimageio.core")
+    from bioimageio.core import Sample, Tensor
+
+    image = folders / "target" / "images" / "f0.tif"
+    assert run("predict", finished, image, "-o", tmp_path) == 0
+    ours = tifffile.imread(tmp_path / "f0_probability.tif")
+    assert ours.shape == (2, 64, 72)
+    np.testing.assert_allclose(ours.sum(axis=0), 1, atol=1e-5)
+    description = core.load_description(finished / "model" / "rdf.yaml")
+    pixels = tifffile.imread(image).astype(np.float32)[None, None, :, :64]  # whole cells
+    given = Tensor.from_numpy(pixels, dims=["batch", "channel", "y", "x"])
+    with core.create_prediction_pipeline(description) as pipeline:
+        sample = Sample(members={"input": given}, stat={}, id="f0")
+        theirs = pipeline.predict_sample_without_blocking(sample).members["output"]
+    mine = run_on_square(finished, folders, tmp_path, pixels)
+    np.testing.assert_allclose(np.asarray(theirs.data)[0, 0], mine[1], atol=1e-4)
+
+
+def run_on_square(finished, folders, tmp_path, pixels):
+    path = tmp_path / "square.tif"
+    tifffile.imwrite(path, pixels[0, 0].astype(np.uint8))
+    assert run("predict", finished, path, "-o", tmp_path / "square") == 0
+    return tifffile.imread(tmp_path / "square" / "square_probability.tif")
+
+
+def test_a_bundle_can_move_to_another_machine(folders, tmp_path):
+    out = tmp_path / "run"
+    words = ["adapt", "supervised", *target(folders), *source(folders), *SMALL, *SHALLOW, *DEVICE]
+    assert run(*words, "--bundle", "-o", out) == 0
+    moved = tmp_path / "elsewhere"
+    out.rename(moved)
+    record = yaml.safe_load((moved / "run.yaml").read_text())
+    assert all(not os.path.isabs(item["path"]) for item in record["inputs"])
+    assert run("adapt", "--resume", "-o", moved, *DEVICE) == 0
+
+
+def test_moved_inputs_are_found_again(finished, folders, tmp_path):
+    import shutil
+
+    run_folder, data = tmp_path / "run", tmp_path / "data"
+    shutil.copytree(finished, run_folder)
+    for role, place in (
+        ("target_images", "target/images"), ("source_images", "source/images"),
+        ("source_masks", "source/masks"), ("validation_masks", "target/masks"),
+    ):  # fmt: skip
+        shutil.copytree(folders / place, data / role)
+    assert run("adapt", "--resume", "-o", run_folder, "--inputs", data, *DEVICE) == 0
+    (data / "source_masks" / "f0.tif").unlink()
+    assert run("adapt", "--resume", "-o", run_folder, *DEVICE) == 2
+
+
+WRONG = {
+    "no method": (["nonsense"], "There is no method 'nonsense'"),
+    "no source": (["culpico"], "culpico needs annotated images"),
+    "no use": (["pseudo-label", "SOURCE", "MAPS"], "has no use for --source-images"),
+    "masks refused": (["culpico", "SOURCE", "TARGET MASKS"], "has no use for --target-masks"),
+    "diameter": (["supervised", "SOURCE", "--diameter", "0"], "--diameter"),
+    "channels": (["supervised", "SOURCE", "--channels", "3"], "channel"),
+    "setting": (["supervised", "SOURCE", "--set", "steps=-1"], "steps"),
+    "classes": (["culpico", "SOURCE", "--classes", "a,b"], "foreground from background only"),
+    "nothing": (["supervised"], "Nothing is annotated"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_mistake_is_one_sentence_and_leaves_nothing(case, folders, tmp_path, capsys):
+    words, expected = WRONG[case]
+    given = []
+    for word in words:
+        given += {
+            "SOURCE": source(folders),
+            "MAPS": ["--pseudo-labels", folders / "target" / "maps"],
+            "TARGET MASKS": ["--target-masks", folders / "target" / "masks"],
+        }.get(word, [word])
+    out = tmp_path / "run"
+    assert run("adapt", *given, *target(folders), *DEVICE, "-o", out) == 2
+    said = capsys.readouterr().err.strip()
+    assert expected in said
+    assert said.count("\n") == 0
+    if case != "nothing":
+        assert not out.exists()
+
+
+def test_images_without_masks_are_named(folders, tmp_path, capsys):
+    images = tmp_path / "images"
+    images.mkdir()
+    for i in range(4):
+        tifffile.imwrite(images / f"f{i}.tif", np.zeros((64, 72), np.uint8))
+    words = ["--source-images", images, "--source-masks", folders / "source" / "masks"]
+    assert run("adapt", "supervised", *target(folders), *words, "-o", tmp_path / "run") == 2
+    assert "f3.tif" in capsys.readouterr().err
+
+
+def test_points_outside_and_unknown_images_are_named(folders, tmp_path, capsys):
+    from pathlib import Path
+
+    from napari_cellda.core.adaptation.tables import read_image_labels, read_points
+    from napari_cellda.core.errors import UserError
+    from napari_cellda.core.images import open_image
+
+    images = [open_image(folders / "target" / "images" / "f0.tif")]
+    (tmp_path / "f0.csv").write_text("row,col,note\n3,4,a\n99,4,b\n")
+    with pytest.raises(UserError, match=r"1 point.* row 99"):
+        read_points(tmp_path, images)
+    (tmp_path / "f0.csv").write_text("row,col,note\n3,4,a\n")
+    assert read_points(tmp_path, images)["f0"].tolist() == [[0, 0, 3, 4]]
+    (tmp_path / "table.csv").write_text("image,nucleus,wall\nf0,1,0\nf9,1,1\n")
+    with pytest.raises(UserError, match="f9"):
+        read_image_labels(Path(tmp_path / "table.csv"), ["f0"])
+    (tmp_path / "table.csv").write_text("image,nucleus,wall\nf0.tif,1,0\n")
+    assert read_image_labels(Path(tmp_path / "table.csv"), ["f0"]) == (
+        ("nucleus", "wall"),
+        {"f0": (True, False)},
+    )
+
+
+def test_a_killed_run_joins_the_uninterrupted_one(folders, tmp_path):
+    words = [
+        sys.executable, "-m", "napari_cellda.cli", "adapt", "supervised",
+        *target(folders), *source(folders), *DEVICE, "--set", "steps=120", "--set", "crop=32",
+        "--set", "batch=1", "--set", "width=4", "--set", "depth=2", "--set", "validate_every=40",
+    ]  # fmt: skip
+    out = tmp_path / "killed"
+    process = subprocess.Popen([*map(str, words), "-o", str(out)], stderr=subprocess.DEVNULL)
+    log = out / "events.jsonl"
+    end = time.monotonic() + 120
+    while time.monotonic() < end and not (log.exists() and log.read_text().count('"loss"') > 5):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = losses(log)
+    assert 0 < len(before) < 120
+    (out / "stop").unlink(missing_ok=True)
+    # what was done is done again only from the last checkpoint on, and comes out the same
+    assert run("adapt", "--resume", "-o", out, *DEVICE) == 0
+    after = losses(log)
+    assert [index for index, _ in after] == list(range(1, 121))
+    assert after[: len(before)] == before
+
+
+def losses(log):
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    return [(e["index"], e["losses"]) for e in events if e["type"] == "Step" and e["losses"]]
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network(folders, tmp_path):
+    out = tmp_path / "two"
+    words = ["adapt", "supervised", *target(folders), *source(folders), *SMALL, *SHALLOW, *DEVICE]
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
+        "-m", "napari_cellda.cli", *map(str, words), "-o", str(out),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=230, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [index for index, _ in losses(out / "events.jsonl")] == [1, 2, 3, 4]
+    state = torch.load(out / "model" / "weights.pt", weights_only=True)
+    assert all(torch.isfinite(value).all() for value in state.values())
