@@ -1,0 +1,248 @@
+"""The panel Adapt: cards, inputs from layers and folders, a real run, and whether it helped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import tifffile
+from napari.components import ViewerModel
+from pytestqt.qtbot import QtBot
+
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.jobs import Run
+from napari_cellda.core.runs import launch
+from napari_cellda.core.runs.table import RUNS_VARIABLE
+from napari_cellda.core.runs.verdict import judge
+from napari_cellda.core.samples import nuclei_field
+from napari_cellda.ui.adapt_inputs import partners, preview_place
+from napari_cellda.ui.inputs import Picked, layer_stems
+from napari_cellda.ui.panels.adapt import AdaptPanel
+from napari_cellda.ui.panels.verdict import figures_text
+from napari_cellda.ui.runs import SessionRuns
+from napari_cellda.ui.state import Session
+from painting import WAIT_MS
+
+
+@pytest.fixture
+def viewer() -> Iterator[ViewerModel]:
+    """Two annotated source images and two target images, one of them with points and strokes."""
+    viewer = ViewerModel()
+    for index in range(2):
+        sample = nuclei_field((64, 64), index)
+        viewer.add_image(sample.image, name=f"source {index}")
+        viewer.add_labels(sample.labels.astype(np.int32), name=f"masks {index}")
+    for index in range(2):
+        sample = nuclei_field((64, 80), index + 5)
+        viewer.add_image(sample.image, name=f"target {index}")
+    viewer.add_labels(sample.labels.astype(np.int32), name="truth 1")
+    strokes = np.zeros((64, 80), np.uint8)
+    strokes[2], strokes[30] = 1, 2
+    viewer.add_labels(strokes, name="target_1")
+    viewer.add_points([[10, 12], [30.5, 40]], name="points 0")
+    yield viewer
+    session = Session.of(viewer)
+    for watch in SessionRuns.of(session).alive:
+        watch._cancel()
+    session.close()
+
+
+@pytest.fixture
+def panel(
+    qtbot: QtBot, viewer: ViewerModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AdaptPanel:
+    monkeypatch.setenv(RUNS_VARIABLE, str(tmp_path / "runs"))
+    monkeypatch.setattr(launch, "default_queue", lambda: tmp_path / "queue")
+    panel = AdaptPanel(viewer)
+    qtbot.addWidget(panel)
+    panel.show()
+    qtbot.waitUntil(panel.isEnabled, timeout=WAIT_MS)
+    return panel
+
+
+def layers(panel: AdaptPanel, *names: str) -> list[object]:
+    return [panel.session.viewer.layers[name] for name in names]
+
+
+def choose(panel: AdaptPanel, method: str) -> None:
+    panel.cards.cards[method].clicked.emit()
+
+
+def option(words: list[str], name: str) -> str:
+    return words[words.index(name) + 1]
+
+
+def test_cards_are_grey_with_the_reason_until_their_inputs_are_there(panel: AdaptPanel):
+    cards = panel.cards.cards
+    assert {"pseudo-label", "culpico", "cellseguda", "stylefilter", "cks", "supervised"} <= set(
+        cards
+    )
+    assert "your images" in cards["culpico"].reason.text()
+    panel.pickers["target_images"].choose_layers(layers(panel, "target 0"))
+    assert cards["culpico"].reason.text() == "Needs annotated images, their masks."
+    assert "points or a nuclei channel" in cards["cks"].reason.text()
+    assert not panel.starter.start.isEnabled()
+    choose(panel, "culpico")
+    assert [name for name, card in cards.items() if card.isVisible()] == ["culpico"]
+    assert panel.pickers["source_masks"].isVisible()
+    assert not panel.pickers["points"].isVisible()
+    assert not panel.starter.start.isEnabled()
+    panel.pickers["source_images"].choose_layers(layers(panel, "source 0", "source 1"))
+    panel.pickers["source_masks"].choose_layers(layers(panel, "masks 0", "masks 1"))
+    assert cards["culpico"].reason.text() == "Ready."
+    assert panel.starter.start.isEnabled()
+    assert panel.starter.name.text().startswith("culpico-")
+    panel.session.viewer.layers.remove("source 0")
+    panel.session.viewer.layers.remove("source 1")
+    assert not panel.starter.start.isEnabled()
+    panel.cards.others.click()
+    assert cards["cks"].isVisible()
+
+
+def test_strokes_and_points_pair_with_their_images(panel: AdaptPanel, tmp_path: Path):
+    pickers = panel.pickers
+    pickers["target_images"].choose_layers(layers(panel, "target 0", "target 1"))
+    pickers["source_images"].choose_layers(layers(panel, "source 0", "source 1"))
+    pickers["source_masks"].choose_layers(layers(panel, "masks 0", "masks 1"))
+    pickers["target_strokes"].choose_layers(layers(panel, "target_1"))
+    choose(panel, "cellsegssda")
+    plan = panel.plan(tmp_path / "run")
+    assert plan.words[:2] == ["adapt", "cellsegssda"]
+    assert not (tmp_path / "run").exists()
+    plan.write_inputs()
+    inputs = tmp_path / "run" / "inputs"
+    for role, names in {
+        "target_images": ["target_0.tif", "target_1.tif"],
+        "target_strokes": ["target_1.tif"],
+        "source_images": ["source_0.tif", "source_1.tif"],
+        "source_masks": ["source_0.tif", "source_1.tif"],
+    }.items():
+        assert option(plan.words, f"--{role.replace('_', '-')}") == str(inputs / role)
+        assert sorted(path.name for path in (inputs / role).iterdir()) == names
+    assert set(np.unique(tifffile.imread(inputs / "target_strokes/target_1.tif"))) == {0, 1, 2}
+    assert "--points" not in plan.words
+    assert plan.ratio == pytest.approx(panel.settings.value.steps / 24)
+
+
+def test_points_become_a_table_and_the_diameter_an_option(panel: AdaptPanel, tmp_path: Path):
+    panel.pickers["target_images"].choose_layers(layers(panel, "target 0"))
+    panel.pickers["points"].choose_layers(layers(panel, "points 0"))
+    choose(panel, "cks")
+    assert panel.starter.start.toolTip() == "Still needed: the diameter of a typical cell"
+    panel.diameter.measure.click()
+    panel.diameter._layer.add_lines(np.array([[10.0, 10.0], [10.0, 28.0]]))
+    assert panel.diameter.value == pytest.approx(18)
+    plan = panel.plan(tmp_path / "run")
+    plan.write_inputs()
+    table = (tmp_path / "run/inputs/points/target_0.csv").read_text().splitlines()
+    assert table == ["row,col", "10.000,12.000", "30.500,40.000"]
+    assert option(plan.words, "--diameter") == "18.0"
+
+
+def test_validation_masks_count_only_when_ticked(panel: AdaptPanel, tmp_path: Path):
+    panel.pickers["target_images"].choose_layers(layers(panel, "target 0", "target 1"))
+    panel.pickers["target_masks"].choose_layers(layers(panel, "target_1"))
+    panel.pickers["validation_masks"].choose_layers(layers(panel, "target_1"))
+    choose(panel, "supervised")
+    assert "--validation-masks" not in panel.plan(tmp_path).words
+    panel.choose_by_masks.setChecked(True)
+    assert "--validation-masks" in panel.plan(tmp_path).words
+
+
+def test_a_layer_of_an_unknown_image_is_refused(viewer: ViewerModel):
+    target = Picked(layers=(viewer.layers["target 0"], viewer.layers["target 1"]))
+    names = layer_stems(target.layers)
+    session = Session.of(viewer)
+    with pytest.raises(UserError, match="which of your images 'truth 1' belongs to"):
+        partners(session, [viewer.layers["truth 1"]], target, names)
+    both = [viewer.layers["truth 1"], viewer.layers["masks 0"]]
+    assert partners(session, both, target, names) == ["target_0", "target_1"]
+
+
+def test_names_of_files_are_unique_and_plain():
+    viewer = ViewerModel()
+    for _ in range(2):
+        viewer.add_image(np.zeros((2, 2)), name="a/b: c")
+        viewer.layers[-1].name = "a/b: c"
+    stems = layer_stems(viewer.layers)
+    assert len(set(stems)) == 2
+    assert all(set(stem) <= set("abc_-0123456789") for stem in stems)
+
+
+def test_pictures_lie_on_the_middle_of_the_first_image():
+    viewer = ViewerModel()
+    viewer.add_image(np.zeros((700, 600)), name="b", scale=(2, 2), translate=(10, 20))
+    viewer.add_image(np.zeros((64, 64)), name="c")
+    place = preview_place(viewer.layers)
+    assert place == {"scale": (2, 2), "translate": (10 + 94 * 2, 20 + 44 * 2)}
+    assert preview_place([]) is None
+
+
+def test_figures_by_hand():
+    new = np.array([[0.9, 0.8, 0.2, 0.1]])
+    old = np.array([[0.9, 0.4, 0.6, 0.0]])
+    truth = np.array([[True, True, True, False]])
+    by_name = {one.name: one for one in judge({"forest": old, "new": new}, "new", truth)}
+    assert by_name["new"].agreement == 1
+    assert by_name["forest"].agreement == pytest.approx(2 * 1 / 4)
+    assert by_name["forest"].foreground == by_name["new"].foreground == 0.5
+    assert by_name["forest"].sure == pytest.approx(0.5)
+    assert by_name["new"].dice == pytest.approx(2 * 2 / (2 + 3))
+    assert by_name["new"].iou == pytest.approx(2 / 3)
+    without = judge({"forest": old, "new": new}, "new")
+    assert without[0].dice is None
+    assert "not how right" in figures_text(without)
+    assert "Dice" in figures_text(list(by_name.values()))
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_real_run_is_started_followed_judged_applied_and_discarded(
+    panel: AdaptPanel, qtbot: QtBot, viewer: ViewerModel, tmp_path: Path
+):
+    panel.pickers["target_images"].choose_layers(layers(panel, "target 0", "target 1"))
+    panel.pickers["source_images"].choose_layers(layers(panel, "source 0", "source 1"))
+    panel.pickers["source_masks"].choose_layers(layers(panel, "masks 0", "masks 1"))
+    choose(panel, "supervised")
+    quick = {"steps": 6, "crop": 32, "batch": 1, "width": 4, "depth": 2, "validate_every": 3}
+    panel.settings.choose("cpu", quick)
+    panel.starter.start.click()
+    run = panel.starter.monitor.run
+    assert run is not None, panel.starter.message.text
+    qtbot.waitUntil(lambda: not run.alive, timeout=200_000)
+    assert run.view.state == "done", run.view.text
+    record = Run(run.folder).record
+    assert record.method == "supervised"
+    assert record.params["steps"] == 6
+    assert {item.path.split("/")[0] for item in record.inputs} == {"inputs"}
+    picture = viewer.layers[f"{run.name} · foreground"]
+    assert picture.data.shape[-2:] == (64, 80)
+
+    verdict = panel.verdict
+    assert verdict.isVisible()
+    verdict.image.setCurrentIndex(verdict.image.findText("target 1"))
+    verdict.truth.setCurrentIndex(verdict.truth.findText("truth 1"))
+    verdict.compare.click()
+    qtbot.waitUntil(lambda: verdict.task is None, timeout=WAIT_MS)
+    assert verdict.message.text == ""
+    (figures,) = verdict.figures
+    assert figures.agreement == 1
+    assert figures.dice is not None
+    shown = viewer.layers[f"Compare · {run.name}"]
+    assert shown.data.shape == (64, 80)
+    assert np.isclose((np.asarray(shown.data) >= 0.5).mean(), figures.foreground)
+
+    folder = tmp_path / "more"
+    folder.mkdir()
+    iio.imwrite(folder / "new.png", viewer.layers["target 0"].data)
+    verdict.apply(folder, tmp_path / "results")
+    qtbot.waitUntil(lambda: verdict.task is None, timeout=WAIT_MS)
+    assert verdict.message.kind == "success", verdict.message.text
+    assert (tmp_path / "results" / "new_mask.tif").is_file()
+
+    verdict.discard_run()
+    qtbot.waitUntil(lambda: not run.folder.exists(), timeout=WAIT_MS)
+    assert not verdict.isVisible()
+    assert f"Compare · {run.name}" not in viewer.layers
