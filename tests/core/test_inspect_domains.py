@@ -25,7 +25,10 @@ from napari_cellda.core.inspect.quality import (
     overall,
     self_agreement,
 )
+from napari_cellda.core.inspect.trained import check_run, middle
+from napari_cellda.core.modelzoo.bundled import bundled_folder
 from napari_cellda.core.modelzoo.card import ModelCard
+from napari_cellda.core.tiles import whole
 
 
 def slow_gap(a: np.ndarray, b: np.ndarray) -> float:
@@ -215,6 +218,19 @@ def test_discrepancy_should_fall(curve, level):
 def test_a_curve_without_length_says_nothing():
     assert check_discrepancy([0.3]) is None
     assert check_discrepancy([0.0, 0.0]) is None
+
+
+def test_a_package_is_checked_on_a_part_of_an_image():
+    image = image_from_array(discs(10), "yx", name="map")
+    (verdict,) = check_run(bundled_folder("nuclei"), image, whole(image.limits))
+    assert (verdict.check, verdict.level) == ("Self-agreement", "green")
+
+
+def test_the_middle_of_a_plane_is_cut_to_what_networks_take():
+    plane = np.arange(700 * 100).reshape(1, 700, 100)
+    found = middle(plane)
+    assert found.shape == (1, 512, 96)
+    np.testing.assert_array_equal(found, plane[:, 94:606, 2:98])
 
 
 def test_the_gravest_verdict_counts():

@@ -127,7 +127,7 @@ def test_the_domain_map_advises_the_nearest_source(
     assert tab.target.currentText() == "target"
     assert "'alike' is the nearest source" in tab.advice.text()
     tab.target.setCurrentIndex(tab.target.findText("coarse"))
-    assert tab.advice.text().startswith("For 'coarse'")
+    assert tab.advice.text().startswith("By looks, to 'coarse'")
     assert tab.plot.pictures == []
     tab.pictures.setChecked(True)
     assert len(tab.plot.pictures) == sum(len(one.vectors) for one in tab.patches.values())

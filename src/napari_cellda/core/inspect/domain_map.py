@@ -254,17 +254,20 @@ def _standardise_together(groups: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def advice(target: str, gaps: Mapping[str, float]) -> str:
-    """Say in one sentence which labelled set is the nearest source of a target."""
+    """Say in one sentence which labelled set is the nearest source of a target.
+
+    The nearest is often, but not always, the best to learn from: a gap knows nothing of what is
+    labelled, such as whether nuclei are dark or bright.
+    """
     if not gaps:
         return "Add at least one labelled set to hear which is the nearest source."
     (nearest, gap), *others = gaps.items()
     if not others:
         return f"The gap from '{nearest}' to '{target}' is {gap:.2f} (0 the same, 1 far apart)."
     rest = ", ".join(f"'{name}' {value:.2f}" for name, value in others)
-    sure = (
-        "is the nearest source" if others[0][1] > 1.15 * gap else "is hardly nearer than the next"
-    )
-    return f"For '{target}', '{nearest}' {sure}: gap {gap:.2f}, against {rest}."
+    clear = others[0][1] > 1.15 * gap
+    sure = "is the nearest source" if clear else "is hardly nearer than the next"
+    return f"By looks, to '{target}' '{nearest}' {sure}: gap {gap:.2f}, against {rest}."
 
 
 def project(vectors: np.ndarray, method: Projection = "pca", seed: int = 0) -> np.ndarray:

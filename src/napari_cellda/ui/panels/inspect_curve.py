@@ -31,6 +31,7 @@ def make_curve() -> Any:
             self.hideButtons()
             self.setLabel("bottom", "step")
             self.setLabel("left", "mean discrepancy")
+            self.getAxis("left").enableAutoSIPrefix(False)
             self.setToolTip("Click to see that step")
             self._steps = np.zeros(0)
             self._curve = self.plot(pen=pg.mkPen("#56b4e9", width=2), symbol="o", symbolSize=5)

@@ -55,6 +55,7 @@ SHORT = {
     "true objects": "True obj",
 }
 """For the narrow panel; the whole title is the tooltip."""
+OBJECT_KEYS = ("f1_50", "instance_dice", "objects", "true objects")
 NAME_WIDTH = 100
 ROW_ROLE = int(Qt.ItemDataRole.UserRole) + 1
 
@@ -223,8 +224,10 @@ class NumbersTab(QWidget):
         table.setColumnHidden(1, all(row.part == "all" for row in self._rows))
 
     def _columns(self) -> dict[str, str]:
-        """Return the figures that are defined anywhere, with their titles."""
+        """Return the figures that are defined anywhere, with their titles; objects' first."""
         known = {**TITLES, **EXTRA}
+        if any(one.scheme.kind != "semantic" for one in self.numbers.scored):
+            known = {key: known[key] for key in (*OBJECT_KEYS, *known)}
         return {
             key: title
             for key, title in known.items()
