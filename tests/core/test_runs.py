@@ -114,6 +114,9 @@ def test_a_lock_is_held_once_and_freed(tmp_path):
     assert Lock.take(path) is None
     assert is_held(path)
     lock.release()
+    looking = Lock.take(path, shared=True)
+    assert is_held(path) is False  # two may look at once
+    looking.release()
     assert is_held(path) is False
 
 

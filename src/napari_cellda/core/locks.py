@@ -19,8 +19,10 @@ class Lock:
         self._handle = handle
 
     @classmethod
-    def take(cls, path: Path) -> Lock | None:
+    def take(cls, path: Path, *, shared: bool = False) -> Lock | None:
         """Lock a file, made if absent; None when somebody holds it.
+
+        Any number may share a lock that nobody holds alone (on Windows, nobody shares).
 
         Raises
         ------
@@ -29,7 +31,7 @@ class Lock:
         """
         handle = path.open("ab")
         try:
-            _lock(handle)
+            _lock(handle, shared)
         except (BlockingIOError, PermissionError):
             handle.close()
             return None
@@ -44,11 +46,11 @@ class Lock:
 
 
 def is_held(path: Path) -> bool | None:
-    """Tell whether somebody holds the lock of a file; None where that cannot be known."""
+    """Tell whether somebody holds the lock of a file alone; None where that cannot be known."""
     if not path.is_file():
         return False
     try:
-        lock = Lock.take(path)
+        lock = Lock.take(path, shared=True)  # so that several may look at once
     except OSError:
         return None
     if lock is None:
@@ -59,7 +61,7 @@ def is_held(path: Path) -> bool | None:
 
 if sys.platform == "win32":
 
-    def _lock(handle: IO[bytes]) -> None:
+    def _lock(handle: IO[bytes], shared: bool) -> None:
         import msvcrt
 
         handle.seek(0)
@@ -67,8 +69,8 @@ if sys.platform == "win32":
 
 else:
 
-    def _lock(handle: IO[bytes]) -> None:
+    def _lock(handle: IO[bytes], shared: bool) -> None:
         import fcntl
 
         # Of the open file and not of the process, so that it holds within one process, too.
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)

@@ -70,7 +70,7 @@ class Presence:
         self._beating = threading.Thread(target=self._beat, name="sign of life", daemon=True)
 
     def __enter__(self) -> Presence:
-        if process_of(self.folder) is not None or not self._take():
+        if _works_elsewhere(self.folder) or not self._take():
             raise UserError(
                 f"The run in '{self.folder}' is at work already; wait for it, or stop it first."
             )
@@ -125,10 +125,20 @@ def process_of(folder: Path) -> RunProcess | None:
         return sign or RunProcess(0, platform.node(), False, "", 0, 0)
     if sign is None or (held is False and sign.is_here):
         return None
+    return sign if _is_fresh(folder) else None
+
+
+def _works_elsewhere(folder: Path) -> bool:
+    """Whether a process on another machine, whose locks may not be seen here, works on a run."""
+    sign = _read_sign(folder / SIGN)
+    return sign is not None and not sign.is_here and _is_fresh(folder)
+
+
+def _is_fresh(folder: Path) -> bool:
+    """Whether the latest sign of life is not long ago."""
     with suppress(OSError):
-        if time.time() - (folder / SIGN).stat().st_mtime < SILENCE_SECONDS:
-            return sign
-    return None
+        return time.time() - (folder / SIGN).stat().st_mtime < SILENCE_SECONDS
+    return False
 
 
 def _read_sign(path: Path) -> RunProcess | None:

@@ -107,8 +107,8 @@ def judge(
                 foreground=float(mask.mean()),
                 sure=float(((values <= SURE) | (values >= 1 - SURE)).mean()),
                 agreement=pixel_scores(mask, reference).dice,
-                dice=scores and scores.dice,
-                iou=scores and scores.iou,
+                dice=None if scores is None else scores.dice,
+                iou=None if scores is None else scores.iou,
             )
         )
     return figures

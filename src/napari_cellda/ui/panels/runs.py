@@ -1,4 +1,4 @@
-"""The panel Runs: all runs of a folder; open, apply, export, delete."""
+"""The panel Runs: all runs of a folder; open, compare, apply, export, delete."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from napari_cellda.ui.panels.docks import shorten_title
 from napari_cellda.ui.panels.run_monitor import STATES, RunMonitor
 from napari_cellda.ui.panels.scrolling import Scrolling
 from napari_cellda.ui.panels.section import Section
+from napari_cellda.ui.panels.verdict import Verdict
 from napari_cellda.ui.runs import SessionRuns, runs_folder
 from napari_cellda.ui.state import Session
 from napari_cellda.ui.worker import run_task
@@ -83,6 +84,7 @@ class RunsPanel(QWidget):
         self.delete.setToolTip("Delete the runs that are selected, with their models")
         self.message = Banner()
         self.monitor = RunMonitor()
+        self.verdict = Verdict(self.session)
 
     def _lay_out(self) -> None:
         scrolling = Scrolling()
@@ -100,6 +102,7 @@ class RunsPanel(QWidget):
         section.body.addWidget(self.message)
         self.shown = Section("This run")
         self.shown.body.addWidget(self.monitor)
+        self.shown.body.addWidget(self.verdict)
         self.shown.hide()
         for widget in (section, self.shown):
             scrolling.body.addWidget(widget)
@@ -119,6 +122,8 @@ class RunsPanel(QWidget):
         self.open.clicked.connect(self.show_run)
         self.export.clicked.connect(self._export)
         self.delete.clicked.connect(self._delete)
+        self.monitor.refreshed.connect(lambda: self.verdict.show_run(self.monitor.run))
+        self.verdict.discarded.connect(self.refresh)
         connect_while_alive(self, self.runs.added, lambda run: self.refresh())
         self._on_selection()
 

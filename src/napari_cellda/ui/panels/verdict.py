@@ -113,8 +113,7 @@ class Verdict(QWidget):
 
     def show_run(self, run: RunWatch | None) -> None:
         """Show it when the run has ended with a model to judge; else hide."""
-        is_over = run is not None and not run.alive
-        ready = is_over and run is not None and (run.folder / "model" / "rdf.yaml").is_file()
+        ready = run is not None and not run.alive and _has_model(run.folder)
         if ready and (run is not self.run or self.isHidden()):
             self.run = run
             self.figures = []
@@ -344,6 +343,15 @@ def figures_text(figures: list[MapFigures]) -> str:
     )
     note = "" if scored else "<br>Agreement is with the new map: it tells how alike, not how right."
     return f"<table>{cells}</table>{note}"
+
+
+def _has_model(folder: Path) -> bool:
+    """Whether there is a model that takes images; an enhancer takes maps."""
+    from napari_cellda.core.jobs import Run
+
+    if not (folder / "model" / "rdf.yaml").is_file():
+        return False
+    return Run(folder).record.method != ENHANCER
 
 
 def _other_name(line: Any) -> str:
