@@ -355,6 +355,23 @@ def test_a_run_stopped_in_any_stage_joins_the_uninterrupted_one(tmp_path, after:
     assert torch.equal(weights(joined.network), weights(whole.network))
 
 
+def test_it_stops_while_it_draws_as_well(tmp_path):
+    drawing = []
+    task = stylefilter.adapt(job(tmp_path, stop=lambda: len(drawing) > 1), TINY)
+    events = []
+    while True:
+        try:
+            events.append(next(task))
+        except StopIteration as end:
+            adapted = end.value
+            break
+        title = [e.title for e in events if isinstance(e, Stage)][-1]
+        drawing += [events[-1]] if title.startswith("Draw") else []
+    assert adapted.progress.stopped
+    assert adapted.progress.steps == 4
+    assert len(list(tmp_path.rglob("*.npy"))) == 1
+
+
 def test_drawn_images_are_kept(tmp_path):
     first = adapting(tmp_path)
     files = sorted(tmp_path.rglob("*.npy"))

@@ -148,8 +148,9 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
     for first, last, title in (*stages, (source, end, "Adapt to the target")):
         if first == last or progress.stopped:
             continue
-        if first == source:
-            yield from trainer.stylise_target()
+        if first == source and not (yield from trainer.stylise_target()):
+            progress = replace(progress, stopped=True)
+            break
         if done < last:
             yield Stage(title, end)
         progress = yield from train(
@@ -338,14 +339,22 @@ class _Trainer:
     def _disturb(self, images: Tensor, rng: np.random.Generator) -> Tensor:
         return disturb_greys(images, rng, self.params.noise, self.params.jitter)
 
-    def stylise_target(self) -> Task[None]:
-        """Draw every target plane in the style of the source, once, and keep it on disk."""
+    def stylise_target(self) -> Task[bool]:
+        """Draw every target plane in the style of the source, once, and keep it on disk.
+
+        Returns
+        -------
+        bool
+            Whether it got to the end; False when it was asked to stop.
+        """
         planes = self.job.target.planes
         yield Stage("Draw the target in the style of the source", len(planes))
         folder = self.job.scratch / f"stylised-{_fingerprint(self.network.generator)}"
         self.network.eval()
         drawn = []
         for i, plane in enumerate(planes):
+            if self.job.stop():
+                return False
             path = folder / f"{i}.npy"
             if not path.is_file():
                 folder.mkdir(parents=True, exist_ok=True)
@@ -354,6 +363,7 @@ class _Trainer:
             drawn.append(replace(plane, pixels=np.load(path, mmap_mode="r")))
             yield Step(i + 1)
         self.drawn = tuple(drawn)
+        return True
 
     def _stylised(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         return predict_plane(self.network.stylise, pixels, self.fabric)
