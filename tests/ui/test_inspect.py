@@ -13,12 +13,13 @@ from napari.utils.shortcuts import default_shortcuts
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QFileDialog
 
 from napari_cellda.core.compare import OVERLAY_VALUES
 from napari_cellda.core.events import Preview, Step, run_quietly
 from napari_cellda.core.jobs import Run
 from napari_cellda.core.params import BaseParams
-from napari_cellda.ui.inspect_corrections import save_points
+from napari_cellda.ui import overlays
 from napari_cellda.ui.inspect_layers import ShownPlane, comparable_layers
 from napari_cellda.ui.panels.inspect import InspectPanel
 from napari_cellda.ui.panels.inspect_overlay import NEXT_KEY, PREVIOUS_KEY
@@ -184,6 +185,15 @@ def test_two_layers_are_needed(panel: InspectPanel):
     assert panel.banner.text.startswith("Two different layers are needed")
 
 
+def test_a_plane_that_would_fill_the_memory_is_refused(
+    panel: InspectPanel, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(overlays, "MOST_PIXELS", 7_999)
+    choose(panel, qtbot, MINE, TRUTH)
+    panel.overlay.show_button.click()
+    assert panel.banner.text.startswith("A plane of 'mine' has 80 x 100 pixels; up to 7,999")
+
+
 def test_a_lazy_stack_is_compared_plane_by_plane(panel: InspectPanel, qtbot: QtBot):
     mine, truth = Watched(np.stack([MINE] * 30)), Watched(np.stack([TRUTH] * 30))
     mine.data[7] = 0
@@ -263,14 +273,17 @@ def test_an_error_becomes_strokes_and_undo_takes_them_back(open_panel, qtbot: Qt
     assert not np.asarray(strokes.data).any()
 
 
-def test_an_error_becomes_a_point_that_is_saved(panel: InspectPanel, qtbot: QtBot, tmp_path: Path):
+def test_an_error_becomes_a_point_that_is_saved(
+    panel: InspectPanel, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     compare(panel, qtbot, "objects")
     panel.overlay.to_point.click()
     assert panel.banner.text.startswith("No error is in view")
     panel.overlay.next.click()
     panel.overlay.to_point.click()
-    points = panel.session.viewer.layers["Points"]
-    save_points(points, tmp_path / "points.csv")
+    chosen = str(tmp_path / "points.csv")
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (chosen, ""))
+    panel.overlay.save_points.click()
     (row,) = csv.DictReader((tmp_path / "points.csv").read_text().splitlines())
     assert TRUTH[int(float(row["row"])), int(float(row["col"]))] == 2
 

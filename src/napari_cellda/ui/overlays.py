@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 NAME = "Right and wrong"
 OPACITY = 0.7
+MOST_PIXELS = 2**26
+"""Larger planes would take gigabytes to compare."""
 FOLLOW_MS = 60
 """A moved slider is followed after so long without another move."""
 
@@ -91,11 +93,17 @@ class OverlayView(QObject):
         Raises
         ------
         UserError
-            If they are the same layer, or their shapes differ.
+            If they are the same layer, their shapes differ, or a plane is too large.
         """
         if result is reference:
             raise UserError(f"'{result.name}' cannot be compared with itself; choose another one.")
         check_shapes(data_of(result), data_of(reference), (result.name, reference.name))
+        height, width = data_of(result).shape[-2:]
+        if height * width > MOST_PIXELS:
+            raise UserError(
+                f"A plane of '{result.name}' has {height} x {width} pixels; up to {MOST_PIXELS:,} "
+                "can be compared at once, so crop the layers, or use evaluate on their files."
+            )
         self.result, self.reference, self.settings = result, reference, settings
         self.comparison = None
         self.refresh()

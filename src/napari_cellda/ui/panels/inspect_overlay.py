@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QDoubleSpinBox,
+    QFileDialog,
     QFormLayout,
     QHBoxLayout,
     QLabel,
@@ -22,7 +24,12 @@ from qtpy.QtWidgets import (
 from napari_cellda.core.compare import OBJECT_NAMES, OVERLAY_VALUES, PIXEL_NAMES
 from napari_cellda.core.inspect.comparison import Comparing
 from napari_cellda.ui.connect import connect_while_alive
-from napari_cellda.ui.inspect_corrections import error_to_point, error_to_strokes, suggested_class
+from napari_cellda.ui.inspect_corrections import (
+    error_to_point,
+    error_to_strokes,
+    save_points,
+    suggested_class,
+)
 from napari_cellda.ui.layers import TAG
 from napari_cellda.ui.overlays import OverlayView
 from napari_cellda.ui.panels.inspect_legend import Legend
@@ -59,6 +66,7 @@ class OverlayTab(QWidget):
         super().__init__()
         self._session, self._pair, self._trying = session, pair, trying
         self.view = OverlayView(session, self)
+        self._points: Any = None
         self._make_widgets()
         self._lay_out()
         self._connect()
@@ -101,6 +109,9 @@ class OverlayTab(QWidget):
         self.to_strokes.setToolTip("Paint the error's inside with this class; Ctrl-Z takes it back")
         self.to_point = QPushButton("to point")
         self.to_point.setToolTip("Put a point on it, for training from points")
+        self.save_points = QPushButton("Save points\u2026")
+        self.save_points.setToolTip("As CSV with the columns row and col, for adapt --points")
+        self.save_points.hide()
 
     def _lay_out(self) -> None:
         self._form = QFormLayout()
@@ -126,6 +137,7 @@ class OverlayTab(QWidget):
         layout.addLayout(_row(self.previous, self.next, stretch=(0, 1)))
         layout.addWidget(self.told)
         layout.addLayout(_row(self.right_class, self.to_strokes, self.to_point))
+        layout.addWidget(self.save_points)
         layout.addStretch(1)
 
     def _connect(self) -> None:
@@ -141,6 +153,7 @@ class OverlayTab(QWidget):
         self.previous.clicked.connect(self._trying(lambda: self.view.step(-1)))
         self.to_strokes.clicked.connect(self._trying(self._to_strokes))
         self.to_point.clicked.connect(self._trying(self._to_point))
+        self.save_points.clicked.connect(self._trying(self._ask_points))
         self._pair.changed.connect(self._on_pair)
         self.view.compared.connect(self._refresh)
         self.view.clicked.connect(self.told.setText)
@@ -195,8 +208,15 @@ class OverlayTab(QWidget):
         self.told.setText(f"Painted {n} pixels as {name}; Ctrl-Z takes them back.")
 
     def _to_point(self) -> None:
-        layer = error_to_point(self._session, self.view)
+        layer = self._points = error_to_point(self._session, self.view)
         self.told.setText(f"The layer '{layer.name}' has {len(layer.data)} point(s) now.")
+        self.save_points.show()
+
+    def _ask_points(self) -> None:
+        title, kinds = "Save the points", "Table (*.csv)"
+        chosen, _ = QFileDialog.getSaveFileName(self, title, "points.csv", kinds)
+        if chosen:
+            save_points(self._points, Path(chosen))
 
     # -- what is shown --------------------------------------------------------------------------
 
