@@ -7,7 +7,11 @@ import pytest
 import torch
 
 from napari_cellda.core.compare import pixel_scores
-from napari_cellda.core.enhancer_training.begin import shift_logits
+from napari_cellda.core.enhancer_training.calibrate import (
+    THRESHOLDS,
+    shift_logits,
+    steady_threshold,
+)
 from napari_cellda.core.enhancer_training.forests import ForestMix, make_maps
 from napari_cellda.core.enhancer_training.looks import Look
 from napari_cellda.core.enhancer_training.maps import MapCache, map_contrast
@@ -143,6 +147,17 @@ def test_calibration_moves_a_threshold_to_a_half():
         after = network(maps).sigmoid()
     assert torch.equal(after[:, 0] > 0.5, before[:, 0] > 0.3)
     assert torch.equal(after[:, 1] > 0.5, before[:, 1] > 0.8)
+
+
+def test_a_threshold_moves_only_as_far_as_the_forests_agree():
+    peak = 1 - np.abs(THRESHOLDS - 0.3)
+    agreeing = np.stack([peak, peak - 0.1, peak + 0.05])
+    assert THRESHOLDS[steady_threshold(agreeing)] == 0.3
+    assert THRESHOLDS[steady_threshold(peak[np.newaxis])] == 0.3
+    # Two that want 0.3 and one that wants 0.7: the mean is best at 0.3, and says little.
+    split = np.stack([peak, peak, 1 - np.abs(THRESHOLDS - 0.7)])
+    assert THRESHOLDS[split.mean(axis=0).argmax()] == 0.3
+    assert THRESHOLDS[steady_threshold(split)] == 0.5
 
 
 def test_training_can_begin_from_an_earlier_enhancer(source, finished, tmp_path):

@@ -1,17 +1,15 @@
-"""Where an enhancer's training begins, and the calibration with which it ends."""
+"""Where an enhancer's training begins."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.modelzoo.model import open_model
 from napari_cellda.core.nets.unet import UNet
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import torch
 
     from napari_cellda.core.enhancer_training.params import EnhancerParams
 
@@ -47,17 +45,6 @@ def origin(params: EnhancerParams) -> dict[str, Any]:
         "weights_sha256": model.sha256,
         "command": model.card.training.get("command", ""),
     }
-
-
-def shift_logits(network: UNet, thresholds: Sequence[float]) -> None:
-    """Move the bias of the last layer so that what was `thresholds[k]` in output k becomes 0.5.
-
-    A network trained on Dice and cross entropy is often most useful at another threshold than 0.5,
-    which is the one that everybody uses.
-    """
-    assert network.head.bias is not None
-    with torch.no_grad():
-        network.head.bias -= torch.logit(torch.tensor(thresholds, dtype=torch.float32))
 
 
 def _describe(network: torch.nn.Module | None) -> str:

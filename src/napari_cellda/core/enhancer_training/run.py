@@ -203,8 +203,8 @@ def _documentation(
 |---|---|
 {scores}
 
-**Calibration.** On the same maps the best threshold was {before}; the bias of the last layer was
-moved so that it is 0.5 now.
+**Calibration.** On the same maps the threshold nearest to 0.5 that could not be told from the best
+one was {before}. It is 0.5 now, by the bias of the last layer.
 
 **Limits.** {size}It draws {params.shows} and nothing else: on another structure, or on objects of a
 very different size in pixels, it invents what it knows. Compare with the forest's own map.

@@ -21,8 +21,13 @@ from napari_cellda.core.augment import (
     flip_and_turn,
 )
 from napari_cellda.core.averaging import MovingAverage
-from napari_cellda.core.compare import best_threshold, pixel_scores
-from napari_cellda.core.enhancer_training.begin import begin_network, shift_logits
+from napari_cellda.core.compare import pixel_scores
+from napari_cellda.core.enhancer_training.begin import begin_network
+from napari_cellda.core.enhancer_training.calibrate import (
+    THRESHOLDS,
+    shift_logits,
+    steady_threshold,
+)
 from napari_cellda.core.enhancer_training.maps import MapCache, fill_cache
 from napari_cellda.core.enhancer_training.source import SourcePlane, hold_out
 from napari_cellda.core.events import Event, Note, Preview, Score, Stage, Task
@@ -58,7 +63,7 @@ class TrainedEnhancer:
     scores: dict[str, float]
     """Validation Dice of the forests' own maps and of the enhanced ones, per output."""
     thresholds: dict[str, float]
-    """Per output, the threshold that was best in validation and lies at 0.5 since."""
+    """Per output, the threshold chosen in validation; it lies at 0.5 since."""
     histogram: tuple[float, ...]
     """Shares of ten equal bins of the forests' map values."""
 
@@ -76,7 +81,7 @@ def train_enhancer(
 ) -> Task[TrainedEnhancer]:
     """Train many forests, cache their maps, and train a U-Net to turn maps into truth.
 
-    In the end the U-Net is calibrated: 0.5 becomes the threshold that was best in validation.
+    In the end the U-Net is calibrated: 0.5 becomes the threshold that was chosen in validation.
 
     Parameters
     ----------
@@ -167,9 +172,7 @@ class _Trainer:
         # What is validated and given out is the average: it is as good as a long decay of the
         # learning rate, at any time.
         self.average = MovingAverage(self.network, params.average)
-        self.noise = MapNoise(
-            noise=params.noise, contrast=params.contrast, shift=params.shift
-        )
+        self.noise = MapNoise(noise=params.noise, contrast=params.contrast, shift=params.shift)
         self.deformation = Deformation(
             rotation=params.rotation,
             scale=params.zoom,
@@ -227,25 +230,26 @@ class _Trainer:
         Returns
         -------
         scores : dict of str to float
-            Mean Dice over forests: of their own maps at 0.5, and of each output at its best
-            threshold. All windows of a forest are taken together, because a window without
+            Mean Dice over forests: of their own maps at 0.5, and of each output at the threshold
+            below. All windows of a forest are taken together, because a window without
             structure has no Dice worth averaging.
         thresholds : dict of str to float
-            The best threshold of each output.
+            Of each output, see `steady_threshold`.
         """
-        forests = self.held_out.forests
-        truths = [
-            _unpack(torch.from_numpy(forest[:, 1:].copy()), self.n_outputs).numpy() > 0
-            for forest in forests
-        ]
-        enhanced_maps = [self._enhance(forest[:, 0]) for forest in forests]
-        forest_maps = [forest[:, 0] / np.float32(255) for forest in forests]
-        scores = {"forest": _mean_dice(forest_maps, [truth[:, 0] for truth in truths], 0.5)}
-        thresholds: dict[str, float] = {}
+        own: list[float] = []
+        curves: list[list[list[float]]] = []
+        for forest in self.held_out.forests:
+            truth = _unpack(torch.from_numpy(forest[:, 1:].copy()), self.n_outputs).numpy() > 0
+            maps = self._enhance(forest[:, 0])
+            own.append(pixel_scores(forest[:, 0] > 127, truth[:, 0]).dice)
+            outputs = range(self.n_outputs)
+            curves.append([_dice_curve(maps[:, k], truth[:, k]) for k in outputs])
+        scores, thresholds = {"forest": float(np.mean(own))}, {}
         for k, name in enumerate(self.outputs):
-            maps, masks = [m[:, k] for m in enhanced_maps], [truth[:, k] for truth in truths]
-            thresholds[name] = best_threshold(maps, masks)
-            scores[enhanced(name)] = _mean_dice(maps, masks, thresholds[name])
+            dice = np.array([curve[k] for curve in curves])
+            chosen = steady_threshold(dice)
+            thresholds[name] = float(THRESHOLDS[chosen])
+            scores[enhanced(name)] = float(dice[:, chosen].mean())
         return scores, thresholds
 
     @torch.inference_mode()
@@ -265,11 +269,8 @@ def enhanced(output: str) -> str:
     return f"enhanced {output}"
 
 
-def _mean_dice(
-    maps: Sequence[NDArray[np.floating]], masks: Sequence[NDArray[np.bool_]], threshold: float
-) -> float:
-    pairs = zip(maps, masks, strict=True)
-    return float(np.mean([pixel_scores(m > threshold, mask).dice for m, mask in pairs]))
+def _dice_curve(maps: NDArray[np.floating], mask: NDArray[np.bool_]) -> list[float]:
+    return [pixel_scores(maps > threshold, mask).dice for threshold in THRESHOLDS]
 
 
 def _unpack(bits: torch.Tensor, n_outputs: int) -> torch.Tensor:
