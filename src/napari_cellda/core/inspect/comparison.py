@@ -111,6 +111,8 @@ class PlaneComparison:
     reference: NDArray[Any] = field(repr=False)
     """The truth, or whatever the result is held against."""
     settings: Comparing
+    _known: dict[float, Matches] = field(default_factory=dict, repr=False)
+    """What matches at the IoU that was asked for last."""
 
     @cached_property
     def matches(self) -> ObjectMatches | None:
@@ -126,12 +128,18 @@ class PlaneComparison:
 
     def at(self, iou: float) -> Matches | None:
         """Return what matches above an IoU; None unless objects are compared."""
-        return None if self.matches is None else self.matches.at(iou)
+        if self.matches is None:
+            return None
+        if iou not in self._known:
+            self._known.clear()
+            self._known[iou] = self.matches.at(iou)
+        return self._known[iou]
 
     def overlay(self, iou: float) -> NDArray[np.uint8]:
         """Return the (Y, X) picture of right and wrong, in the values of `OVERLAY_VALUES`."""
-        if self.matches is not None:
-            return instance_overlay(self.matches, iou)
+        found = self.at(iou)
+        if self.matches is not None and found is not None:
+            return instance_overlay(self.matches, found)
         return self._fixed_overlay
 
     @cached_property
@@ -165,9 +173,9 @@ class PlaneComparison:
 
     def _object_errors(self, iou: float) -> list[PlaneError]:
         """Return the unmatched objects of both sides; merged and split ones once."""
-        matches = self.matches
+        matches, found = self.matches, self.at(iou)
         assert matches is not None
-        found = matches.at(iou)
+        assert found is not None
         spots = self._object_spots
         errors = []
         for side, states, ids, ious in (
