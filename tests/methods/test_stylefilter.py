@@ -286,6 +286,19 @@ def test_adaptation_leaves_the_style_alone_and_makes_its_labels_without_gradient
     assert torch.equal(weights(trainer.network.generator), generator)
 
 
+def test_norms_keep_the_statistics_of_the_source_while_it_adapts(tmp_path):
+    trainer = adapting(tmp_path)
+
+    def statistics():
+        return [b.clone() for n, b in trainer.network.segmenter.named_buffers() if "running" in n]
+
+    before = statistics()
+    trainer.step(4, trainer.batch(4))
+    assert all(torch.equal(a, b) for a, b in zip(statistics(), before, strict=True))
+    trainer.step(2, trainer.batch(2))
+    assert not all(torch.equal(a, b) for a, b in zip(statistics(), before, strict=True))
+
+
 def test_student_sees_what_was_chosen(tmp_path):
     quiet = {"noise": 0.0, "jitter": 0.0}
     stylised = adapting(tmp_path, **quiet).batch(4)

@@ -291,14 +291,18 @@ class _Trainer:
 
     def final_network(self) -> Segmenter:
         """Return S, in eval mode, with the statistics that it shall be used with; a copy."""
+        return self._for(self.target)
+
+    def _for(self, domain: Domain) -> Segmenter:
+        """Return S as it is in training when it sees crops of a domain; a copy in eval mode."""
         if self.params.norm_statistics == "training":
             return deepcopy(self.network).eval()
-        return with_norms_of(self.network, self._norm_batches())
+        return with_norms_of(self.network, self._norm_batches(domain))
 
-    def _norm_batches(self) -> Iterator[Tensor]:
+    def _norm_batches(self, domain: Domain) -> Iterator[Tensor]:
         rng = np.random.default_rng([self.job.seed, 5])
         for _ in range(NORM_BATCHES):
-            crops = self.target.crops(rng, max(self.params.batch, NORM_CROPS), self.params.crop)
+            crops = domain.crops(rng, max(self.params.batch, NORM_CROPS), self.params.crop)
             with self.fabric.autocast():
                 yield self.fabric.to_device(torch.from_numpy(crops.images))
 
@@ -337,28 +341,27 @@ class _Trainer:
             masks) and ``target foreground`` (of the prediction), ``reconstruction error``, and
             ``discriminator accuracy`` (0.5: fooled, 1: not at all).
         """
-        own = self.network.eval()  # as the discriminator meets it, with the statistics of training
         self.decoder.eval()
+        on_source = self._for(self.source)
         run = partial(predict_plane, fabric=self.fabric)
         source, target = self.source_check.planes, self.target_check.planes
         masks = np.concatenate([np.asarray(p.labels).ravel() for p in source])
         found = [_foreground(run(network, p.pixels)) for p in target]
         figures = {
-            "source dice": mean_dice(self.source_check, lambda p: run(own, p.pixels)),
+            "source dice": mean_dice(self.source_check, lambda p: run(on_source, p.pixels)),
             "source foreground": float((masks[masks != UNKNOWN] > 0).mean()),
             "target foreground": float(np.mean([mask.mean() for mask in found])),
         }
         if self.params.lam_rec:
-            redrawn = [run(lambda x: self.decoder(own(x)), p.pixels) for p in target]
+            redrawn = [run(lambda x: self.decoder(network(x)), p.pixels) for p in target]
             errors = [np.square(r - p.pixels).mean() for r, p in zip(redrawn, target, strict=True)]
             figures["reconstruction error"] = float(np.mean(errors))
         if self.params.lam_adv:
-            likeness = partial(run, partial(self._likeness, own))
             right, wrong = (
-                float(np.mean([(likeness(p.pixels) > 0.5).mean() for p in planes]))
-                for planes in (source, target)
+                np.mean([(run(partial(self._likeness, s), p.pixels) > 0.5).mean() for p in planes])
+                for s, planes in ((on_source, source), (network, target))
             )
-            figures["discriminator accuracy"] = (right + 1 - wrong) / 2
+            figures["discriminator accuracy"] = float(right + 1 - wrong) / 2
         return figures
 
     def _likeness(self, network: Segmenter, x: Tensor) -> Tensor:
@@ -369,17 +372,16 @@ class _Trainer:
         run = partial(predict_plane, pixels=self.shown, fabric=self.fabric)
         maps = run(network)
         yield Preview("foreground" if len(maps) == 1 else "classes", maps, done)
-        own = self.network.eval()
         if self.params.lam_rec:
             self.decoder.eval()
-            redrawn = run(lambda x: self.decoder(own(x)))
+            redrawn = run(lambda x: self.decoder(network(x)))
             low, high = (np.percentile(self.shown, p) for p in (0.5, 99.5))
             scale = 1 / max(float(high - low), 1e-6)
             yield Preview("reconstruction", np.clip((redrawn - low) * scale, 0, 1), done)
             error = np.clip(np.abs(redrawn - self.shown).mean(axis=0) * scale, 0, 1)
             yield Preview("reconstruction error", error, done)
         if self.params.lam_adv:
-            yield Preview("source likeness", run(lambda x: self._likeness(own, x))[0], done)
+            yield Preview("source likeness", run(partial(self._likeness, network))[0], done)
 
 
 def _foreground(maps: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -94,10 +94,11 @@ class Params(MethodParams):
     depth: int = Field(4, ge=1, le=6)
     """Number of times the U-Net halves the image."""
     learning_rate: float = Field(1e-3, gt=0, le=1)
-    """Learning rate of the segmenter."""
+    """Learning rate of the segmenter on the source."""
     rate_falls: bool = True
-    """Whether that rate falls along half a cosine, over the last two stages together; the paper
-    keeps it constant."""
+    """Whether that rate falls along half a cosine; the paper keeps it constant."""
+    adaptation_rate: float = Field(1e-4, gt=0, le=1)
+    """Learning rate of the segmenter while it adapts, constant."""
     weight_decay: float = Field(0.01, ge=0, le=1)
     """Weight decay of the segmenter."""
     noise: float = Field(0.05, ge=0, le=0.5)
@@ -382,9 +383,7 @@ class _Trainer:
 
     def _segment_step(self, index: int, batch: SegmentBatch) -> dict[str, Tensor]:
         """Train on source labels and, in the last stage, on filtered pseudo-labels alike."""
-        if self.params.rate_falls:
-            done, steps = index - self.ends[0], self.ends[2] - self.ends[0]
-            set_learning_rate(self.s_adam, cosine_rate(done, steps, self.params.learning_rate))
+        set_learning_rate(self.s_adam, self._rate(index))
         source, labels = (self.fabric.to_device(t) for t in (batch.source, batch.source_labels))
         images = [source]
         pseudo = None
@@ -392,6 +391,8 @@ class _Trainer:
             pseudo = self._pseudo_labels(batch)
             images.append(self.fabric.to_device(batch.student))
         self.s.train()
+        if pseudo is not None:
+            _freeze_norms(self.network.segmenter)
         logits = self.s(torch.cat(images).to(memory_format=torch.channels_last)).float()
         terms = {"source": cross_entropy(logits[: len(source)], labels)}
         if pseudo is not None:
@@ -402,6 +403,13 @@ class _Trainer:
         self.fabric.backward(terms["loss"])
         self.s_adam.step()
         return terms
+
+    def _rate(self, index: int) -> float:
+        if index >= self.ends[1]:
+            return self.params.adaptation_rate
+        done, steps = index - self.ends[0], self.ends[1] - self.ends[0]
+        peak = self.params.learning_rate
+        return cosine_rate(done, steps, peak) if self.params.rate_falls else peak
 
     @torch.no_grad()
     def _pseudo_labels(self, batch: SegmentBatch) -> Tensor:
@@ -469,6 +477,17 @@ class _Trainer:
             labels = filtered_labels(every, torch.from_numpy(allowed)[None])
             yield Preview(name, labels[0, 0].numpy().astype(np.uint8), done)
         yield Preview("confidence", every[0].amax(dim=0).numpy(), done)
+
+
+def _freeze_norms(network: torch.nn.Module) -> None:
+    """Let batch norms use the statistics of the source, and keep them.
+
+    Pseudo-labels are made with these statistics. Were the student normalised by its batch instead,
+    labels and maps would drift apart, and the dominant class would soon swallow the others.
+    """
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
 
 
 def _argmax(maps: NDArray[np.float32]) -> NDArray[np.intp]:
