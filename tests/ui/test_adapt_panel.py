@@ -11,6 +11,7 @@ import pytest
 import tifffile
 from napari.components import ViewerModel
 from pytestqt.qtbot import QtBot
+from qtpy.QtCore import Qt
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.jobs import Run
@@ -150,6 +151,27 @@ def test_validation_masks_count_only_when_ticked(panel: AdaptPanel, tmp_path: Pa
     assert "--validation-masks" not in panel.plan(tmp_path).words
     panel.choose_by_masks.setChecked(True)
     assert "--validation-masks" in panel.plan(tmp_path).words
+
+
+def test_classes_of_images_are_filled_in_by_hand(panel: AdaptPanel, tmp_path: Path):
+    panel.pickers["target_images"].choose_layers(layers(panel, "target 0", "target 1"))
+    panel.pickers["source_images"].choose_layers(layers(panel, "source 0"))
+    panel.pickers["source_masks"].choose_layers(layers(panel, "masks 0"))
+    choose(panel, "stylefilter")
+    assert not panel.image_table.isVisible()
+    panel.fill_in.click()
+    with pytest.raises(UserError, match="no classes"):
+        panel.plan(tmp_path / "run")
+    panel.classes.setText("round, long")
+    panel.classes.editingFinished.emit()
+    assert panel.image_table.isVisible()
+    panel.image_table.item(1, 0).setCheckState(Qt.CheckState.Unchecked)
+    panel.classes.setText("round, long, flat")
+    panel.classes.editingFinished.emit()
+    plan = panel.plan(tmp_path / "run")
+    plan.write_inputs()
+    table = Path(option(plan.words, "--image-labels")).read_text().splitlines()
+    assert table == ["image,round,long,flat", "target_0,1,1,1", "target_1,0,1,1"]
 
 
 def test_a_layer_of_an_unknown_image_is_refused(viewer: ViewerModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari_cellda.core.errors import UserError
@@ -51,6 +52,8 @@ class AdaptPicks:
     pipeline: Pipeline | None = None
     """The forest, perhaps with an enhancer, whose maps are the pseudo-labels; None takes those
     that were picked."""
+    image_table: str = ""
+    """A CSV table of which classes are in which image, filled in by hand; empty takes the file."""
 
 
 def prepare_all(
@@ -87,7 +90,18 @@ def prepare_all(
         maps = folder / "inputs" / "pseudo_labels"
         items.append(Prepared(maps, _map_maker(picks.pipeline, options["target_images"], maps)))
         options["pseudo_labels"] = maps
+    if picks.image_table:
+        path = folder / "inputs" / "image_labels.csv"
+        items.append(Prepared(path, partial(_write_text, path, picks.image_table)))
+        options["image_labels"] = path
     return {**options, **picks.options}, items
+
+
+def _write_text(path: Path, text: str) -> None:
+    from napari_cellda.core.atomic import write_atomically
+
+    with write_atomically(path) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 def target_names(target: Picked) -> list[str]:

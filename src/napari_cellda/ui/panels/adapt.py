@@ -17,11 +17,19 @@ from qtpy.QtWidgets import (
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.runs.commands import command_words
-from napari_cellda.ui.adapt_inputs import FILES, ROLES, AdaptPicks, prepare_all, preview_place
+from napari_cellda.ui.adapt_inputs import (
+    FILES,
+    ROLES,
+    AdaptPicks,
+    prepare_all,
+    preview_place,
+    target_names,
+)
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.inputs import Picked
 from napari_cellda.ui.panels.diameter import Diameter
 from napari_cellda.ui.panels.docks import shorten_title
+from napari_cellda.ui.panels.image_table import ImageTable
 from napari_cellda.ui.panels.input_picker import InputPicker
 from napari_cellda.ui.panels.method_cards import MethodCards
 from napari_cellda.ui.panels.run_starter import RunPlan, RunStarter
@@ -87,6 +95,9 @@ class AdaptPanel(QWidget):
             "Otherwise no mask of your images is looked at while training, as a user without "
             "masks would have it"
         )
+        self.fill_in = QCheckBox("Fill in which classes here")
+        self.fill_in.setToolTip("A table of your images and the classes named above")
+        self.image_table = ImageTable()
         self.cards = MethodCards()
         self.settings = SettingsBox()
         self.starter = RunStarter(self.session, self._method_name, self.plan)
@@ -111,6 +122,8 @@ class AdaptPanel(QWidget):
         self._rows.addRow(self.choose_by_masks)
         self._rows.addRow("Diameter", self.diameter)
         self._rows.addRow("Classes", self.classes)
+        self._rows.addRow(self.fill_in)
+        self._rows.addRow(self.image_table)
         run.body.addWidget(self.settings)
         run.body.addWidget(self.starter)
         run.body.addWidget(self.verdict)
@@ -129,6 +142,8 @@ class AdaptPanel(QWidget):
         self.own_maps.toggled.connect(self._refresh)
         self.diameter.changed.connect(self._refresh)
         self.choose_by_masks.toggled.connect(self._refresh)
+        self.fill_in.toggled.connect(self._refresh)
+        self.classes.editingFinished.connect(self._refresh)
         self.cards.chosen.connect(self._on_method)
         self.settings.refused.connect(
             lambda error: self.starter.message.tell(str(error), "warning")
@@ -173,7 +188,7 @@ class AdaptPanel(QWidget):
         self._rows.setRowVisible(self.own_maps, "pseudo_labels" in wanted)
         self._rows.setRowVisible(self.diameter, "diameter" in wanted)
         self._rows.setRowVisible(self.classes, method.multiclass)
-        self._rows.setRowVisible(self.choose_by_masks, True)
+        self._rows.setRowVisible(self.fill_in, "image_labels" in wanted)
         self.inputs_section.show()
         self.settings.set_kind(partial(_settings_of, method))
         self.settings.show()
@@ -183,11 +198,25 @@ class AdaptPanel(QWidget):
     def _refresh(self, *_: Any) -> None:
         self.own_maps.setEnabled(self.session.classifier is not None)
         self.choose_by_masks.setEnabled(bool(self.pickers["validation_masks"].picked))
+        self._show_table()
         self.cards.show_given(self.given())
         missing = ["a method"] if self.method is None else self.method.missing(self.given())
         for button in (self.starter.start, self.starter.estimate):
             button.setEnabled(not missing)
         self.starter.start.setToolTip(f"Still needed: {'; '.join(missing)}" if missing else "")
+
+    def _show_table(self) -> None:
+        """Show the table of classes if it is to be filled in."""
+        wanted = self.method is not None and "image_labels" in self._wanted(self.method)
+        on = wanted and self.fill_in.isChecked()
+        self._rows.setRowVisible(self.image_table, on)
+        if on:
+            names = [name.strip() for name in self.classes.text().split(",") if name.strip()]
+            try:
+                images = target_names(self.pickers["target_images"].picked)
+            except UserError:
+                images = []
+            self.image_table.show_axes(images, names)
 
     # -- starting -------------------------------------------------------------------------------
 
@@ -208,7 +237,13 @@ class AdaptPanel(QWidget):
             "classes": self.classes.text().strip() or None if method.multiclass else None,
             "channels": self.channels.currentData(),
         }
-        return AdaptPicks(inputs, options, pipeline)
+        table = ""
+        if "image_labels" in wanted and self.fill_in.isChecked():
+            if not self.image_table.columnCount():
+                raise UserError("The table has no classes; name them under Classes, with commas.")
+            table = self.image_table.as_csv()
+            inputs["image_labels"] = Picked()
+        return AdaptPicks(inputs, options, pipeline, table)
 
     def plan(self, folder: Path) -> RunPlan:
         """Return the run that the widgets describe.

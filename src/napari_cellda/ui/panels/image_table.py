@@ -1,0 +1,67 @@
+"""Which classes are in which image: a table of ticks."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QTableWidget, QTableWidgetItem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+HEIGHT = 140
+
+
+class ImageTable(QTableWidget):
+    """Images are rows, classes columns; everything is ticked at first."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 0)
+        self.setToolTip("Untick the classes that an image does not show")
+        self.setFixedHeight(HEIGHT)
+
+    def show_axes(self, images: Sequence[str], classes: Sequence[str]) -> None:
+        """Show these images and classes; ticks of those that stay are kept."""
+        if [list(images), list(classes)] == list(self._axes()):
+            return
+        absent = {
+            (image, name)
+            for i, image in enumerate(self._axes()[0])
+            for k, name in enumerate(self._axes()[1])
+            if not self._is_ticked(i, k)
+        }
+        self.clear()
+        self.setRowCount(len(images))
+        self.setColumnCount(len(classes))
+        self.setVerticalHeaderLabels(list(images))
+        self.setHorizontalHeaderLabels(list(classes))
+        for i, image in enumerate(images):
+            for k, name in enumerate(classes):
+                item = QTableWidgetItem()
+                item.setFlags(Qt.ItemFlag.ItemIsUserCheckable | Qt.ItemFlag.ItemIsEnabled)
+                ticked = (image, name) not in absent
+                item.setCheckState(Qt.CheckState.Checked if ticked else Qt.CheckState.Unchecked)
+                self.setItem(i, k, item)
+        self.resizeColumnsToContents()
+
+    def as_csv(self) -> str:
+        """Return what the command line takes: ``image,<class>,...`` and 0 or 1."""
+        images, classes = self._axes()
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["image", *classes])
+        for i, image in enumerate(images):
+            writer.writerow([image, *(int(self._is_ticked(i, k)) for k in range(len(classes)))])
+        return text.getvalue()
+
+    def _axes(self) -> tuple[list[str], list[str]]:
+        rows = [self.verticalHeaderItem(i) for i in range(self.rowCount())]
+        columns = [self.horizontalHeaderItem(k) for k in range(self.columnCount())]
+        return [one.text() for one in rows if one], [one.text() for one in columns if one]
+
+    def _is_ticked(self, row: int, column: int) -> bool:
+        item = self.item(row, column)
+        return item is not None and item.checkState() == Qt.CheckState.Checked
