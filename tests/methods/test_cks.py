@@ -33,6 +33,7 @@ from napari_cellda.methods._cks_losses import (
     edges,
     foreground_loss,
     lay_out,
+    leaky_masks,
     mark_points,
     mask_loss,
     prior_canvas,
@@ -216,7 +217,7 @@ def test_segmentation_loss_is_eq_8(kind):
     windows, canvas = some_windows(n=3), some_canvas()
     m = torch.sigmoid(windows.logits).detach().numpy()
     soft = torch.nn.functional.softplus(windows.logits).detach().numpy()
-    others = literal_others(windows, soft if kind == "warm up" else m)
+    others = literal_others(windows, m if kind == "linear" else soft)
     total = 0.0
     for i, y, x, image, row, column in pixels_of(windows):
         shared = float(canvas[image, row, column]) if in_image(row, column) else 0.0
@@ -251,6 +252,20 @@ def test_the_principal_learns_from_the_collaborator_and_not_the_reverse():
     assert canvas.grad is None
     assert windows.logits.grad is not None
     assert windows.logits.grad.abs().sum() > 0
+
+
+def test_a_leak_changes_no_value_and_wakes_what_is_sure_and_wrong():
+    logits = torch.tensor([[[-8.0, 8.0], [-8.0, 8.0]]], requires_grad=True)
+    slope = torch.tensor([[[-0.5, 0.5], [0.5, -0.5]]])  # wrong, wrong; right, right
+    masks = leaky_masks(logits, slope, 0.05)
+    assert torch.equal(masks, torch.sigmoid(logits))
+    (slope * masks).sum().backward()
+    plain = slope * torch.sigmoid(logits) * (1 - torch.sigmoid(logits))
+    extra = torch.tensor([[[-0.025, 0.025], [0.0, 0.0]]])
+    assert torch.allclose(logits.grad, (plain + extra).detach(), atol=1e-7)
+    windows, canvas = some_windows(), some_canvas()
+    drawn = lay_out(windows, canvas)
+    assert torch.equal(segmentation_loss(drawn), segmentation_loss(drawn, leak=0.05))
 
 
 def test_the_overlap_pushes_both_cells():
@@ -468,6 +483,7 @@ def test_whole_crops_are_left_out_when_there_are_too_many_cells():
 
 def tiny(name="cks", **changes):
     small = {**TINY, "crop": 64, "steps": 4, "collaborator": 4, "border": 4, "cell_size": 16.0}
+    small["head_start"] = 0
     return find_method(name).settings("cpu", {**small, **changes})
 
 
@@ -500,6 +516,18 @@ def test_each_loss_reaches_the_model_that_it_is_for(tmp_path):
     assert grads("foreground") == (False, True)
     assert grads("border") == (True, True)
     assert grads("size") == (True, False)
+
+
+def test_the_head_start_teaches_the_collaborator_discs_of_the_cells_size(tmp_path):
+    job = make_job(tmp_path, instances=True)
+    trainer = _Trainer(job, tiny(head_start=2), job.target, 16.0, False)
+    batch = trainer.batch(0)
+    assert set(trainer._losses(batch, 0)) == {"score", "offset", "foreground"}
+    assert "segmentation" in trainer._losses(batch, 1)
+    window = Windows(torch.rand(1, 64, 64), torch.tensor([[0, 0]]), torch.tensor([0]))
+    point = Batch(torch.rand(1, 1, 64, 64), torch.tensor([[32.0, 32.0]]), torch.tensor([0]))
+    disc = trainer._collaborator_target(point, window, (1, 64, 64), 0) > 0.5
+    assert 2 * math.sqrt(int(disc.sum()) / math.pi) == pytest.approx(16.0, rel=0.1)
 
 
 def test_what_it_returns_draws_the_same_cells_after_being_rebuilt(tmp_path):

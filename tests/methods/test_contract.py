@@ -27,7 +27,13 @@ SMALL = {
     "validate_every": 3,
 }
 """Tiny versions of the settings that a method may have."""
-PRINCIPAL = {"widths": (8, 8, 8, 8), "depths": (1, 1, 1, 1), "pyramid": 8, "drawing": 8}
+PRINCIPAL = {
+    "widths": (8, 8, 8, 8),
+    "depths": (1, 1, 1, 1),
+    "pyramid": 8,
+    "drawing": 8,
+    "head_start": 2,
+}
 EXTRA: dict[str, dict[str, object]] = {"cks": PRINCIPAL, "cks-masks": PRINCIPAL}
 """Tiny versions of settings that only one method has."""
 

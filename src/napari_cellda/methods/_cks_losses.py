@@ -120,7 +120,28 @@ def others(values: Tensor, windows: Windows, shape: Sequence[int]) -> Tensor:
     return total[index] - values
 
 
-def segmentation_loss(drawn: Drawn, how: Consistency = "linear") -> Tensor:
+def leaky_masks(logits: Tensor, slope: Tensor, leak: float) -> Tensor:
+    """Return the sigmoid of logits, with a steeper gradient where a mask is sure and wrong.
+
+    Such pixels have next to no gradient in a linear loss, so that a principal that first learned
+    the cells' mean shape would keep it for long. The values are not changed.
+
+    Parameters
+    ----------
+    logits : (n, W, W) Tensor
+    slope : (n, W, W) Tensor
+        The loss's derivative by the masks: pixels on the wrong side have its sign.
+    leak : float
+        Added to the sigmoid's own slope, which is 1/4 at most.
+    """
+    masks = torch.sigmoid(logits)
+    if not leak:
+        return masks
+    wrong = logits.detach() * slope.detach() > 0
+    return masks + leak * torch.where(wrong, logits - logits.detach(), 0.0)
+
+
+def segmentation_loss(drawn: Drawn, how: Consistency = "linear", *, leak: float = 0.0) -> Tensor:
     """L_S (Eq. 8): what the collaborator taught the principal, and no pixel for two cells.
 
     Parameters
@@ -128,7 +149,10 @@ def segmentation_loss(drawn: Drawn, how: Consistency = "linear") -> Tensor:
     drawn : Drawn
     how : {"linear", "entropy"}
         "entropy" takes the cross entropy with ``M_c > 0.5`` in place of the first two terms, which
-        the paper shows to be worse (Table V).
+        the paper shows to be worse in long trainings (Table V). The overlap then takes
+        ``softplus(l_j)`` in place of m_j, so that both grow alike with the logits.
+    leak : float
+        See `leaky_masks`; the paper has none. For "linear".
 
     Returns
     -------
@@ -136,14 +160,15 @@ def segmentation_loss(drawn: Drawn, how: Consistency = "linear") -> Tensor:
         ``mean[(1 - M_c) m_i + M_c (1 - m_i) + m_i sum_{j != i} m_j]``. M_c passes no gradient; the
         overlap does, to both cells. Outside the image M_c = 0.
     """
-    m, shared = drawn.masks, drawn.foreground
-    if how == "linear":
-        follow = (1 - shared) * m + shared * (1 - m)
-    else:
-        follow = F.binary_cross_entropy_with_logits(
-            drawn.windows.logits, (shared > 0.5).float(), reduction="none"
-        )
-    return _mean(follow + m * others(m, drawn.windows, drawn.shape))
+    windows, shape, shared = drawn.windows, drawn.shape, drawn.foreground
+    if how == "entropy":
+        hard = (shared > 0.5).float()
+        follow = F.binary_cross_entropy_with_logits(windows.logits, hard, reduction="none")
+        overlap = others(F.softplus(windows.logits), windows, shape)
+        return _mean(follow + drawn.masks * overlap)
+    slope = 1 - 2 * shared + 2 * others(drawn.masks.detach(), windows, shape)
+    m = leaky_masks(windows.logits, slope, leak)
+    return _mean((1 - shared) * m + shared * (1 - m) + m * others(m, windows, shape))
 
 
 def warm_up_loss(drawn: Drawn) -> Tensor:

@@ -113,6 +113,13 @@ class Params(MethodParams):
     """Weight of the term that keeps masks from vanishing."""
     size_exponent: float = Field(0.5, gt=0, le=2)
     """Its exponent: 0.5 as in the published code; 1 as printed, which explodes."""
+    head_start: int = Field(200, ge=0)
+    """Steps at the beginning in which the collaborator learns from the prior alone; from half of
+    them on the principal learns from it. 0 as published: short trainings then end with the same
+    disc for every cell, or with none."""
+    leak: float = Field(0.05, ge=0, le=0.25)
+    """Added to the sigmoid's slope in the principal's linear loss where a pixel is on the wrong side,
+    so that what is sure and wrong still learns; 0 as published."""
     warmup_steps: int = Field(0, ge=0)
     """Steps with a hard foreground and a wide prior at the beginning."""
     most_cells: int = Field(256, ge=1, le=65536)
@@ -351,22 +358,35 @@ class _Trainer:
         self, batch: Batch, windows: Windows, foreground: Tensor, border: Tensor, index: int
     ) -> dict[str, Tensor]:
         """Return the losses by which both models teach each other."""
-        params = self.params
+        params, shape = self.params, foreground.shape
         early = index < params.warmup_steps
-        shape = foreground.shape
+        target = self._collaborator_target(batch, windows, shape, index)
+        terms = {"foreground": foreground_loss(foreground, target, params.collaborator_loss)}
+        if index < params.head_start // 2:
+            return terms
         drawn = lay_out(windows, torch.sigmoid(foreground))
-        prior = self.principal_foreground(windows, shape, early=early)
-        target = mark_points(prior, batch.points, batch.owner)
         segmentation = (
-            warm_up_loss(drawn) if early else segmentation_loss(drawn, params.principal_loss)
+            warm_up_loss(drawn)
+            if early
+            else segmentation_loss(drawn, params.principal_loss, leak=params.leak)
         )
         delta = WARM_UP["delta"] if early else params.size_weight
-        return {
+        return terms | {
             "segmentation": segmentation,
-            "foreground": foreground_loss(foreground, target, params.collaborator_loss),
             "border": border_loss(border, border_canvas(drawn.masks, windows, shape)),
             "size": size_loss(drawn, delta=delta, exponent=params.size_exponent),
         }
+
+    def _collaborator_target(
+        self, batch: Batch, windows: Windows, shape: Any, index: int
+    ) -> Tensor:
+        """Return M_p; in the head start of undecided drawings, which makes discs of the prior."""
+        if index < self.params.head_start and self.params.prior != "off":
+            blank = torch.full_like(windows.logits, -self.params.prior_weight / 2)
+            windows = windows._replace(logits=blank)
+        early = index < self.params.warmup_steps
+        canvas = self.principal_foreground(windows, shape, early=early)
+        return mark_points(canvas, batch.points, batch.owner)
 
     def principal_foreground(self, windows: Windows, shape: Any, *, early: bool = False) -> Tensor:
         """Return M_p (Eq. 4) with the prior that the settings ask for."""
@@ -549,6 +569,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "features": 64,
         "drawing": 384,
         "drop_path": 0.2,
+        "head_start": 0,
+        "leak": 0.0,
         "collaborator": 16,
         "border": 32,
         "most_cells": 4096,

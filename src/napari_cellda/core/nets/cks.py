@@ -177,6 +177,7 @@ class CksPrincipal(Packable):
             nn.ReLU(inplace=True),
             nn.ConvTranspose2d(features, 1, 2, 2),
         )
+        nn.init.constant_(self.finish[-1].bias, -1.0)  # most of a window is not the cell
 
         self.context = math.ceil(self.offset_reach)
 
@@ -210,7 +211,7 @@ class CksPrincipal(Packable):
             logits.append(self.score(y).flatten(1))
             offsets.append(self.offset(y).flatten(2).transpose(1, 2))
             centres.append(grid_centres(level.shape[2], level.shape[3], stride, x.device))
-            strides.append(torch.full((len(centres[-1]),), float(stride), device=x.device))
+            strides.append(torch.full_like(centres[-1][:, 0], stride))
         found = Detections(
             torch.cat(logits, 1).float(),
             torch.cat(offsets, 1).float(),
@@ -395,7 +396,7 @@ def zoom_by(x: Tensor, zoom: float) -> Tensor:
     """Magnify (N, C, Y, X) images; shrinking averages."""
     if zoom == 1:
         return x
-    size = [round(side * zoom) for side in x.shape[2:]]
+    size = [side * round(zoom * 8) // 8 for side in x.shape[2:]]
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=zoom < 1)
 
 
