@@ -153,7 +153,7 @@ def discs(radius: int, value: float = 0.95) -> np.ndarray:
 CARD = ModelCard(id="n", name="n", object_diameter=20.0, training={})
 
 
-@pytest.mark.parametrize(("radius", "level"), [(10, "green"), (6, "amber"), (4, "red")])
+@pytest.mark.parametrize(("radius", "level"), [(10, "green"), (6, "amber"), (16, "amber")])
 def test_objects_unlike_the_training_are_noticed(radius: int, level: str):
     verdicts = {v.check: v for v in check_enhancer(CARD, discs(radius))}
     assert verdicts["Object size"].level == level
@@ -172,12 +172,12 @@ def test_a_map_unlike_those_of_the_training_is_noticed():
     other = ModelCard(id="n", name="n", training={"map_histogram": [0, 0, 0, 0, 1, 0, 0, 0, 0, 0]})
     assert [v.level for v in check_enhancer(alike, forest_map)] == ["green"]
     (verdict,) = check_enhancer(other, forest_map)
-    assert (verdict.level, verdict.value) == ("red", pytest.approx(1))
+    assert (verdict.level, verdict.value) == ("amber", pytest.approx(1))
 
 
 def test_an_enhancer_that_removes_what_the_forest_sees_is_noticed():
     verdicts = check_enhancer(ModelCard(id="n", name="n"), discs(10), np.zeros((160, 160)))
-    assert [(v.check, v.level) for v in verdicts] == [("Contradiction", "red")]
+    assert [(v.check, v.level) for v in verdicts] == [("Contradiction", "amber")]
     assert "removes" in verdicts[0].reason
 
 
