@@ -96,6 +96,16 @@ class MethodCard(QFrame):
             "#method QLabel { background: transparent; }"
         )
         self.reason.setStyleSheet("color: #f2b134;" if missing else "color: #5fd39a;")
+        self._fit()
+
+    def _fit(self) -> None:
+        """Ask for the height that the wrapped text needs: a scrolling panel would squeeze it."""
+        self.setMinimumHeight(self.layout().totalHeightForWidth(self.width()))
+
+    def resizeEvent(self, event: Any) -> None:
+        """Wrap the text anew."""
+        super().resizeEvent(event)
+        self._fit()
 
     def mousePressEvent(self, event: Any) -> None:
         """Choose it."""
