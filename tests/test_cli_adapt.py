@@ -76,6 +76,7 @@ def test_a_run_is_a_folder_that_says_what_was_done(finished, folders):
     assert "validation masks" in card["config"]["cellda"]["training"]["selection"]
 
 
+@pytest.mark.filterwarnings("ignore")  # it leaves files open
 def test_predict_gives_what_bioimageio_core_gives(finished, folders, tmp_path):
     core = pytest.importorskip("bioimageio.core")
     from bioimageio.core import Sample, Tensor
