@@ -78,9 +78,9 @@ def find_blobs(
         best[stronger], width[stronger] = answer[stronger], size
     near = 2 * max(int(low / 4), 1) + 1
     peaks = (best == maximum_filter(best, near)) & (best > contrast)
-    points = np.argwhere(peaks)
     order = np.argsort(-best[peaks], kind="stable")
-    points, sizes = points[order].astype(np.float64), width[peaks][order].astype(np.float64)
+    points = np.argwhere(peaks)[order].astype(np.float64)
+    sizes = width[peaks][order].astype(np.float64)
     kept = _prune(points, sizes)
     return Blobs(points[kept], sizes[kept], best[peaks][order][kept].astype(np.float64))
 
@@ -117,11 +117,11 @@ def separate_objects(labels: NDArray[np.integer]) -> NDArray[np.int32]:
     """
     from scipy.ndimage import label
 
-    labels = np.asarray(labels).astype(np.int32)
-    if labels.max(initial=0) != 1:
-        return labels
-    parts: NDArray[np.int32] = label(labels > 0)[0].astype(np.int32)
-    return np.where(labels < 0, labels, parts)
+    ids: NDArray[np.int32] = np.asarray(labels).astype(np.int32)
+    if ids.max(initial=0) != 1:
+        return ids
+    parts: NDArray[np.int32] = label(ids > 0)[0].astype(np.int32)
+    return np.where(ids < 0, ids, parts)
 
 
 def typical_diameter(labels: Sequence[NDArray[np.integer] | None]) -> float:
@@ -189,7 +189,8 @@ def _stretched(image: NDArray[np.floating]) -> NDArray[np.float32]:
         low, high = image[finite].min(), image[finite].max()
     width = max(float(high - low), np.finfo(np.float32).tiny)
     filled = np.where(finite, image, low).astype(np.float64)
-    return np.clip((filled - low) / width, 0, 1).astype(np.float32)
+    stretched: NDArray[np.float32] = np.clip((filled - low) / width, 0, 1).astype(np.float32)
+    return stretched
 
 
 def _prune(points: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -126,4 +126,8 @@ def at_most(batch: Batch, count: int) -> Batch:
 
 
 def on_device(batch: Batch, fabric: Any) -> Batch:
-    return Batch(*(None if part is None else fabric.to_device(part) for part in batch))
+    """Return a batch on Fabric's device."""
+    parts = {
+        name: fabric.to_device(part) for name, part in batch._asdict().items() if part is not None
+    }
+    return Batch(**parts)

@@ -149,8 +149,7 @@ def segmentation_loss(drawn: Drawn, how: Consistency = "linear", *, leak: float 
     drawn : Drawn
     how : {"linear", "entropy"}
         "entropy" takes the cross entropy with ``M_c > 0.5`` in place of the first two terms, which
-        the paper shows to be worse in long trainings (Table V). The overlap then takes
-        ``softplus(l_j)`` in place of m_j, so that both grow alike with the logits.
+        the paper shows to be worse (Table V), in trainings that are far longer than those here.
     leak : float
         See `leaky_masks`; the paper has none. For "linear".
 
@@ -164,8 +163,7 @@ def segmentation_loss(drawn: Drawn, how: Consistency = "linear", *, leak: float 
     if how == "entropy":
         hard = (shared > 0.5).float()
         follow = F.binary_cross_entropy_with_logits(windows.logits, hard, reduction="none")
-        overlap = others(F.softplus(windows.logits), windows, shape)
-        return _mean(follow + drawn.masks * overlap)
+        return _mean(follow + drawn.masks * others(drawn.masks, windows, shape))
     slope = 1 - 2 * shared + 2 * others(drawn.masks.detach(), windows, shape)
     m = leaky_masks(windows.logits, slope, leak)
     return _mean((1 - shared) * m + shared * (1 - m) + m * others(m, windows, shape))

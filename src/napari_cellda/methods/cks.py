@@ -118,8 +118,8 @@ class Params(MethodParams):
     them on the principal learns from it. 0 as published: short trainings then end with the same
     disc for every cell, or with none."""
     leak: float = Field(0.05, ge=0, le=0.25)
-    """Added to the sigmoid's slope in the principal's linear loss where a pixel is on the wrong side,
-    so that what is sure and wrong still learns; 0 as published."""
+    """Added to the sigmoid's slope in the principal's linear loss where a pixel is on the wrong
+    side, so that what is sure and wrong still learns; 0 as published."""
     warmup_steps: int = Field(0, ge=0)
     """Steps with a hard foreground and a wide prior at the beginning."""
     most_cells: int = Field(256, ge=1, le=65536)

@@ -177,7 +177,8 @@ class CksPrincipal(Packable):
             nn.ReLU(inplace=True),
             nn.ConvTranspose2d(features, 1, 2, 2),
         )
-        nn.init.constant_(self.finish[-1].bias, -1.0)  # most of a window is not the cell
+        last: Any = self.finish[-1]
+        nn.init.constant_(last.bias, -1.0)  # most of a window is not the cell
 
         self.context = math.ceil(self.offset_reach)
 
