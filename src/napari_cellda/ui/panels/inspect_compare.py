@@ -13,7 +13,6 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
     QFormLayout,
-    QHBoxLayout,
     QLabel,
     QProgressBar,
     QPushButton,
@@ -27,6 +26,7 @@ from napari_cellda.core.compare.report import TITLES, rank
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Step
 from napari_cellda.ui.panels.inspect_plots import make_strips
+from napari_cellda.ui.panels.inspect_tabs import side_by_side
 from napari_cellda.ui.worker import run_task
 
 if TYPE_CHECKING:
@@ -118,12 +118,12 @@ class CompareTab(QWidget):
         layout.setContentsMargins(4, 8, 4, 4)
         layout.setSpacing(8)
         layout.addWidget(self.list)
-        layout.addLayout(_row(self.add, self.remove))
+        layout.addLayout(side_by_side(self.add, self.remove))
         form = QFormLayout()
         form.addRow("Truth", self.truth)
         form.addRow("Compare by", self.kind)
         layout.addLayout(form)
-        layout.addLayout(_row(self.start, self.cancel))
+        layout.addLayout(side_by_side(self.start, self.cancel))
         layout.addWidget(self.status)
         layout.addWidget(self.progress)
         layout.addWidget(self.table, 1)
@@ -131,7 +131,7 @@ class CompareTab(QWidget):
         self._plot_place = QVBoxLayout()
         layout.addLayout(self._plot_place)
         layout.addWidget(self.extremes)
-        layout.addLayout(_row(self.report, self.save))
+        layout.addLayout(side_by_side(self.report, self.save))
         layout.addStretch(0)
 
     def _connect(self) -> None:
@@ -351,11 +351,3 @@ class CompareTab(QWidget):
         assert self.evaluation is not None
         write_table(path, self.evaluation)
         self.told.emit(f"Wrote {path}.", "success")
-
-
-def _row(*widgets: QWidget) -> QHBoxLayout:
-    row = QHBoxLayout()
-    row.setSpacing(6)
-    for widget in widgets:
-        row.addWidget(widget, 1)
-    return row

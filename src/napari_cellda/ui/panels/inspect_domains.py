@@ -12,7 +12,6 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
     QFormLayout,
-    QHBoxLayout,
     QLabel,
     QListWidget,
     QProgressBar,
@@ -24,6 +23,7 @@ from qtpy.QtWidgets import (
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Stage, Step
 from napari_cellda.ui.panels.inspect_plots import make_map
+from napari_cellda.ui.panels.inspect_tabs import side_by_side
 from napari_cellda.ui.worker import run_task
 
 if TYPE_CHECKING:
@@ -104,13 +104,13 @@ class DomainsTab(QWidget):
         layout.setContentsMargins(4, 8, 4, 4)
         layout.setSpacing(8)
         layout.addWidget(self.list)
-        layout.addLayout(_row(self.add, self.remove))
+        layout.addLayout(side_by_side(self.add, self.remove))
         form = QFormLayout()
         form.addRow("Patches by", self.by)
-        row = _row(self.layout_by, self.pictures)
+        row = side_by_side(self.layout_by, self.pictures)
         form.addRow("Map by", row)
         layout.addLayout(form)
-        layout.addLayout(_row(self.start, self.cancel))
+        layout.addLayout(side_by_side(self.start, self.cancel))
         layout.addWidget(self.progress)
         self._plot_place = QVBoxLayout()
         layout.addLayout(self._plot_place)
@@ -337,11 +337,3 @@ def _project(patches: dict[str, Patches], method: Any) -> np.ndarray:
     from napari_cellda.core.inspect.domain_map import project
 
     return project(np.concatenate([one.vectors for one in patches.values()]), method)
-
-
-def _row(*widgets: QWidget) -> QHBoxLayout:
-    row = QHBoxLayout()
-    row.setSpacing(6)
-    for widget in widgets:
-        row.addWidget(widget, 1)
-    return row

@@ -33,6 +33,7 @@ from napari_cellda.ui.inspect_corrections import (
 from napari_cellda.ui.layers import TAG
 from napari_cellda.ui.overlays import OverlayView
 from napari_cellda.ui.panels.inspect_legend import Legend
+from napari_cellda.ui.panels.inspect_tabs import side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,7 +126,7 @@ class OverlayTab(QWidget):
         layout.setContentsMargins(4, 8, 4, 4)
         layout.setSpacing(8)
         layout.addLayout(self._form)
-        layout.addLayout(_row(self.show_button, self.hide_button))
+        layout.addLayout(side_by_side(self.show_button, self.hide_button))
         self._iou_row = QWidget()
         row = QHBoxLayout(self._iou_row)
         row.setContentsMargins(0, 0, 0, 0)
@@ -134,9 +135,9 @@ class OverlayTab(QWidget):
         layout.addWidget(self._iou_row)
         layout.addWidget(self.legend)
         layout.addWidget(self.figures)
-        layout.addLayout(_row(self.previous, self.next, stretch=(0, 1)))
+        layout.addLayout(side_by_side(self.previous, self.next, stretch=(0, 1)))
         layout.addWidget(self.told)
-        layout.addLayout(_row(self.right_class, self.to_strokes, self.to_point))
+        layout.addLayout(side_by_side(self.right_class, self.to_strokes, self.to_point))
         layout.addWidget(self.save_points)
         layout.addStretch(1)
 
@@ -287,11 +288,3 @@ def _spin(value: float, low: float, high: float, step: float, tip: str) -> QDoub
     spin.setToolTip(tip)
     spin.setKeyboardTracking(False)
     return spin
-
-
-def _row(*widgets: QWidget, stretch: tuple[int, ...] = ()) -> QHBoxLayout:
-    row = QHBoxLayout()
-    row.setSpacing(6)
-    for place, widget in enumerate(widgets):
-        row.addWidget(widget, stretch[place] if stretch else 1)
-    return row

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from qtpy.QtWidgets import QHBoxLayout
+
 from napari_cellda.core.errors import UserError
 from napari_cellda.ui.panels.scrolling import Scrolling
 
@@ -14,6 +16,15 @@ if TYPE_CHECKING:
 
     from napari_cellda.ui.panels.banner import Banner
     from napari_cellda.ui.state import Session
+
+
+def side_by_side(*widgets: QWidget, stretch: tuple[int, ...] = ()) -> QHBoxLayout:
+    """Return widgets side by side, equally wide unless `stretch` says otherwise."""
+    layout = QHBoxLayout()
+    layout.setSpacing(6)
+    for place, widget in enumerate(widgets):
+        layout.addWidget(widget, stretch[place] if stretch else 1)
+    return layout
 
 
 def in_scroll_area(content: QWidget) -> Scrolling:
