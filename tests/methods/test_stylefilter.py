@@ -292,9 +292,12 @@ def test_norms_keep_the_statistics_of_the_source_while_it_adapts(tmp_path):
     def statistics():
         return [b.clone() for n, b in trainer.network.segmenter.named_buffers() if "running" in n]
 
+    trainer.step(3, trainer.batch(3))
     before = statistics()
     trainer.step(4, trainer.batch(4))
     assert all(torch.equal(a, b) for a, b in zip(statistics(), before, strict=True))
+    # Adam starts anew with this stage.
+    assert {int(state["step"]) for state in trainer.s_adam.state.values()} == {1}
     trainer.step(2, trainer.batch(2))
     assert not all(torch.equal(a, b) for a, b in zip(statistics(), before, strict=True))
 

@@ -328,7 +328,8 @@ class _Trainer:
             yield Note(
                 f"{found:.1%} of the target is segmented as foreground, but "
                 f"{health['source foreground']:.1%} of the source: if your images do not differ as "
-                "much, stop, and try other settings or a source that is more like them."
+                "much, stop, and try a source that is more like them or, where bright and dark "
+                "are swapped between the two, the setting invert=0.5."
             )
 
     def health(self, network: Segmenter) -> dict[str, float]:

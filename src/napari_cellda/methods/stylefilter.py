@@ -62,6 +62,8 @@ VALIDATION = "validation dice"
 GUARD = 0.8
 """A checkpoint is not chosen when its Dice on the source falls below this share of what it was
 before the adaptation."""
+WARM_UP = 50
+"""Steps over which the learning rate of the adaptation rises."""
 CHECKED_SOURCE, CHECKED_TARGET = 8, 40
 """Planes, at most, on which the checks are done."""
 
@@ -98,7 +100,7 @@ class Params(MethodParams):
     rate_falls: bool = True
     """Whether that rate falls along half a cosine; the paper keeps it constant."""
     adaptation_rate: float = Field(1e-4, gt=0, le=1)
-    """Learning rate of the segmenter while it adapts, constant."""
+    """Learning rate of the segmenter while it adapts, constant after a short rise."""
     weight_decay: float = Field(0.01, ge=0, le=1)
     """Weight decay of the segmenter."""
     noise: float = Field(0.05, ge=0, le=0.5)
@@ -383,6 +385,9 @@ class _Trainer:
 
     def _segment_step(self, index: int, batch: SegmentBatch) -> dict[str, Tensor]:
         """Train on source labels and, in the last stage, on filtered pseudo-labels alike."""
+        if index == self.ends[1]:
+            # Gradients grow when the norms are frozen: Adam must forget how small they were.
+            self.s_adam.state.clear()
         set_learning_rate(self.s_adam, self._rate(index))
         source, labels = (self.fabric.to_device(t) for t in (batch.source, batch.source_labels))
         images = [source]
@@ -406,7 +411,7 @@ class _Trainer:
 
     def _rate(self, index: int) -> float:
         if index >= self.ends[1]:
-            return self.params.adaptation_rate
+            return self.params.adaptation_rate * min(1.0, (index - self.ends[1] + 1) / WARM_UP)
         done, steps = index - self.ends[0], self.ends[1] - self.ends[0]
         peak = self.params.learning_rate
         return cosine_rate(done, steps, peak) if self.params.rate_falls else peak
