@@ -209,12 +209,14 @@ def main() -> None:
     output = parser.parse_args().output
     output.mkdir(parents=True, exist_ok=True)
     from any_image import walk_all
+    from run_pictures import walk_runs
 
     with tempfile.TemporaryDirectory() as scratch:
         os.environ[FOLDER_VARIABLE] = scratch  # strokes of earlier days would be offered again
         walk(output)
         doubt(output)
         walk_all(output)
+        walk_runs(output)
         run_demo(Path(scratch), show=False)
         save_small(Image.open(Path(scratch) / "window.png"), output / "window.webp")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cellda.ui.layers import TAG, keep_selection
+from napari_cellda.ui.layers import TAG, fade_in, keep_selection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 256 << 20
 """Beyond that every second of the earlier pictures of a layer is dropped."""
+MAP_COLOR = "#e69f00"
 GAP = 4
 """Pixels between the channels of a picture, which stand side by side."""
 
@@ -132,13 +133,10 @@ class RunLayers:
         from napari.layers import Image, Labels
 
         labels = stack.dtype.kind in "iub"
-        settings: dict[str, Any] = {"opacity": 0.5}
-        if not labels:  # what is 0 hides nothing
-            limits = _limits(stack)
-            settings = {"contrast_limits": limits, "colormap": "inferno", "blending": "additive"}
+        settings: dict[str, Any] = {"opacity": 0.5} if labels else _looks(stack)
         extra = (1.0,) * (stack.ndim - 2)
-        place = self._place or beside(viewer)
-        scale, translate = place["scale"], place["translate"]
+        self._place = self._place or dict(beside(viewer))  # all pictures lie on one another
+        scale, translate = self._place["scale"], self._place["translate"]
         layer = (Labels if labels else Image)(
             stack,
             name=f"{self._watch.name} · {name}",
@@ -195,11 +193,13 @@ def side_by_side(array: np.ndarray) -> np.ndarray:
     return np.hstack(parts[1:])
 
 
-def _limits(stack: FrameStack) -> tuple[float, float]:
-    """Return the contrast limits of maps in [0, 1], or of pictures in any other range."""
+def _looks(stack: FrameStack) -> dict[str, Any]:
+    """Let maps in [0, 1] fade in over the image; other pictures cover it, in grey."""
     first = np.asarray(stack[0])
     low, high = float(first.min()), float(first.max())
-    return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
+    if low >= 0 and high <= 1:
+        return {"contrast_limits": (0, 1), "colormap": fade_in(MAP_COLOR), "opacity": 0.8}
+    return {"contrast_limits": (low, high), "colormap": "gray"}
 
 
 def _between(viewer: Any) -> tuple[int, ...]:
