@@ -157,6 +157,11 @@ def test_bad_arguments_from_a_file_are_refused():
         CksPrincipal(1, **TINY, zoom=0.3)
 
 
+def test_it_can_be_built_without_memory_as_packages_are_opened():
+    with torch.device("meta"):
+        assert CksPrincipal(1, **TINY).score.weight.is_meta
+
+
 def test_zooms_are_coarse_steps():
     assert [zoom_for(z) for z in (0.01, 0.3, 0.6, 0.95, 1.3, 100)] == [0.125, 0.25, 0.5, 1, 1.25, 8]
 

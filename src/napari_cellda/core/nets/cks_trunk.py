@@ -91,7 +91,8 @@ class Encoder(nn.Module):
             nn.Sequential(ChannelNorm(before), nn.Conv2d(before, after, 2, 2))
             for before, after in pairwise(widths)
         ]
-        rates = iter(torch.linspace(0, drop_path, sum(depths)).tolist())
+        total = sum(depths)
+        rates = iter([drop_path * k / max(total - 1, 1) for k in range(total)])
         self.stages = nn.ModuleList(
             nn.Sequential(stem, *(Block(width, next(rates)) for _ in range(depth)))
             for stem, width, depth in zip(stems, widths, depths, strict=True)
