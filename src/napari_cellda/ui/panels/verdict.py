@@ -59,6 +59,7 @@ class Verdict(QWidget):
         self.task: TaskHandle | None = None
         self.layers: CompareLayers | None = None
         self.figures: list[MapFigures] = []
+        self._stage = Stage("")
         self._make_widgets()
         self._lay_out()
         self.compare.clicked.connect(self._on_compare)
