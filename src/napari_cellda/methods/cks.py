@@ -105,8 +105,9 @@ class Params(MethodParams):
     """Standard deviation of the hill, as a share of the diameter; 0.4 to 0.5 is usual."""
     prior_weight: float = Field(2.0, ge=0, le=20)
     """Height of the hill in the logit."""
-    principal_loss: Consistency = "linear"
-    """How the principal follows the collaborator; entropy is for comparison."""
+    principal_loss: Consistency = "entropy"
+    """How the principal follows the collaborator. linear, as published, needs long trainings: short
+    ones end with one small disc for all cells."""
     collaborator_loss: Consistency = "linear"
     """How the collaborator follows the principal; entropy is for comparison."""
     size_weight: float = Field(0.01, ge=0, le=10)
@@ -569,6 +570,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "features": 64,
         "drawing": 384,
         "drop_path": 0.2,
+        "principal_loss": "linear",
         "head_start": 0,
         "leak": 0.0,
         "collaborator": 16,
