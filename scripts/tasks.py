@@ -76,8 +76,9 @@ def pictures(rest):
 
 
 def test(rest):
-    """Run pytest, with a virtual display where there is none."""
-    run([PYTHON, "-m", "pytest", *rest], screen=True)
+    """Run pytest in a few processes, with a virtual display where there is none."""
+    several = ["-n", "auto", "--maxprocesses", "4"]
+    run([PYTHON, "-m", "pytest", *several, *rest], screen=True)
 
 
 def check(rest):
