@@ -68,7 +68,7 @@ class ForestMix(BaseParams):
     """Share of forests that see the source enlarged or reduced."""
     largest_scale: float = Field(1.6, ge=1, le=4)
     """Largest enlargement, and reduction by as much."""
-    hollow_share: float = Field(0.2, ge=0, le=1)
+    hollow_share: float = Field(0.0, ge=0, le=1)
     """Share of forests that see objects stained along their rim, their inside faded."""
 
 
