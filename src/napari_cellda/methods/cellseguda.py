@@ -445,7 +445,7 @@ METHODS = [
     replace(
         _METHOD,
         name="cellsegssda",
-        title="The same with masks or strokes of some of your images",
+        title="Like cellseguda, with masks or strokes of some of your images",
         adapt=adapt_with_labels,
         needs=(*_METHOD.needs, "target_masks|target_strokes"),
     ),
