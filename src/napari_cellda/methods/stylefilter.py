@@ -165,7 +165,10 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
             stop=job.stop,
             seed=job.seed,
             validate=trainer.validate,
-            validate_every=gcd(params.validate_every, params.preview_every),
+            # In the last stage every step asks, so that the very first one is checked as well.
+            validate_every=1
+            if first == source
+            else gcd(params.validate_every, params.preview_every),
             select=trainer.select if first == source else None,
             first=first,
         )
@@ -428,7 +431,8 @@ class _Trainer:
     def validate(self, index: int) -> Iterator[Event]:
         done = index + 1
         self.network.eval()
-        at_end = done in self.ends
+        # After one tiny step the network is still that of the source: adapting has to beat it.
+        at_end = done in (*self.ends, self.ends[1] + 1)
         if done > self.ends[0] and (at_end or done % self.params.validate_every == 0):
             yield from self._scores(done)
         if self.params.preview_every and (at_end or done % self.params.preview_every == 0):
