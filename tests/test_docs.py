@@ -13,7 +13,10 @@ from napari_cellda.ui.classes import CLASS_KEYS
 from napari_cellda.ui.keys import ENHANCED_KEY, FOREST_KEY, STACK_KEY, STROKES_KEY, UNCERTAIN_KEY
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "models/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 MAKEFILE = (ROOT / "Makefile").read_text()
 
 
@@ -65,6 +68,14 @@ def test_readme_opens_with_the_picture_and_two_commands():
     text = (ROOT / "README.md").read_text()
     picture, demo, test = (text.index(word) for word in ("![", "make demo", "make test"))
     assert picture < demo < test < 1500
+
+
+def test_the_system_libraries_are_those_that_make_looks_for():
+    tasks = (ROOT / "scripts" / "tasks.py").read_text()
+    wanted = re.findall(r'"lib[^"]+\.so[^"]*": "([^"]+)"', tasks)
+    assert wanted
+    text = (ROOT / "docs" / "install.md").read_text()
+    assert [name for name in wanted if f" {name}" not in text] == []
 
 
 def test_keys_are_those_of_the_window():
