@@ -8,7 +8,7 @@ import pytest
 
 # One thread per library is enough for tiny arrays, and keeps parallel test runs from fighting.
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(name, "2")
+    os.environ.setdefault(name, "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
