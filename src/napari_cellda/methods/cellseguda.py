@@ -161,8 +161,8 @@ def _adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
         network=network.cpu().eval(),
         progress=progress,
         selection=f"{rule}; batch norms with the statistics of the {params.norm_statistics}.",
-        kind="foreground" if job.n_classes == 2 else "classes",
-        output_names=job.classes[1:] if job.n_classes == 2 else job.classes,
+        kind=job.map_kind,
+        output_names=job.map_names,
         scores=scores,
     )
 
@@ -218,7 +218,7 @@ class _Trainer:
     def batch(self, index: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Cut the crops of one step: source images and labels, target images and labels."""
         # The source comes first, so that it is the same whatever is done with the target.
-        rng = np.random.default_rng([self.job.seed, 2, index])
+        rng = self.job.rng(index)
         images, labels = self._crops(self.source, rng)
         swapped = rng.random((len(images), 1, 1, 1)) < self.params.invert
         images = torch.where(torch.from_numpy(swapped), -images, images)

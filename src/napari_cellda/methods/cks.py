@@ -306,7 +306,7 @@ class _Trainer:
 
     def batch(self, index: int) -> Batch:
         """Cut, zoom and vary the crops of one step."""
-        rng = np.random.default_rng([self.job.seed, 2, index])
+        rng = self.job.rng(index)
         cuts = [self._crop(rng) for _ in range(self.params.batch)]
         owner = [torch.full((len(cut.points),), i) for i, cut in enumerate(cuts)]
         images, points, _, labels, ids = zip(*cuts, strict=True)

@@ -205,8 +205,8 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
         network=trainer.network.cpu().eval(),
         progress=progress,
         selection=f"{rule}, step {progress.best_step or progress.steps}.",
-        kind="foreground" if job.n_classes == 2 else "classes",
-        output_names=job.classes[1:] if job.n_classes == 2 else job.classes,
+        kind=job.map_kind,
+        output_names=job.map_names,
         scores={} if progress.best_score is None else {AGREEMENT: progress.best_score},
     )
 

@@ -182,8 +182,8 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
         network=trainer.final_network(),
         progress=progress,
         selection=selection,
-        kind="foreground" if job.n_classes == 2 else "classes",
-        output_names=job.classes[1:] if job.n_classes == 2 else job.classes,
+        kind=job.map_kind,
+        output_names=job.map_names,
         scores={} if progress.best_score is None else {str(trainer.select): progress.best_score},
     )
 
@@ -305,7 +305,7 @@ class _Trainer:
 
     def batch(self, index: int) -> StyleBatch | SegmentBatch:
         """Cut and disturb the crops of one step."""
-        rng = np.random.default_rng([self.job.seed, 2, index])
+        rng = self.job.rng(index)
         params = self.params
         if index < self.ends[0]:
             pair = (

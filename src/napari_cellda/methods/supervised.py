@@ -90,8 +90,8 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
         network=trainer.network.cpu().eval(),
         progress=progress,
         selection=f"The highest Dice on {trainer.validated_on}, step {progress.best_step}.",
-        kind="foreground" if job.n_classes == 2 else "classes",
-        output_names=job.classes[1:] if job.n_classes == 2 else job.classes,
+        kind=job.map_kind,
+        output_names=job.map_names,
         scores={} if progress.best_score is None else {SELECT: progress.best_score},
     )
 

@@ -52,6 +52,16 @@ class AdaptJob:
         """Classes, the background included."""
         return len(self.classes)
 
+    @property
+    def map_kind(self) -> Kind:
+        """What a segmenter of these classes gives; see `Adapted.kind`."""
+        return "foreground" if self.n_classes == 2 else "classes"
+
+    @property
+    def map_names(self) -> tuple[str, ...]:
+        """Names of its maps: the foreground alone, or every class."""
+        return self.classes[1:] if self.n_classes == 2 else self.classes
+
     def rng(self, index: int) -> np.random.Generator:
         """Return what decides the crops of a step.
 
