@@ -27,10 +27,11 @@ from napari_cellda.core.adaptation.domain import UNKNOWN, Domain, Plane
 from napari_cellda.core.adaptation.job import Adapted, AdaptJob
 from napari_cellda.core.adaptation.method import Method, MethodParams
 from napari_cellda.core.adaptation.predict import mean_dice, predict_plane, preview_pixels
+from napari_cellda.core.adaptation.training import load_best, train_job
 from napari_cellda.core.augment import flip_and_turn
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Note, Preview, Score, Stage, Task
-from napari_cellda.core.loop import Stateful, make_fabric, setup, train
+from napari_cellda.core.loop import Stateful, make_fabric, setup
 from napari_cellda.core.modelzoo.preprocessing import Scaling
 from napari_cellda.core.nets.discriminator import Discriminator
 from napari_cellda.core.nets.norms import with_norms_of
@@ -135,21 +136,14 @@ def adapt_with_labels(job: AdaptJob, params: Params) -> Task[Adapted]:
 def _adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
     trainer = _Trainer(job, params)
     yield Stage("Adapt the segmentation to the target", params.steps)
-    progress = yield from train(
-        trainer.step,
-        trainer.batch,
+    progress = yield from train_job(
+        job,
+        trainer,
         steps=params.steps,
-        parts=trainer.parts,
-        store=job.store,
-        stop=job.stop,
-        seed=job.seed,
-        validate=trainer.validate,
         validate_every=gcd(params.validate_every, params.preview_every),
         select=SELECT if trainer.validation else None,
     )
-    best = job.store.load("best")
-    if best is not None:
-        trainer.network.load_state_dict(best["parts"]["network"])
+    if load_best(job, network=trainer.network):
         rule = f"The highest Dice on {trainer.validated_on}, step {progress.best_step}"
     else:
         rule = f"The last step, {progress.steps}: no target label took part in the choice"

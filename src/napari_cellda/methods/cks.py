@@ -26,6 +26,7 @@ from napari_cellda.core.adaptation.job import Adapted, AdaptJob
 from napari_cellda.core.adaptation.method import Method, MethodParams
 from napari_cellda.core.adaptation.predict import preview_pixels
 from napari_cellda.core.adaptation.pretrained import load_pretrained
+from napari_cellda.core.adaptation.training import load_best, train_job
 from napari_cellda.core.compare.detection import Detections as FoundAndTrue
 from napari_cellda.core.compare.matching import ObjectMatches
 from napari_cellda.core.errors import UserError
@@ -37,7 +38,6 @@ from napari_cellda.core.loop import (
     make_fabric,
     set_learning_rate,
     setup,
-    train,
 )
 from napari_cellda.core.nets.cks import CksPrincipal, Detections, Windows, zoom_by
 from napari_cellda.core.nets.cks_collaborator import Collaborator
@@ -213,21 +213,14 @@ def _adapt(
         f"window of {params.window} pixels."
     )
     yield Stage("Train on masks" if with_masks else "Train on points", params.steps)
-    progress = yield from train(
-        trainer.step,
-        trainer.batch,
+    progress = yield from train_job(
+        job,
+        trainer,
         steps=params.steps,
-        parts=trainer.parts,
-        store=job.store,
-        stop=job.stop,
-        seed=job.seed,
-        validate=trainer.validate,
         validate_every=trainer.look_every,
         select=SELECT,
     )
-    best = job.store.load("best")
-    if best is not None:
-        trainer.principal.load_state_dict(best["parts"]["principal"])
+    load_best(job, principal=trainer.principal)
     return Adapted(
         network=trainer.principal.cpu().eval(),
         progress=progress,

@@ -21,10 +21,11 @@ from napari_cellda.core.adaptation.job import Adapted, AdaptJob
 from napari_cellda.core.adaptation.method import Method, MethodParams
 from napari_cellda.core.adaptation.predict import mean_dice, predict_plane, preview_pixels
 from napari_cellda.core.adaptation.pretrained import load_pretrained
+from napari_cellda.core.adaptation.training import load_best, train_job
 from napari_cellda.core.augment import flip_and_turn
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Note, Preview, Score, Stage, Task
-from napari_cellda.core.loop import Stateful, make_fabric, setup, train
+from napari_cellda.core.loop import Stateful, make_fabric, setup
 from napari_cellda.core.losses import bce_loss
 from napari_cellda.core.modelzoo.preprocessing import Scaling
 from napari_cellda.core.nets.ensemble import TwinSegmenters
@@ -134,15 +135,10 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
         raise UserError("culpico needs annotated source images; none was given.")
     trainer = _Trainer(job, params)
     yield Stage("Adapt two networks", params.steps)
-    progress = yield from train(
-        trainer.step,
-        trainer.batch,
+    progress = yield from train_job(
+        job,
+        trainer,
         steps=params.steps,
-        parts=trainer.parts,
-        store=job.store,
-        stop=job.stop,
-        seed=job.seed,
-        validate=trainer.validate,
         validate_every=params.preview_every or params.steps,
         select=SELECT if job.validation is None else VALIDATION,
     )
@@ -152,10 +148,7 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
             f"{trainer.history.last:.3f}, did not fall. Compare with the source-only network "
             "before using this one."
         )
-    best = job.store.load("best")
-    if best is not None:
-        for name in ("m", "n"):
-            getattr(trainer.twins, name).load_state_dict(best["parts"][name])
+    load_best(job, m=trainer.twins.m, n=trainer.twins.n)
     rule = (
         f"The smallest total loss (source and target), averaged over {params.selection_window} "
         "steps"

@@ -22,11 +22,12 @@ from napari_cellda.core.adaptation.job import Adapted, AdaptJob
 from napari_cellda.core.adaptation.method import Method, MethodParams
 from napari_cellda.core.adaptation.predict import mean_dice, predict_plane, preview_pixels
 from napari_cellda.core.adaptation.pretrained import load_pretrained
+from napari_cellda.core.adaptation.training import load_best, train_job
 from napari_cellda.core.augment import flip_and_turn
 from napari_cellda.core.averaging import MovingAverage
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Preview, Score, Stage, Task
-from napari_cellda.core.loop import Stateful, make_fabric, setup, train
+from napari_cellda.core.loop import Stateful, make_fabric, setup
 from napari_cellda.core.losses import dice_loss
 from napari_cellda.core.nets.segmenter import Segmenter
 
@@ -180,21 +181,14 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
         )
     trainer = _Trainer(job, params, domain)
     yield Stage("Learn from the maps", params.steps)
-    progress = yield from train(
-        trainer.step,
-        trainer.batch,
+    progress = yield from train_job(
+        job,
+        trainer,
         steps=params.steps,
-        parts=trainer.parts,
-        store=job.store,
-        stop=job.stop,
-        seed=job.seed,
-        validate=trainer.validate,
         validate_every=params.preview_every or params.steps,
         select=AGREEMENT if job.validation is None else VALIDATION,
     )
-    best = job.store.load("best")
-    if best is not None:
-        trainer.network.load_state_dict(best["parts"]["network"])
+    load_best(job, network=trainer.network)
     rule = (
         "The highest Dice against the rounded pseudo-labels of target planes kept aside: agreement "
         "with the maps, not with the truth"

@@ -28,6 +28,7 @@ from napari_cellda.core.adaptation.domain import Domain, Plane
 from napari_cellda.core.adaptation.job import Adapted, AdaptJob
 from napari_cellda.core.adaptation.method import Method, MethodParams
 from napari_cellda.core.adaptation.predict import mean_dice, predict_plane, preview_pixels
+from napari_cellda.core.adaptation.training import load_best, train_job
 from napari_cellda.core.atomic import write_atomically
 from napari_cellda.core.augment import flip_and_turn
 from napari_cellda.core.errors import UserError
@@ -39,7 +40,6 @@ from napari_cellda.core.loop import (
     make_fabric,
     set_learning_rate,
     setup,
-    train,
 )
 from napari_cellda.core.nets.styled import StyledSegmenter
 from napari_cellda.methods._cut import StyleBatch, StyleTrainer
@@ -156,15 +156,10 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
             break
         if done < last:
             yield Stage(title, end)
-        progress = yield from train(
-            trainer.step,
-            trainer.batch,
+        progress = yield from train_job(
+            job,
+            trainer,
             steps=last,
-            parts=trainer.parts,
-            store=job.store,
-            stop=job.stop,
-            seed=job.seed,
-            validate=trainer.validate,
             # In the last stage every step asks, so that the very first one is checked as well.
             validate_every=1
             if first == source
@@ -172,9 +167,7 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
             select=trainer.select if first == source else None,
             first=first,
         )
-    best = job.store.load("best")
-    if best is not None:
-        trainer.network.load_state_dict(best["parts"]["network"])
+    if load_best(job, network=trainer.network):
         selection = f"The highest {trainer.selected_by}, step {progress.best_step}."
     else:
         selection = f"The last step, {progress.steps}: no target label took part in the choice."

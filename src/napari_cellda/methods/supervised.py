@@ -18,6 +18,7 @@ from napari_cellda.core.adaptation.job import Adapted, AdaptJob
 from napari_cellda.core.adaptation.method import Method, MethodParams
 from napari_cellda.core.adaptation.predict import mean_dice, predict_plane, preview_pixels
 from napari_cellda.core.adaptation.pretrained import load_pretrained
+from napari_cellda.core.adaptation.training import load_best, train_job
 from napari_cellda.core.augment import flip_and_turn
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Preview, Score, Stage, Task
@@ -27,7 +28,6 @@ from napari_cellda.core.loop import (
     make_fabric,
     set_learning_rate,
     setup,
-    train,
 )
 from napari_cellda.core.losses import mixed_loss, one_hot
 from napari_cellda.core.nets.segmenter import Segmenter
@@ -71,21 +71,14 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
     """
     trainer = _Trainer(job, params)
     yield Stage("Train on the annotated images", params.steps)
-    progress = yield from train(
-        trainer.step,
-        trainer.batch,
+    progress = yield from train_job(
+        job,
+        trainer,
         steps=params.steps,
-        parts=trainer.parts,
-        store=job.store,
-        stop=job.stop,
-        seed=job.seed,
-        validate=trainer.validate,
         validate_every=params.validate_every,
         select=SELECT,
     )
-    best = job.store.load("best")
-    if best is not None:
-        trainer.network.load_state_dict(best["parts"]["network"])
+    load_best(job, network=trainer.network)
     return Adapted(
         network=trainer.network.cpu().eval(),
         progress=progress,

@@ -1,0 +1,87 @@
+"""How every method runs its trainer: one loop, and the best checkpoint at its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from napari_cellda.core.loop import Progress, Stateful, train
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from torch import nn
+
+    from napari_cellda.core.adaptation.job import AdaptJob
+    from napari_cellda.core.events import Event, Task
+
+
+class Trainer(Protocol):
+    """The networks of a method, their optimisers, and one step."""
+
+    @property
+    def parts(self) -> Mapping[str, Stateful]:
+        """All state by name; a checkpoint holds nothing else."""
+
+    def batch(self, index: int) -> Any:
+        """Return the crops of a step: a function of the job's seed and the step alone."""
+
+    def step(self, index: int, batch: Any) -> dict[str, float]:
+        """Take one step and return its losses."""
+
+    def validate(self, index: int) -> Iterator[Event]:
+        """Yield scores and previews after a step."""
+
+
+def train_job(
+    job: AdaptJob,
+    trainer: Trainer,
+    *,
+    steps: int,
+    validate_every: int,
+    select: str | None,
+    first: int = 0,
+) -> Task[Progress]:
+    """Train until `steps`, from the job's last checkpoint if there is one.
+
+    Parameters
+    ----------
+    job : AdaptJob
+    trainer : Trainer
+    steps, validate_every, select, first
+        See `core.loop.train`.
+
+    Yields
+    ------
+    See `core.loop.train`.
+    """
+    return (
+        yield from train(
+            trainer.step,
+            trainer.batch,
+            steps=steps,
+            parts=trainer.parts,
+            store=job.store,
+            stop=job.stop,
+            seed=job.seed,
+            validate=trainer.validate,
+            validate_every=validate_every,
+            select=select,
+            first=first,
+        )
+    )
+
+
+def load_best(job: AdaptJob, **networks: nn.Module) -> bool:
+    """Load the best checkpoint into networks, each under its name among the trainer's parts.
+
+    Returns
+    -------
+    bool
+        Whether there was one; if not, the networks stay as they are.
+    """
+    best = job.store.load("best")
+    if best is None:
+        return False
+    for name, network in networks.items():
+        network.load_state_dict(best["parts"][name])
+    return True
