@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Stage, Step, Task
+from napari_cellda.core.events import Stage, Step, Stop, Task, never
 from napari_cellda.core.features import FeatureSpec, compute_features
 from napari_cellda.core.forest import Forest, ForestParams, fit_forest
 from napari_cellda.core.images.label_arrays import read_region
@@ -17,19 +16,14 @@ from napari_cellda.core.images.normalisation import Kind, Normalisation, measure
 from napari_cellda.core.tiles import Region, grid
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from napari_cellda.core.features.cache import FeatureCache
     from napari_cellda.core.images import Image
-
-Stop = Callable[[], bool]
 
 TILE_2D = (1, 512, 512)
 """Features are computed and kept tile by tile (z, y, x pixels): 51 MB for 49 channels."""
 TILE_3D = (32, 128, 128)
-
-
-def never() -> bool:
-    """Answer "do not stop": the default of every `stop` argument."""
-    return False
 
 
 def tile_shape(spec: FeatureSpec) -> tuple[int, int, int]:

@@ -6,7 +6,7 @@ worker thread, the command line, a test) decides what to do with them.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -64,6 +64,13 @@ Event = Stage | Step | Score | Preview | Note
 T = TypeVar("T")
 Task = Generator[Event, None, T]
 """A long task that returns a `T`."""
+Stop = Callable[[], bool]
+"""What a task asks between its steps: True once it shall end with what it has."""
+
+
+def never() -> bool:
+    """Answer "do not stop": the default of every `stop` argument."""
+    return False
 
 
 def run_quietly(task: Task[T]) -> T:

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from napari_cellda.core.atomic import plain_disk_errors, write_atomically
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Event, Preview, Task
+from napari_cellda.core.events import Event, Preview, Stop, Task, never
 from napari_cellda.core.processes import rank
 from napari_cellda.core.run_log import (
     LogWriter,
@@ -46,7 +46,7 @@ from napari_cellda.core.runs.presence import STOP, Presence, RunProcess, process
 from napari_cellda.core.runs.turn import WAITING, Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from napari_cellda.core.params import BaseParams
 
@@ -237,7 +237,7 @@ class Run:
             raise UserError(f"The checkpoint '{path}' cannot be read: {_short(error)}") from error
         return dict(state)
 
-    def stopper(self, stop: Callable[[], bool] = lambda: False) -> Callable[[], bool]:
+    def stopper(self, stop: Stop = never) -> Stop:
         """Return what a task shall ask: true once `stop()` is, or the run's folder says so.
 
         That it was true is remembered, so that the log tells a stopped run from a finished one.

@@ -11,7 +11,6 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
@@ -19,17 +18,16 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 import numpy as np
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Event, Note, Score, Step, Task
+from napari_cellda.core.events import Event, Note, Score, Step, Stop, Task
 from napari_cellda.core.memory import ran_out_of_memory
 from napari_cellda.core.processes import agree, world_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import torch
 
 Batch = TypeVar("Batch")
-Stop = Callable[[], bool]
 Precision = Literal["32-true", "bf16-mixed"]
 
 CHECKPOINT_SECONDS = 60.0

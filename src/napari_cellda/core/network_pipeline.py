@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cellda.core.atomic import scratch_array
-from napari_cellda.core.classifier import Normalised, never
-from napari_cellda.core.events import Stage, Step
+from napari_cellda.core.classifier import Normalised
+from napari_cellda.core.events import Stage, Step, never
 from napari_cellda.core.instances.drawn import DrawnObjects
 from napari_cellda.core.modelzoo.preprocessing import rdf_normalisation
 from napari_cellda.core.modelzoo.structures import known_structure
@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from pathlib import Path
 
-    from napari_cellda.core.classifier import Stop
     from napari_cellda.core.enhancer.tiled import TiledNetwork
-    from napari_cellda.core.events import Task
+    from napari_cellda.core.events import Stop, Task
     from napari_cellda.core.images import Channels, Image
     from napari_cellda.core.images.normalisation import Normalisation
     from napari_cellda.core.tiles import Region

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from napari_cellda.core.atomic import scratch_array
-from napari_cellda.core.classifier import Normalised, PixelClassifier, Stop, never
+from napari_cellda.core.classifier import Normalised, PixelClassifier
 from napari_cellda.core.enhancer import merge_enhanced
 from napari_cellda.core.enhancer.options import FLAT_RANGE, EnhancerOptions
-from napari_cellda.core.events import Note, Stage, Step, Task
+from napari_cellda.core.events import Note, Stage, Step, Stop, Task, never
 from napari_cellda.core.images.label_arrays import read_region, write_region
 from napari_cellda.core.images.normalisation import Normalisation, measure_normalisation
 from napari_cellda.core.modelzoo.structures import known_structure

@@ -166,8 +166,7 @@ def _map_maker(pipeline: Pipeline, images: Path, folder: Path) -> Callable[[], N
     """Return what writes a pipeline's maps of images, once those are on disk."""
 
     def write() -> None:
-        from napari_cellda.core.classifier import never
-        from napari_cellda.core.events import run_quietly
+        from napari_cellda.core.events import never, run_quietly
         from napari_cellda.core.export.image import ExportChoice, export_image
         from napari_cellda.core.images import open_image
 

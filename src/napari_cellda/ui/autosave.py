@@ -16,6 +16,7 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_cellda.core.atomic import write_atomically
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import Stop, never
 from napari_cellda.core.images.label_arrays import write_region
 from napari_cellda.core.project import PaintedPixels
 from napari_cellda.ui.axes import ImageChoice, read_layer
@@ -23,7 +24,7 @@ from napari_cellda.ui.classes import ClassList, class_list
 from napari_cellda.ui.worker import run_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from napari_cellda.core.images import Image
     from napari_cellda.core.live.stroke_index import TileStrokes
@@ -278,7 +279,7 @@ class Autosave(QObject):
         if not changed:
             return
 
-        def write(stop: Callable[[], bool]) -> None:
+        def write(stop: Stop) -> None:
             if before is not None:
                 before.wait(60)  # an older state must not be written over a newer one
             for painted, tiles in changed:
@@ -288,7 +289,7 @@ class Autosave(QObject):
         try:
             self._writing = run_task(write, title="autosave", on_error=self._session.report)
         except RuntimeError:  # the program is ending, and no thread can be started any more
-            write(lambda: False)
+            write(never)
 
     def _changed(
         self, painted: PaintedImage

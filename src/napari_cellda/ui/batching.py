@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from napari_cellda.core.batch import BatchOptions, BatchReport
-    from napari_cellda.core.events import Event, Task
+    from napari_cellda.core.events import Event, Stop, Task
     from napari_cellda.core.export import FileFormat
 
     Model = str | Callable[[Path], None]
@@ -34,7 +34,7 @@ class BatchJob:
     options: BatchOptions
 
 
-def run_job(job: BatchJob, stop: Callable[[], bool]) -> Task[BatchReport]:
+def run_job(job: BatchJob, stop: Stop) -> Task[BatchReport]:
     """Run a batch; images that fail are in its report."""
     from napari_cellda.core.batch import predict_batch
 

@@ -11,7 +11,7 @@ from napari_cellda.ui.layers import ensure_layer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from napari_cellda.core.events import Task
+    from napari_cellda.core.events import Stop, Task
     from napari_cellda.core.export.image import ExportChoice, Exported
     from napari_cellda.core.images import Image
     from napari_cellda.core.images.normalisation import Normalisation
@@ -44,7 +44,7 @@ def export_images(
     pipeline: Pipeline,
     sources: Sequence[OpenSource],
     choice: ExportChoice,
-    stop: Callable[[], bool],
+    stop: Stop,
 ) -> Task[list[Exported]]:
     """Export one image after the other; all of them are checked before the first.
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cellda.core.classifier import TILE_2D, never
+from napari_cellda.core.classifier import TILE_2D
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import never
 from napari_cellda.core.images.label_arrays import read_region, write_region
 from napari_cellda.core.tiles import grid
 from napari_cellda.ui.arrays import SpreadArray
@@ -25,8 +26,7 @@ from napari_cellda.ui.state import PaintedImage
 from napari_cellda.ui.worker import run_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from napari_cellda.core.events import Stop
     from napari_cellda.core.images import Image
     from napari_cellda.ui.state import Session
 
@@ -226,7 +226,7 @@ def copy_mask(
     mask: Any,
     strokes: Any,
     n_classes: int,
-    stop: Callable[[], bool] = never,
+    stop: Stop = never,
     *,
     foreground_only: bool = False,
 ) -> int:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from napari_cellda.core.classifier import PixelClassifier
+    from napari_cellda.core.events import Stop
     from napari_cellda.core.live.engine import Engine
     from napari_cellda.core.live.snapshot import Answer
     from napari_cellda.ui.state import PaintedImage, Session
@@ -294,7 +295,7 @@ class LivePainter(QObject):
     # -- in the background thread --------------------------------------------------------------
 
     def _work(
-        self, question: Question, superseded: Callable[[], bool], stop: Callable[[], bool]
+        self, question: Question, superseded: Stop, stop: Stop
     ) -> Iterator[Answer | Loaded | OutOfBag | Written]:
         if self.engine is None:
             from napari_cellda.core.live.engine import ready_engine

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_cellda.core.enhancer import Enhancer
+    from napari_cellda.core.events import Stop
     from napari_cellda.ui.state import Session
     from napari_cellda.ui.worker import TaskHandle
 
@@ -84,7 +85,7 @@ class ModelLoader:
             questions.append(question)
             return consent
 
-        def open_it(stop: Callable[[], bool]) -> tuple[Enhancer, float]:
+        def open_it(stop: Stop) -> tuple[Enhancer, float]:
             from napari_cellda.core.enhancer import Enhancer
 
             enhancer = Enhancer.open(source, consent=note_question)
@@ -107,7 +108,7 @@ class ModelLoader:
     def check(self, source: str, on_report: Callable[[str], None]) -> None:
         """Validate a package and run its own test in the background; no program is run for it."""
 
-        def check_it(stop: Callable[[], bool]) -> str:
+        def check_it(stop: Stop) -> str:
             from napari_cellda.core.modelzoo import check_model
 
             return str(check_model(source))

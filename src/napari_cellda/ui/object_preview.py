@@ -18,8 +18,9 @@ from napari_cellda.ui.results import coarser_shapes, write_result
 from napari_cellda.ui.view import visible_region
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
+    from napari_cellda.core.events import Stop
     from napari_cellda.core.tiles import Region
     from napari_cellda.ui.state import PaintedImage, Session
 
@@ -191,9 +192,7 @@ def _is_of_membranes(structure: str | None) -> bool:
 # -- in the background thread ------------------------------------------------------------------
 
 
-def _work(
-    question: _Question, superseded: Callable[[], bool], stop: Callable[[], bool]
-) -> Iterator[_Counted]:
+def _work(question: _Question, superseded: Stop, stop: Stop) -> Iterator[_Counted]:
     plane = _plane(question)
     n_pixels = plane.shape[1] * plane.shape[2]
     n_visible = question.view.shape[1] * question.view.shape[2]
@@ -238,7 +237,7 @@ def _without_border(labels: np.ndarray, outer: Region, limits: tuple[int, int, i
     return np.where(np.isin(labels, gone), 0, labels)
 
 
-def _label_plane(question: _Question, plane: Region, outdated: Callable[[], bool]) -> int | None:
+def _label_plane(question: _Question, plane: Region, outdated: Stop) -> int | None:
     """Separate the objects of a plane as the export does, tile by tile; None if outdated."""
     from napari_cellda.core.instances.tiled import label_tiles
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_cellda.core.enhancer import Enhancer
+    from napari_cellda.core.events import Stop
     from napari_cellda.core.forest import Forest
     from napari_cellda.core.project import ImageReference, Project
     from napari_cellda.ui.axes import ImageChoice
@@ -87,7 +88,7 @@ class ProjectOpener:
         session.is_opening = True
         session.say(f"Opening {path.name}\u2026")
 
-        def read(stop: Callable[[], bool]) -> _Contents:
+        def read(stop: Stop) -> _Contents:
             project, strokes, forest = load_project(path, session.scratch.zeros)
             candidates = [look_for(reference, path) for reference in project.images]
             return _Contents(path, project, strokes, forest, candidates)
@@ -112,7 +113,7 @@ class ProjectOpener:
         spec = contents.project.features
         saver = Autosave.of(self._session)
 
-        def index(stop: Callable[[], bool]) -> dict[int, Any]:
+        def index(stop: Stop) -> dict[int, Any]:
             from napari_cellda.core.live.stroke_index import StrokeIndex
 
             newer = {}

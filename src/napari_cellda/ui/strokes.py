@@ -14,8 +14,7 @@ from napari_cellda.core.tiles import Region
 from napari_cellda.ui.worker import run_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from napari_cellda.core.events import Stop
     from napari_cellda.ui.state import PaintedImage, Session
     from napari_cellda.ui.worker import TaskHandle
 
@@ -93,7 +92,7 @@ class StrokeWatcher(QObject):
         painted, array = self._painted, self._painted.strokes_array
         self._all = False
 
-        def read_all(stop: Callable[[], bool]) -> StrokeIndex:
+        def read_all(stop: Stop) -> StrokeIndex:
             index = StrokeIndex(painted.image, self._session.spec)
             index.update(array)
             return index

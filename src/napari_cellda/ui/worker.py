@@ -21,7 +21,7 @@ from qtpy.QtCore import QCoreApplication, QObject, QTimer, Signal
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from napari_cellda.core.events import Event, Task
+    from napari_cellda.core.events import Event, Stop, Task
     from napari_cellda.ui.state import Session
 
 T = TypeVar("T")
@@ -127,7 +127,7 @@ _by_session: weakref.WeakKeyDictionary[Session, set[TaskHandle]] = weakref.WeakK
 
 
 def run_task(
-    make_task: Callable[[Callable[[], bool]], Task[T] | T],
+    make_task: Callable[[Stop], Task[T] | T],
     *,
     session: Session | None = None,
     title: str = "",

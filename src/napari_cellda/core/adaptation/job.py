@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from napari_cellda.core.classifier import never
+from napari_cellda.core.events import never
 from napari_cellda.core.processes import rank
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import torch
 
     from napari_cellda.core.adaptation.domain import Domain
-    from napari_cellda.core.loop import Progress, Stop, Store
+    from napari_cellda.core.events import Stop
+    from napari_cellda.core.loop import Progress, Store
 
 Kind = Literal["foreground", "classes", "instances"]
 

@@ -16,10 +16,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_cellda.core.events import Task
+    from napari_cellda.core.events import Stop, Task
     from napari_cellda.core.images import Image
     from napari_cellda.core.images.normalisation import Normalisation
-    from napari_cellda.core.loop import Stop
     from napari_cellda.core.pipeline import Pipeline
 
 

@@ -13,7 +13,7 @@ from napari_cellda.core.adaptation.package import write_adapted
 from napari_cellda.core.adaptation.prepare import prepare_domains
 from napari_cellda.core.adaptation.project_maps import project_maps
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Note, Stage, Task
+from napari_cellda.core.events import Note, Stage, Task, never
 from napari_cellda.core.jobs import EARLY, Run
 from napari_cellda.core.processes import rank, wait_for
 from napari_cellda.core.run_record import hash_input
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_cellda.core.adaptation.method import Method, Preset
-    from napari_cellda.core.loop import Stop
+    from napari_cellda.core.events import Stop
 
 
 def begin_adaptation(
@@ -112,7 +112,7 @@ def run_adaptation(
     find_method: Callable[[str], Method],
     *,
     device: str = "auto",
-    stop: Stop = lambda: False,
+    stop: Stop = never,
 ) -> Task[Path | None]:
     """Run an adaptation, or go on with it from its last checkpoint.
 

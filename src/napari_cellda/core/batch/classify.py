@@ -16,10 +16,11 @@ from napari_cellda.core.batch.files import (
 )
 from napari_cellda.core.batch.models import Recipe
 from napari_cellda.core.batch.run import run_batch
-from napari_cellda.core.classifier import never, train_classifier
+from napari_cellda.core.classifier import train_classifier
 from napari_cellda.core.enhancer import Enhancer
 from napari_cellda.core.enhancer.options import EnhancerOptions
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import never
 from napari_cellda.core.features import FeatureSpec
 from napari_cellda.core.forest import ForestParams
 from napari_cellda.core.images import open_image
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from napari_cellda.core.classifier import PixelClassifier, Stop
-    from napari_cellda.core.events import Task
+    from napari_cellda.core.classifier import PixelClassifier
+    from napari_cellda.core.events import Stop, Task
     from napari_cellda.core.export import FileFormat
     from napari_cellda.core.images import Channels, Image
 

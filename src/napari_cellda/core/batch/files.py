@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
     from pathlib import Path
 
-    from napari_cellda.core.classifier import Stop
-    from napari_cellda.core.events import Event, Task
+    from napari_cellda.core.events import Event, Stop, Task
     from napari_cellda.core.export import FileFormat
     from napari_cellda.core.images import Image
     from napari_cellda.core.images.normalisation import Normalisation

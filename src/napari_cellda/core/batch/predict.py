@@ -12,7 +12,7 @@ from napari_cellda.core.batch.files import (
 )
 from napari_cellda.core.batch.models import Recipe, open_map_maker
 from napari_cellda.core.batch.run import run_batch
-from napari_cellda.core.classifier import never
+from napari_cellda.core.events import never
 from napari_cellda.core.instances import InstanceParams
 from napari_cellda.core.paths import find_images
 
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_cellda.core.batch.files import BatchReport
-    from napari_cellda.core.classifier import Stop
-    from napari_cellda.core.events import Task
+    from napari_cellda.core.events import Stop, Task
     from napari_cellda.core.export import FileFormat
     from napari_cellda.core.images import Channels
 

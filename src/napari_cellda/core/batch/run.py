@@ -16,15 +16,14 @@ from napari_cellda.core.batch.files import (
 )
 from napari_cellda.core.batch.models import identity
 from napari_cellda.core.batch.workers import Order, run_in_processes, worker_count
-from napari_cellda.core.classifier import never
+from napari_cellda.core.events import never
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from napari_cellda.core.batch.files import BatchOptions
     from napari_cellda.core.batch.models import Recipe
-    from napari_cellda.core.classifier import Stop
-    from napari_cellda.core.events import Task
+    from napari_cellda.core.events import Stop, Task
     from napari_cellda.core.export.image import ExportChoice
     from napari_cellda.core.images.normalisation import Normalisation
     from napari_cellda.core.pipeline import MapMaker

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from napari_cellda.core.batch.files import Work, choice_for, describe_failure, drain_image
 from napari_cellda.core.batch.models import open_map_maker
 from napari_cellda.core.batch.workers import Order, answer_for
-from napari_cellda.core.classifier import never
+from napari_cellda.core.events import never
 
 if TYPE_CHECKING:
     from typing import TextIO

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
     from napari_cellda.core.batch.files import Work
     from napari_cellda.core.batch.models import Recipe
-    from napari_cellda.core.classifier import Stop
-    from napari_cellda.core.events import Task
+    from napari_cellda.core.events import Stop, Task
 
 THREAD_VARIABLES = (THREADS_VARIABLE, "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 WORKER_BYTES = 3 * 2**29

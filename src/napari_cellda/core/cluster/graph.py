@@ -14,7 +14,7 @@ from napari_cellda.core.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from napari_cellda.core.classifier import Stop
+    from napari_cellda.core.events import Stop
     from napari_cellda.core.images.normalisation import Normalisation
     from napari_cellda.core.tiles import Region
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from napari_cellda.core.classifier import never
 from napari_cellda.core.cluster.graph import ForestTiles, Graph, tiles_ahead
 from napari_cellda.core.cluster.tasks import (
     RemoteImage,
@@ -15,7 +14,7 @@ from napari_cellda.core.cluster.tasks import (
     tile_range,
 )
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Note, Stage, Step
+from napari_cellda.core.events import Note, Stage, Step, never
 from napari_cellda.core.images import open_image
 from napari_cellda.core.images.label_arrays import write_region
 from napari_cellda.core.network_pipeline import NetworkPipeline
@@ -33,8 +32,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from pathlib import Path
 
-    from napari_cellda.core.classifier import Stop
-    from napari_cellda.core.events import Task
+    from napari_cellda.core.events import Stop, Task
     from napari_cellda.core.images import Channels, Image
     from napari_cellda.core.images.normalisation import Normalisation
     from napari_cellda.core.pipeline import MapMaker, Maps

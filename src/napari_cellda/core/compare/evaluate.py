@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from napari_cellda.core.classifier import never
 from napari_cellda.core.compare.overlay_files import (
     overlay_file,
     plane_overlay,
@@ -26,7 +25,7 @@ from napari_cellda.core.compare.reading import (
 from napari_cellda.core.compare.scheme import find_scheme
 from napari_cellda.core.compare.scoring import score_image
 from napari_cellda.core.compare.summary import ModelResult
-from napari_cellda.core.events import Note, Stage, Step
+from napari_cellda.core.events import Note, Stage, Step, never
 from napari_cellda.core.images.units import METRES
 
 if TYPE_CHECKING:
@@ -35,11 +34,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_cellda.core.classifier import Stop
     from napari_cellda.core.compare.overlaps import Overlaps
     from napari_cellda.core.compare.reading import Kind, PlanePair, ReferenceType, Scheme
     from napari_cellda.core.compare.scoring import ImageResult
-    from napari_cellda.core.events import Task
+    from napari_cellda.core.events import Stop, Task
 
 T = TypeVar("T")
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cellda.core.classifier import never
 from napari_cellda.core.compare.detection import Detections
 from napari_cellda.core.compare.matching import ObjectMatches, instance_dice
 from napari_cellda.core.compare.overlaps import Overlaps
@@ -15,16 +14,15 @@ from napari_cellda.core.compare.partition import vi_of
 from napari_cellda.core.compare.pixels import PixelCounts, ratio
 from napari_cellda.core.compare.reading import n_planes, read_pair
 from napari_cellda.core.compare.surface import asd, hd95, surface_distances
-from napari_cellda.core.events import Step
+from napari_cellda.core.events import Step, never
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from napari_cellda.core.classifier import Stop
     from napari_cellda.core.compare.reading import PlanePair, Scheme
-    from napari_cellda.core.events import Task
+    from napari_cellda.core.events import Stop, Task
     from napari_cellda.core.images import Image
 
 PIXEL_KEYS = ("iou", "dice", "precision", "recall")

@@ -6,21 +6,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cellda.core.classifier import never
 from napari_cellda.core.enhancer.network_tiles import ceil_to
 from napari_cellda.core.enhancer.options import FLAT_RANGE
 from napari_cellda.core.enhancer.tiled import TiledNetwork
 from napari_cellda.core.enhancer.zoom import Zoom
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import never
 from napari_cellda.core.modelzoo.model import Model, open_model
 from napari_cellda.core.modelzoo.probe import made_up_map
 from napari_cellda.core.tiles import Region, Spot, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
     from pathlib import Path
 
     from napari_cellda.core.enhancer.zoom import ReadMap
+    from napari_cellda.core.events import Stop
     from napari_cellda.core.modelzoo.model import Consent
 
 SEAM_TILES = {2: (256, 256), 3: (32, 64, 64)}
@@ -94,7 +95,7 @@ class Enhancer(TiledNetwork):
         *,
         scale_range: tuple[float, float] | None = None,
         rescale: float = 1.0,
-        stop: Callable[[], bool] = never,
+        stop: Stop = never,
     ) -> np.ndarray | None:
         """Enhance one region of a map that is read piece by piece.
 

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cellda.core.classifier import never
 from napari_cellda.core.enhancer.network_tiles import Span, cut_axis
 from napari_cellda.core.enhancer.tile_axes import tile_axes
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import never
 from napari_cellda.core.memory import ran_out_of_memory
 from napari_cellda.core.tiles import Region, Spot, reflect_pad
 
 if TYPE_CHECKING:
+    from napari_cellda.core.events import Stop
     from napari_cellda.core.modelzoo.card import ModelCard
     from napari_cellda.core.modelzoo.model import Model
 
@@ -55,7 +56,7 @@ class TiledNetwork:
         read: ReadChannels,
         region: Region,
         limits: Spot,
-        stop: Callable[[], bool] = never,
+        stop: Stop = never,
     ) -> np.ndarray | None:
         """Run the network over one region.
 

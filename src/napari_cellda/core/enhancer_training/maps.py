@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from napari_cellda.core.enhancer_training.forests import ForestMix
     from napari_cellda.core.enhancer_training.source import SourcePlane
-    from napari_cellda.core.loop import Stop
+    from napari_cellda.core.events import Stop
 
 
 LEAST_CONTRAST = 0.1

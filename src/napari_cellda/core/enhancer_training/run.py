@@ -17,7 +17,7 @@ from napari_cellda.core.enhancer_training.source import (
 )
 from napari_cellda.core.enhancer_training.train import TrainedEnhancer, train_enhancer
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Note, Stage, Task
+from napari_cellda.core.events import Note, Stage, Task, never
 from napari_cellda.core.jobs import Run
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_cellda.core.enhancer_training.source import SourcePlane
+    from napari_cellda.core.events import Stop
     from napari_cellda.core.images import Channels
-    from napari_cellda.core.loop import Stop
     from napari_cellda.core.nets.unet import UNet
 
 METHOD = "enhancer train"
@@ -49,7 +49,7 @@ def run_enhancer_training(
     resume: bool = False,
     device: str = "auto",
     threads: int | None = None,
-    stop: Stop = lambda: False,
+    stop: Stop = never,
 ) -> Task[Path | None]:
     """Train an enhancer in a run folder, or go on with one.
 

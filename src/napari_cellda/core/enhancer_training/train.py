@@ -30,11 +30,10 @@ from napari_cellda.core.enhancer_training.calibrate import (
 )
 from napari_cellda.core.enhancer_training.maps import MapCache, fill_cache
 from napari_cellda.core.enhancer_training.source import SourcePlane, hold_out
-from napari_cellda.core.events import Event, Note, Preview, Score, Stage, Task
+from napari_cellda.core.events import Event, Note, Preview, Score, Stage, Stop, Task, never
 from napari_cellda.core.loop import (
     Progress,
     Stateful,
-    Stop,
     Store,
     cosine_rate,
     prepare,
@@ -76,7 +75,7 @@ def train_enhancer(
     *,
     seed: int = 0,
     device: str = "auto",
-    stop: Stop = lambda: False,
+    stop: Stop = never,
     threads: int | None = None,
 ) -> Task[TrainedEnhancer]:
     """Train many forests, cache their maps, and train a U-Net to turn maps into truth.

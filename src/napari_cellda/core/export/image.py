@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from napari_cellda.core.classifier import Stop
-    from napari_cellda.core.events import Task
+    from napari_cellda.core.events import Stop, Task
     from napari_cellda.core.export.files import RegionWriter
     from napari_cellda.core.images import Image
     from napari_cellda.core.images.normalisation import Normalisation

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from napari_cellda.core.classifier import Normalised, never, tile_features
+from napari_cellda.core.classifier import Normalised, tile_features
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Stage, Step
+from napari_cellda.core.events import Stage, Step, never
 from napari_cellda.core.features import FeatureSpec
 from napari_cellda.core.tiles import Region
 
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from napari_cellda.core.classifier import Stop
-    from napari_cellda.core.events import Task
+    from napari_cellda.core.events import Stop, Task
     from napari_cellda.core.images import Image
 
 PATCH = 128

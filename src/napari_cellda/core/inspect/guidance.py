@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cellda.core.classifier import never
 from napari_cellda.core.confidence import RADIUS, uncertain_spots, uncertainty_map
-from napari_cellda.core.events import Stage, Step
+from napari_cellda.core.events import Stage, Step, never
 from napari_cellda.core.inspect.places import Place, spread
 from napari_cellda.core.tiles import Region
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_cellda.core.classifier import Normalised, PixelClassifier, Stop
-    from napari_cellda.core.events import Task
+    from napari_cellda.core.classifier import Normalised, PixelClassifier
+    from napari_cellda.core.events import Stop, Task
     from napari_cellda.core.images import Image
 
 REASONS = {

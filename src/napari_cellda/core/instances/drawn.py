@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from pathlib import Path
 
-    from napari_cellda.core.classifier import Normalised, Stop
+    from napari_cellda.core.classifier import Normalised
+    from napari_cellda.core.events import Stop
     from napari_cellda.core.instances.separate import InstanceParams
     from napari_cellda.core.tiles import Region
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cellda.core.events import Stage, Step
+from napari_cellda.core.events import Stage, Step, Stop, never
 from napari_cellda.core.instances.basins import find
 from napari_cellda.core.instances.separate import instances_from_maps
 from napari_cellda.core.tiles import Region, grid
@@ -41,7 +41,7 @@ def label_tiles(
     tile: Spot | None = None,
     halo: Spot | None = None,
     spacing: Sequence[float] | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Stop = never,
 ) -> Task[int]:
     """Separate the objects of one time point with bounded memory.
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cellda.core.classifier import never
-from napari_cellda.core.events import Stage
+from napari_cellda.core.events import Stage, never
 from napari_cellda.core.images.label_arrays import read_region, write_region
 from napari_cellda.core.instances.objects import ObjectTally
 from napari_cellda.core.instances.tiled import label_tiles
@@ -15,8 +14,7 @@ from napari_cellda.core.pipeline import PIECE_2D
 from napari_cellda.core.tiles import grid
 
 if TYPE_CHECKING:
-    from napari_cellda.core.classifier import Stop
-    from napari_cellda.core.events import Task
+    from napari_cellda.core.events import Stop, Task
     from napari_cellda.core.images import Image
     from napari_cellda.core.instances.separate import InstanceParams
     from napari_cellda.core.pipeline import Maps

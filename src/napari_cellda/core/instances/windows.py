@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
+from napari_cellda.core.events import Stop, never
 from napari_cellda.core.params import BaseParams
 from napari_cellda.core.tiles import Region, grid
 
@@ -80,7 +81,7 @@ def paint_objects(
     first: int = 1,
     t: int = 0,
     z: int = 0,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Stop = never,
 ) -> PaintedObjects:
     """Find the objects of one plane tile by tile and paint them.
 

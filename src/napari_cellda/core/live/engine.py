@@ -13,15 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cellda.core.classifier import (
-    Normalised,
-    PixelClassifier,
-    Stop,
-    never,
-    tile_features,
-    tile_shape,
-)
+from napari_cellda.core.classifier import Normalised, PixelClassifier, tile_features, tile_shape
 from napari_cellda.core.enhancer import merge_enhanced
+from napari_cellda.core.events import Stop, never
 from napari_cellda.core.features import FeatureSpec, compute_features
 from napari_cellda.core.features.cache import FeatureCache
 from napari_cellda.core.forest import ForestParams, fit_forest, grow_forest
