@@ -74,6 +74,7 @@ def test_a_run_is_a_folder_that_says_what_was_done(finished, folders):
     assert not (finished / "cache").exists()
     card = yaml.safe_load((finished / "model" / "rdf.yaml").read_text())
     assert "validation masks" in card["config"]["cellda"]["training"]["selection"]
+    assert card["cite"][0]["doi"] == "10.1007/978-3-319-24574-4_28"
 
 
 @pytest.mark.filterwarnings("ignore")  # it leaves files open

@@ -297,7 +297,7 @@ METHODS = [
         adapt=adapt,
         paper=(
             "Miyaki et al., Cell segmentation without annotation by unsupervised domain adaptation "
-            "based on cooperative self-learning"
+            "based on cooperative self-learning, https://github.com/funalab/CULPICO"
         ),
         presets={
             "gpu": {"width": 32, "crop": 256, "batch": 8, "steps": 5000, "warmup": 0},

@@ -66,7 +66,7 @@ class Method:
     adapt: Callable[[AdaptJob, Any], Task[Adapted]]
     """``adapt(job, params)``: a generator of events that returns the adapted network."""
     paper: str
-    """Who wrote it and what it is called, or its DOI."""
+    """Its DOI, or who wrote it and what it is called and, last, a web address."""
     presets: Mapping[Preset, Mapping[str, Any]] = field(default_factory=dict)
     """What ``gpu`` and ``published`` change of the defaults."""
     needs: tuple[str, ...] = ()
@@ -79,6 +79,12 @@ class Method:
     """Whether ids in masks are classes when nobody names any; else they count as instances."""
     instances: bool = False
     """Whether it needs to know which pixels belong to the same object."""
+
+    @property
+    def reference(self) -> str:
+        """The DOI or web address of its paper; "" when `paper` ends with neither."""
+        last = self.paper.split()[-1] if self.paper else ""
+        return last if last.startswith(("10.", "http://", "https://")) else ""
 
     def settings(self, preset: Preset, overrides: Mapping[str, Any] | None = None) -> MethodParams:
         """Return the settings of a preset with some of them changed.

@@ -49,8 +49,8 @@ def write_adapted(
             f"{method.title}. Adapted to {len(prepared.target)} target plane(s); "
             f"classes: {', '.join(prepared.classes)}."
         )[:1024],
-        citations=((f"{method.name}: {method.title}"[:200], method.paper),)
-        if method.paper.startswith("10.")
+        citations=((f"{method.name}: {method.title}"[:200], method.reference),)
+        if method.reference
         else (),
         documentation=_documentation(run, method, adapted, prepared),
         tags=("domain-adaptation", method.name, "2d"),

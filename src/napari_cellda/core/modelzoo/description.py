@@ -35,7 +35,7 @@ class PackageInfo(BaseParams):
     citations: tuple[tuple[str, str], ...] = (
         ("From shallow to deep: Matskevych et al., 2022", "10.3389/fcomp.2022.805166"),
     )
-    """(text, DOI) of methods and of every data set it was trained on."""
+    """(text, DOI or web address) of methods and of every data set it was trained on."""
     documentation: str = ""
     """Markdown; provenance and limits."""
     tags: tuple[str, ...] = ()
@@ -100,7 +100,7 @@ def describe(parts: Path, network: Packable, info: PackageInfo) -> dict[str, Any
             description=info.description,
             authors=[spec.Author(name=author) for author in info.authors],
             license=spec.LicenseId(info.licence),
-            cite=[spec.CiteEntry(text=text, doi=spec.Doi(doi)) for text, doi in info.citations],
+            cite=[_cite(text, reference) for text, reference in info.citations],
             tags=list(info.tags),
             covers=[_file(parts / "cover.png")],
             documentation=_file(parts / "README.md"),
@@ -128,6 +128,15 @@ def _rdf_halo(parts: Path, multiple: int, reach: tuple[int, ...]) -> tuple[int, 
         min(-(-w // multiple), (side // multiple - 1) // 2) * multiple
         for w, side in zip(reach, sides, strict=True)
     )
+
+
+def _cite(text: str, reference: str) -> Any:
+    """Return an entry with a DOI or, for what starts otherwise, a web address."""
+    from bioimageio.spec.model import v0_5 as spec
+
+    if reference.startswith("10."):
+        return spec.CiteEntry(text=text, doi=spec.Doi(reference))
+    return spec.CiteEntry(text=text, url=spec.HttpUrl(reference))
 
 
 def _input(parts: Path, info: PackageInfo, network: Packable, halo: tuple[int, ...]) -> Any:
