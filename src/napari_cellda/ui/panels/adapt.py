@@ -28,7 +28,7 @@ from napari_cellda.ui.adapt_inputs import (
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.inputs import Picked
 from napari_cellda.ui.panels.diameter import Diameter
-from napari_cellda.ui.panels.docks import shorten_title
+from napari_cellda.ui.panels.docks import settle_in_dock
 from napari_cellda.ui.panels.image_table import ImageTable
 from napari_cellda.ui.panels.input_picker import InputPicker
 from napari_cellda.ui.panels.method_cards import MethodCards
@@ -66,7 +66,7 @@ class AdaptPanel(QWidget):
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.session = Session.of(napari_viewer)
-        shorten_title(self, "Adapt")
+        settle_in_dock(self, "Adapt")
         self._make_widgets()
         self._lay_out()
         self._connect()

@@ -26,7 +26,7 @@ from napari_cellda.ui.batching import BatchJob, BatchProgress, run_job
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.panel_states import PanelStates
 from napari_cellda.ui.panels.banner import Banner
-from napari_cellda.ui.panels.docks import shorten_title
+from napari_cellda.ui.panels.docks import settle_in_dock
 from napari_cellda.ui.panels.parts import check_box, choices, form_in, names
 from napari_cellda.ui.panels.scrolling import Scrolling
 from napari_cellda.ui.panels.section import Section
@@ -65,7 +65,7 @@ class BatchPanel(QWidget):
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.session = Session.of(napari_viewer)
-        shorten_title(self, "Batch")
+        settle_in_dock(self, "Batch")
         self.task: TaskHandle | None = None
         self._images: list[Path] = []
         self._source = ""

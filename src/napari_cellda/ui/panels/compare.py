@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 
 from napari_cellda.ui.panels.banner import Banner
-from napari_cellda.ui.panels.docks import shorten_title
+from napari_cellda.ui.panels.docks import settle_in_dock
 from napari_cellda.ui.panels.inspect_compare import CompareTab
 from napari_cellda.ui.panels.inspect_domains import DomainsTab
 from napari_cellda.ui.panels.inspect_tabs import in_scroll_area, trying
@@ -23,7 +23,7 @@ class ComparePanel(QWidget):
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.session = Session.of(napari_viewer)
-        shorten_title(self, "Compare")
+        settle_in_dock(self, "Compare")
         self.banner = Banner()
         act = trying(self.session, self.banner)
         self.models = CompareTab(self.session, act)

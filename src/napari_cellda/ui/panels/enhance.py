@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.model_loading import ModelLoader, ask_consent, listed_models
 from napari_cellda.ui.panels.banner import Banner
-from napari_cellda.ui.panels.docks import shorten_title
+from napari_cellda.ui.panels.docks import settle_in_dock
 from napari_cellda.ui.panels.model_card import ModelCardView
 from napari_cellda.ui.panels.model_picker import ModelPicker
 from napari_cellda.ui.panels.model_report import ModelReport
@@ -46,7 +46,7 @@ class EnhancePanel(QWidget):
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.session = Session.of(napari_viewer)
-        shorten_title(self, "Enhance")
+        settle_in_dock(self, "Enhance")
         self.enhancer: Enhancer | None = None
         """The open model; the session has it only while `switch` is on."""
         self._source = ""

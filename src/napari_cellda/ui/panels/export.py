@@ -26,7 +26,7 @@ from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.exporting import export_images, session_pipeline, show_objects
 from napari_cellda.ui.panel_states import PanelStates
 from napari_cellda.ui.panels.banner import Banner
-from napari_cellda.ui.panels.docks import shorten_title
+from napari_cellda.ui.panels.docks import settle_in_dock
 from napari_cellda.ui.panels.object_settings import ObjectSettings
 from napari_cellda.ui.panels.parts import check_box, choices, form_in, names
 from napari_cellda.ui.panels.scrolling import Scrolling
@@ -68,7 +68,7 @@ class ExportPanel(QWidget):
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.session = Session.of(napari_viewer)
-        shorten_title(self, "Export")
+        settle_in_dock(self, "Export")
         self.task: TaskHandle | None = None
         self._files: list[Path] = []
         self._exported_from: list[PaintedImage] = []

@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.panels.banner import Banner
-from napari_cellda.ui.panels.docks import shorten_title
+from napari_cellda.ui.panels.docks import settle_in_dock
 from napari_cellda.ui.panels.inspect_heatmap import HeatmapTab
 from napari_cellda.ui.panels.inspect_next import NextTab
 from napari_cellda.ui.panels.inspect_numbers import NumbersTab
@@ -27,7 +27,7 @@ class InspectPanel(QWidget):
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.session = Session.of(napari_viewer)
-        shorten_title(self, "Inspect")
+        settle_in_dock(self, "Inspect")
         self.banner = Banner()
         self.pair = LayerPair(self.session)
         self._act = act = trying(self.session, self.banner)

@@ -33,7 +33,7 @@ from napari_cellda.ui.keys import bind_keys, select_class
 from napari_cellda.ui.live import LivePainter
 from napari_cellda.ui.panels.banner import Banner
 from napari_cellda.ui.panels.class_rows import ClassRows
-from napari_cellda.ui.panels.docks import open_panel, shorten_title
+from napari_cellda.ui.panels.docks import open_panel, settle_in_dock
 from napari_cellda.ui.panels.feature_settings import FeatureSettings
 from napari_cellda.ui.panels.image_picker import ImagePicker
 from napari_cellda.ui.panels.project_bar import ProjectBar
@@ -68,7 +68,7 @@ class PaintPanel(QWidget):
         self._editor = ClassEditor.of(self.session)
         self._followed: weakref.WeakSet[Any] = weakref.WeakSet()
         self._said = ""
-        shorten_title(self, "Paint")
+        settle_in_dock(self, "Paint")
         self._make_widgets()
         self._lay_out()
         self._connect_widgets()

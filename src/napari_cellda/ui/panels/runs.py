@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.panels.banner import Banner
-from napari_cellda.ui.panels.docks import shorten_title
+from napari_cellda.ui.panels.docks import settle_in_dock
 from napari_cellda.ui.panels.run_monitor import STATES, RunMonitor
 from napari_cellda.ui.panels.scrolling import Scrolling
 from napari_cellda.ui.panels.section import Section
@@ -59,7 +59,7 @@ class RunsPanel(QWidget):
         self.runs = SessionRuns.of(self.session)
         self.lines: list[RunLine] = []
         self._reading = False
-        shorten_title(self, "Runs")
+        settle_in_dock(self, "Runs")
         self._make_widgets()
         self._lay_out()
         self._connect()

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QLineEdit, QPushButton, QVBox
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.runs.commands import command_words
 from napari_cellda.ui.inputs import layer_stems, prepare
-from napari_cellda.ui.panels.docks import open_panel, shorten_title
+from napari_cellda.ui.panels.docks import open_panel, settle_in_dock
 from napari_cellda.ui.panels.input_picker import InputPicker
 from napari_cellda.ui.panels.run_starter import RunPlan, RunStarter
 from napari_cellda.ui.panels.scrolling import Scrolling
@@ -53,7 +53,7 @@ class TrainPanel(QWidget):
         super().__init__()
         self.session = Session.of(napari_viewer)
         self._params: Any = None
-        shorten_title(self, "Train enhancer")
+        settle_in_dock(self, "Train enhancer")
         self._make_widgets()
         self._lay_out()
         self.settings.refused.connect(
