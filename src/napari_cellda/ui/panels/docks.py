@@ -41,7 +41,9 @@ class _Docking(QObject):
     def _join_fellows(self) -> None:
         """Become a tab of our other panels, once: napari's menu squeezes panels in a column."""
         dock = self._dock()
-        window = None if dock is None else dock.parent()
+        if dock is None:
+            return
+        window = dock.parent()
         if not isinstance(window, QMainWindow) or window.tabifiedDockWidgets(dock):
             return
         area = window.dockWidgetArea(dock)
