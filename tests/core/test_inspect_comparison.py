@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as hst
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from napari_cellda.core.compare import OVERLAY_VALUES
+from napari_cellda.core.compare import OVERLAY_VALUES, ObjectMatches, Overlaps, instance_overlay
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import Step, run_quietly
 from napari_cellda.core.inspect.comparison import Comparing, compare_planes
+from napari_cellda.core.inspect.objects import match_stack
 
 NAMES = ("mine", "truth")
 OBJECTS = Comparing(kind="objects")
@@ -100,7 +103,7 @@ def test_objects_of_a_map_are_its_connected_parts():
     a = np.zeros((20, 20), np.float32)
     a[2:6, 2:6] = a[10:16, 10:16] = 0.9
     comparison = compare_planes(a, a, OBJECTS, NAMES)
-    assert len(comparison.matches.truth_ids) == 2
+    assert len(comparison.objects.matches.truth_ids) == 2
 
 
 def test_outlines_within_the_tolerance_agree():
@@ -116,6 +119,84 @@ def test_membranes_are_boundaries_themselves():
     line[10] = True
     membranes = Comparing(kind="boundaries", membranes=True, tolerance=0)
     assert (compare_planes(line, line, membranes, NAMES).overlay(0.5) > 0).sum() == 20
+
+
+LABELS = arrays(np.int32, (4, 6, 7), elements=hst.integers(0, 4))
+
+
+@settings(deadline=None, max_examples=40)
+@given(arrays(np.int32, (6, 7), elements=hst.integers(0, 4)))
+def test_the_spot_of_an_object_is_its_pixel_nearest_to_its_middle(labels: np.ndarray):
+    table = Overlaps.of(labels, labels)
+    spots = table.runs.spots(table.truth)
+    assert spots.ids.tolist() == np.unique(labels[labels > 0]).tolist()
+    for label, y, x, area in zip(spots.ids, spots.y, spots.x, spots.area, strict=True):
+        pixels = np.argwhere(labels == label)
+        distance = ((pixels - pixels.mean(axis=0)) ** 2).sum(axis=1)
+        assert area == len(pixels)
+        assert labels[y, x] == label
+        assert ((pixels.mean(axis=0) - (y, x)) ** 2).sum() == pytest.approx(distance.min())
+
+
+@settings(deadline=None, max_examples=30)
+@given(LABELS, LABELS)
+def test_a_stack_matched_plane_by_plane_is_like_the_whole_volume(mine, truth):
+    planes = (Overlaps.of(*pair) for pair in zip(mine, truth, strict=True))
+    found = run_quietly(match_stack(planes, len(truth)))
+    whole = ObjectMatches.compute(mine, truth)
+    for name in ("truth_ids", "truth_area", "truth_iou", "predicted_iou", "truth_partner"):
+        np.testing.assert_array_equal(getattr(found.matches, name), getattr(whole, name))
+    for z, pair in enumerate(zip(mine, truth, strict=True)):
+        plane = compare_planes(*pair, OBJECTS, NAMES, found)
+        assert plane.objects is found
+        expected = instance_overlay(whole, 0.3)[z]
+        np.testing.assert_array_equal(plane.overlay(0.3), expected)
+    for error in found.errors(0.3):
+        side = truth if error.name in ("missed", "split") else mine
+        area = (side == side[error.plane, error.y, error.x]).sum(axis=(1, 2))
+        assert area.argmax() == error.plane
+        assert area.sum() == error.pixels
+
+
+def test_matching_a_stack_says_how_far_it_is_and_stops():
+    truth = square((30, 30), (5, 5, 10))
+    task = match_stack((Overlaps.of(truth, truth) for _ in range(5)), 5)
+    assert [e.index for e in task if isinstance(e, Step)] == [1, 2, 3, 4, 5]
+    asked = iter([False, False, True])
+    assert run_quietly(match_stack([Overlaps.of(truth, truth)] * 5, 5, stop=asked.__next__)) is None
+
+
+def test_a_plane_that_the_stack_does_not_know_is_compared_alone():
+    truth = square((30, 30), (5, 5, 10))
+    stack = run_quietly(match_stack([Overlaps.of(truth, truth)], 1))
+    newer = square((30, 30), (5, 5, 10), (20, 20, 5))
+    plane = compare_planes(newer, truth, OBJECTS, NAMES, stack)
+    assert not plane.objects.is_stack
+    assert plane.at(0.5).count("spurious") == 1
+
+
+@pytest.mark.parametrize("kind", ["pixels", "objects", "boundaries"])
+def test_ignored_pixels_count_nowhere(kind: str):
+    truth = square((30, 30), (5, 5, 10))
+    mine = truth.copy()
+    truth[20:] = -1
+    mine[22:28, 5:11] = 7
+    found = compare_planes(mine, truth, Comparing(kind=kind, ignore=-1), NAMES)
+    assert found.errors(0.5) == []
+    assert (found.overlay(0.5)[20:] == OVERLAY_VALUES["ignored"]).all()
+    assert found.counts.scores.iou == 1
+    assert found.describe(25, 8, 0.5) == "Ignored: this pixel does not count."
+
+
+def test_255_beside_classes_wants_a_word():
+    truth = np.array([[0, 1, 2, 255]])
+    classes = Comparing(classes=True)
+    with pytest.raises(UserError, match="'truth' holds 255 beside the classes 1, 2; .* Ignore to"):
+        compare_planes(truth, truth, classes, NAMES)
+    assert (
+        compare_planes(truth, truth, Comparing(classes=True, ignore=255), NAMES).errors(0.5) == []
+    )
+    assert compare_planes(truth, truth, Comparing(), NAMES).errors(0.5) == []
 
 
 @pytest.mark.parametrize(

@@ -114,11 +114,11 @@ def test_another_iou_is_shown_at_once_and_nothing_is_computed_again(
 ):
     compare(panel, qtbot, "objects")
     view = panel.overlay.view
-    before = view.comparison.matches
+    before = view.comparison.objects.matches
     panel.overlay.iou.setValue(90)
     assert np.asarray(view.layer.data)[10, 10] == OVERLAY_VALUES["spurious"]
     assert not view.busy
-    assert view.comparison.matches is before
+    assert view.comparison.objects.matches is before
     panel.overlay.iou.setValue(50)
     assert np.asarray(view.layer.data)[10, 10] == OVERLAY_VALUES["matched"]
 
@@ -197,6 +197,7 @@ def test_a_plane_that_would_fill_the_memory_is_refused(
 def test_a_lazy_stack_is_compared_plane_by_plane(panel: InspectPanel, qtbot: QtBot):
     mine, truth = Watched(np.stack([MINE] * 30)), Watched(np.stack([TRUTH] * 30))
     mine.data[7] = 0
+    panel.overlay.through.setChecked(False)
     compare(panel, qtbot, "objects", mine, truth)
     view = panel.overlay.view
     mine.read.clear()
@@ -208,6 +209,70 @@ def test_a_lazy_stack_is_compared_plane_by_plane(panel: InspectPanel, qtbot: QtB
     assert mine.read == truth.read == {7}
     assert isinstance(view.layer.data, ShownPlane)
     assert not np.asarray(view.layer.data[3]).any()
+
+
+def stack_of_two() -> tuple[Watched, Watched]:
+    """Object 2 is missed on plane 3 only; object 1 is spurious, on planes 5 to 9, largest on 6."""
+    planes = np.zeros((2, 12, 80, 100), np.int32)
+    planes[1, :, 5:25, 5:25] = 2
+    planes[0] = planes[1]
+    planes[0, 3] = 0
+    for z, size in ((5, 6), (6, 14), (7, 8), (8, 4), (9, 2)):
+        planes[0, z, 50 : 50 + size, 60 : 60 + size] = 1
+    return Watched(planes[0]), Watched(planes[1])
+
+
+def test_objects_that_go_through_planes_are_matched_in_the_stack(panel: InspectPanel, qtbot: QtBot):
+    mine, truth = stack_of_two()
+    tab = panel.overlay
+    seen = []
+    tab.view.matching.progressed.connect(lambda done, total: seen.append((done, total)))
+    compare(panel, qtbot, "objects", mine, truth)
+    assert not tab.through.isHidden()
+    qtbot.waitUntil(lambda: tab.view.comparison.objects.is_stack, timeout=WAIT_MS)
+    assert seen[-1] == (12, 12)
+    assert tab.legend.rows["matched"].text() == "1 objects"
+    assert tab.legend.rows["spurious"].text() == "1 objects"
+    assert "Objects of the whole stack: F1 0.667" in tab.figures.text()
+    tab.next.click()
+    qtbot.waitUntil(
+        lambda: "1 of 1: spurious, 316 voxels, plane 6" in tab.told.text(), timeout=WAIT_MS
+    )
+    assert panel.session.viewer.dims.current_step[0] == 6
+    assert np.asarray(tab.view.layer.data[6])[55, 65] == OVERLAY_VALUES["spurious"]
+    panel.session.viewer.dims.set_point(0, 3)  # where the matched object has no partner
+    qtbot.waitUntil(lambda: tab.view.plane == (3,), timeout=WAIT_MS)
+    assert np.asarray(tab.view.layer.data[3])[10, 10] == OVERLAY_VALUES["matched"]
+    tab.through.setChecked(False)
+    qtbot.waitUntil(lambda: tab.view.comparison is not None and not tab.view.busy, timeout=WAIT_MS)
+    assert np.asarray(tab.view.layer.data[3])[10, 10] == OVERLAY_VALUES["missed"]
+
+
+def test_matching_a_long_stack_is_stopped_and_the_plane_stays(panel: InspectPanel, qtbot: QtBot):
+    mine, truth = (Watched(np.stack([one] * 100)) for one in (MINE, TRUTH))
+    tab = panel.overlay
+    tab.view.matching.progressed.connect(lambda done, _: tab.bar.stop.click() if done else None)
+    compare(panel, qtbot, "objects", mine, truth)
+    qtbot.waitUntil(lambda: not tab.view.matching.running, timeout=WAIT_MS)
+    assert not tab.view.comparison.objects.is_stack or len(mine.read) == 100
+    assert tab.legend.rows["matched"].text() == "1 objects"
+
+
+def test_pixels_can_be_ignored(panel: InspectPanel, qtbot: QtBot):
+    truth = TRUTH.copy()
+    truth[30:] = 255
+    panel.overlay.classes.setChecked(True)
+    choose(panel, qtbot, (MINE > 0).astype(int), np.where(truth > 1, truth, truth > 0))
+    panel.overlay.show_button.click()
+    qtbot.waitUntil(lambda: bool(panel.banner.text), timeout=WAIT_MS)
+    assert panel.banner.text.endswith("set Ignore to 255.")
+    panel.pair.ignored.setValue(255)
+    panel.overlay.show_button.click()
+    qtbot.waitUntil(lambda: panel.overlay.view.comparison is not None, timeout=WAIT_MS)
+    assert panel.overlay.legend.rows["ignored"].text() == "5,000 px"
+    score(panel, qtbot, "semantic")
+    (row,) = panel.numbers.numbers.rows()
+    assert row.figures["iou"] == pytest.approx(360 / (440 + 100))
 
 
 def test_the_overlay_goes_with_its_layers(panel: InspectPanel, qtbot: QtBot):
@@ -439,7 +504,7 @@ def test_a_long_scoring_is_stopped(panel: InspectPanel, qtbot: QtBot):
     tab = panel.numbers
     seen = []
     tab.numbers.progressed.connect(lambda done, total: seen.append((done, total)))
-    tab.numbers.progressed.connect(lambda done, total: tab.cancel.click())
+    tab.numbers.progressed.connect(lambda done, total: tab.bar.stop.click())
     tab.score_button.click()
     qtbot.waitUntil(lambda: not tab.numbers.running, timeout=WAIT_MS)
     assert seen[0] == (1, 100)

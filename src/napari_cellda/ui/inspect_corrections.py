@@ -14,7 +14,8 @@ from napari_cellda.ui.layers import keep_selection
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari_cellda.core.inspect.comparison import PlaneComparison, PlaneError
+    from napari_cellda.core.inspect.comparison import PlaneComparison
+    from napari_cellda.core.inspect.objects import PlaneError
     from napari_cellda.ui.overlays import OverlayView
     from napari_cellda.ui.state import PaintedImage, Session
 
@@ -24,7 +25,7 @@ POINTS_NAME = "Points"
 def error_mask(comparison: PlaneComparison, error: PlaneError, iou: float) -> np.ndarray:
     """Return the pixels of an error, (Y, X) bool: its region, or the object that is wrong."""
     y, x = error.y, error.x
-    if comparison.matches is None:
+    if comparison.objects is None:
         from skimage.measure import label
 
         overlay = comparison.overlay(iou)

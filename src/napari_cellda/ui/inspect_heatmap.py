@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QObject, Signal
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.inspect.discrepancy import (
@@ -15,6 +14,7 @@ from napari_cellda.core.inspect.discrepancy import (
     lazy_discrepancy,
 )
 from napari_cellda.core.inspect.maps import as_map
+from napari_cellda.ui.background import BackgroundWork
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.inspect_layers import (
     data_of,
@@ -27,16 +27,15 @@ from napari_cellda.ui.inspect_layers import (
     z_step,
 )
 from napari_cellda.ui.ring import show_ring
-from napari_cellda.ui.worker import run_task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from napari_cellda.core.events import Event
+    from qtpy.QtCore import QObject
+
     from napari_cellda.core.inspect.places import Place
     from napari_cellda.ui.state import Session
-    from napari_cellda.ui.worker import TaskHandle
 
 COLORMAP = "inferno"
 BOX = 64
@@ -44,35 +43,21 @@ BOX = 64
 COUNT = 10
 
 
-class Heatmap(QObject):
+class Heatmap(BackgroundWork):
     """A discrepancy layer with fixed contrast [0, 1], and what is most disputed in it.
 
-    Signals
-    -------
-    changed
-        The layer, its curve or its places are others.
-    progressed(int, int)
-        Planes searched, and how many there are.
-    failed(str)
-        Why there is nothing to see, in one sentence.
+    `changed` says that the layer, its curve or its places may be others.
     """
 
-    changed = Signal()
-    progressed = Signal(int, int)
-    failed = Signal(str)
-
     def __init__(self, session: Session, parent: QObject) -> None:
-        super().__init__(parent)
-        self._session = session
+        super().__init__(session, parent)
         self.layer: Any = None
         self.sources: tuple[Any, ...] = ()
         self.steps: list[int] = []
         self.means = np.zeros(0)
         self.places: list[Place] = []
-        self._task: TaskHandle | None = None
         connect_while_alive(self, session.results_changed, self._on_results)
         connect_while_alive(self, session.viewer.layers.events.removed, self._on_removed)
-        self.destroyed.connect(lambda: self.cancel())
 
     # -- layers ---------------------------------------------------------------------------------
 
@@ -143,11 +128,6 @@ class Heatmap(QObject):
 
     # -- disputed regions -----------------------------------------------------------------------
 
-    @property
-    def running(self) -> bool:
-        """Whether regions are being looked for."""
-        return self._task is not None
-
     def find_disputed(self) -> None:
         """Look for the most disputed regions of all planes, in the background.
 
@@ -174,30 +154,12 @@ class Heatmap(QObject):
                 else:
                     yield t, z, read_plane(layer, plane)
 
-        def on_event(event: Event) -> None:
-            self.progressed.emit(getattr(event, "index", 0), len(planes))
-
-        self.cancel()
-        self._task = run_task(
+        self.begin(
             lambda stop: disputed_places(read(), COUNT, size=BOX, z_step=step, stop=stop),
-            session=self._session,
-            title="disputed regions",
-            on_event=on_event,
-            on_result=self._take,
-            on_error=self._fail,
-            on_finished=self._on_finished,
+            "disputed regions",
+            self._take,
+            total=len(planes),
         )
-
-    def stop(self) -> None:
-        """End the search with what was found so far."""
-        if self._task is not None:
-            self._task.stop()
-
-    def cancel(self) -> None:
-        """End the search and forget it."""
-        if self._task is not None:
-            self._task.abandon()
-            self._task = None
 
     def visit(self, index: int) -> None:
         """Go to one of the disputed regions and ring it."""
@@ -250,16 +212,6 @@ class Heatmap(QObject):
         if not places:
             self._session.say("The two maps agree: there is no disputed region.")
 
-    def _on_finished(self) -> None:
-        self._task = None
-        self.changed.emit()
-
-    def _fail(self, error: Exception) -> None:
-        if isinstance(error, UserError):
-            self.failed.emit(str(error))
-        else:
-            self._session.report(error)
-
     def _require_layer(self) -> Any:
         if self.layer is None:
             raise UserError("No discrepancy is shown yet; choose two maps, or a run.")
@@ -272,7 +224,7 @@ class Heatmap(QObject):
 
     def _on_removed(self, event: Any) -> None:
         if event.value is self.layer:
-            self.cancel()
+            self._abandon()
             self.layer, self.sources, self.places, self.steps = None, (), [], []
             self.means = np.zeros(0)
             self.changed.emit()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, QTimer
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.inspect.comparison import Comparing, to_labels
 from napari_cellda.core.inspect.maps import check_shapes
+from napari_cellda.ui.background import BackgroundWork
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.inspect_layers import data_of, go_to
-from napari_cellda.ui.worker import run_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,10 +22,9 @@ if TYPE_CHECKING:
 
     from napari_cellda.core.compare.reading import Kind, Scheme
     from napari_cellda.core.compare.scoring import Figures, ImageResult
-    from napari_cellda.core.events import Event, Task
+    from napari_cellda.core.events import Stop, Task
     from napari_cellda.core.images import Image
     from napari_cellda.ui.state import Session
-    from napari_cellda.ui.worker import TaskHandle
 
 AXES = {2: "yx", 3: "zyx", 4: "tzyx"}
 LIVE_MS = 700
@@ -60,41 +60,21 @@ class Row:
     """Of a plane's row."""
 
 
-class Numbers(QObject):
-    """Scores pairs of layers and keeps what came of it.
-
-    Signals
-    -------
-    changed
-        Other rows, or a task began or ended.
-    progressed(int, int)
-        Planes scored, and how many there are.
-    failed(str)
-        Why there are no figures, in one sentence.
-    """
-
-    changed = Signal()
-    progressed = Signal(int, int)
-    failed = Signal(str)
+class Numbers(BackgroundWork):
+    """Scores pairs of layers and keeps what came of it; `changed` says that rows may be others."""
 
     def __init__(self, session: Session, parent: QObject) -> None:
-        super().__init__(parent)
-        self._session = session
+        super().__init__(session, parent)
         self.scored: list[Scored] = []
         self.live = False
-        self._task: TaskHandle | None = None
         self._again: Callable[[], None] | None = None
         self._timer = QTimer(self, singleShot=True, interval=LIVE_MS)
         self._timer.timeout.connect(self._score_again)
         connect_while_alive(self, session.results_changed, self._on_results)
-        self.destroyed.connect(lambda: self.cancel())
 
-    @property
-    def running(self) -> bool:
-        """Whether figures are being computed."""
-        return self._task is not None
-
-    def score(self, result: Any, reference: Any, kind: Kind, *, classes: bool) -> None:
+    def score(
+        self, result: Any, reference: Any, kind: Kind, *, classes: bool, ignore: int | None = None
+    ) -> None:
         """Score a pair of layers, or score it again.
 
         Parameters
@@ -103,6 +83,8 @@ class Numbers(QObject):
         kind : {"semantic", "instances", "boundary"}
         classes : bool
             Whether the numbers of a semantic reference are classes; else all are foreground.
+        ignore : int, optional
+            Number in the reference that marks pixels that do not count.
 
         Raises
         ------
@@ -111,43 +93,24 @@ class Numbers(QObject):
         """
         arrays = data_of(result), data_of(reference)
         check_shapes(*arrays, (result.name, reference.name))
-        scheme = self._scheme(kind, reference, classes=classes)
+        scheme = self._scheme(kind, reference, classes, ignore)
         images = [
             _as_image(array, layer, kind)
             for array, layer in zip(arrays, (result, reference), strict=True)
         ]
         total = int(np.prod(arrays[0].shape[:-2], dtype=np.int64))
-        self.cancel()
-        self._again = lambda: self.score(result, reference, kind, classes=classes)
-
-        def take(found: ImageResult | None) -> None:
-            self._take(result, reference, scheme, found)
-
-        self._task = run_task(
+        again = partial(self.score, result, reference, kind, classes=classes, ignore=ignore)
+        self._again = again
+        self.begin(
             lambda stop: _score(images[0], images[1], scheme, stop),
-            session=self._session,
-            title="figures",
-            on_event=lambda event: self._on_event(event, total),
-            on_result=take,
-            on_error=self._fail,
-            on_finished=self._on_finished,
+            "figures",
+            lambda found: self._take(result, reference, scheme, found),
+            total=total,
         )
-        self.changed.emit()
-
-    def stop(self) -> None:
-        """End the scoring; nothing is added to the table."""
-        if self._task is not None:
-            self._task.stop()
-
-    def cancel(self) -> None:
-        """End the scoring and forget it."""
-        if self._task is not None:
-            self._task.abandon()
-            self._task = None
 
     def clear(self) -> None:
         """Empty the table."""
-        self.cancel()
+        self._abandon()
         self.scored, self._again = [], None
         self.changed.emit()
 
@@ -193,16 +156,13 @@ class Numbers(QObject):
         model = ModelResult("viewer", images)
         write_table(path, Evaluation(self.scored[0].scheme, {"viewer": model}))
 
-    def _scheme(self, kind: Kind, reference: Any, *, classes: bool) -> Scheme:
+    def _scheme(self, kind: Kind, reference: Any, classes: bool, ignore: int | None) -> Scheme:
         from napari_cellda.core.compare.reading import Scheme
 
         if kind == "semantic" and classes:
-            return Scheme(kind, "classes", classes=tuple(range(1, len(self._session.classes))))
+            return Scheme(kind, "classes", ignore, tuple(range(1, len(self._session.classes))))
         binary = kind == "semantic" or np.dtype(reference.dtype).kind in "fb"
-        return Scheme(kind, "binary" if binary else "instances")
-
-    def _on_event(self, event: Event, total: int) -> None:
-        self.progressed.emit(getattr(event, "index", 0), total)
+        return Scheme(kind, "binary" if binary else "instances", ignore)
 
     def _take(self, result: Any, reference: Any, scheme: Scheme, found: ImageResult | None) -> None:
         if found is None:
@@ -215,16 +175,6 @@ class Numbers(QObject):
             self.scored[same[0]] = new
         else:
             self.scored.append(new)
-
-    def _on_finished(self) -> None:
-        self._task = None
-        self.changed.emit()
-
-    def _fail(self, error: Exception) -> None:
-        if isinstance(error, UserError):
-            self.failed.emit(str(error))
-        else:
-            self._session.report(error)
 
     def _on_results(self, painted: Any) -> None:
         if self.live and self._again is not None:
@@ -257,9 +207,7 @@ def _as_image(array: Any, layer: Any, kind: Kind) -> Image:
     )
 
 
-def _score(
-    predicted: Image, truth: Image, scheme: Scheme, stop: Callable[[], bool]
-) -> Task[ImageResult | None]:
+def _score(predicted: Image, truth: Image, scheme: Scheme, stop: Stop) -> Task[ImageResult | None]:
     from napari_cellda.core.compare.scoring import score_image
 
     return (

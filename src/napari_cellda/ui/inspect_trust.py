@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from qtpy.QtCore import QObject, Signal
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.images.label_arrays import read_region
@@ -14,44 +13,27 @@ from napari_cellda.core.inspect.quality import (
     check_enhancer,
     self_agreement,
 )
+from napari_cellda.ui.background import BackgroundWork
 from napari_cellda.ui.view import visible_region
-from napari_cellda.ui.worker import run_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from qtpy.QtCore import QObject
+
+    from napari_cellda.core.events import Stop
     from napari_cellda.core.inspect.quality import Verdict
     from napari_cellda.ui.state import Session
-    from napari_cellda.ui.worker import TaskHandle
 
 
-class Trust(QObject):
-    """Runs the checks on what is in view.
-
-    Signals
-    -------
-    changed
-        A check began or ended; see `verdicts`.
-    failed(str)
-        Why nothing was checked, in one sentence.
-    """
-
-    changed = Signal()
-    failed = Signal(str)
+class Trust(BackgroundWork):
+    """Runs the checks on what is in view; `changed` says that `verdicts` may be others."""
 
     def __init__(self, session: Session, parent: QObject) -> None:
-        super().__init__(parent)
-        self._session = session
+        super().__init__(session, parent)
         self.verdicts: list[Verdict] = []
         self.subject = ""
-        self._task: TaskHandle | None = None
-        self.destroyed.connect(lambda: self._abandon())
-
-    @property
-    def running(self) -> bool:
-        """Whether checks are running."""
-        return self._task is not None
 
     def check_enhancer(self) -> None:
         """Check the enhancer that is switched on, on the maps in view.
@@ -73,7 +55,7 @@ class Trust(QObject):
             for name in (role, "enhanced")
         )
 
-        def work(stop: Callable[[], bool]) -> list[Verdict]:
+        def work(stop: Stop) -> list[Verdict]:
             from napari_cellda.core.inspect.trained import middle
 
             found = check_enhancer(enhancer.card, forest_map, enhanced_map, rescale=options.rescale)
@@ -95,41 +77,16 @@ class Trust(QObject):
         region = visible_region(self._session.viewer, painted)
         image = painted.image
 
-        def work(stop: Callable[[], bool]) -> list[Verdict]:
+        def work(stop: Stop) -> list[Verdict]:
             from napari_cellda.core.inspect.trained import check_run
 
             return check_run(source, image, region)
 
         self._run(work, f"{source.name} on '{painted.name}'")
 
-    def _run(self, work: Callable[[Callable[[], bool]], list[Verdict]], subject: str) -> None:
-        self._abandon()
-        self.subject = subject
-        self._task = run_task(
-            work,
-            session=self._session,
-            title="checks",
-            on_result=self._take,
-            on_error=self._fail,
-            on_finished=self._on_finished,
-        )
-        self.changed.emit()
+    def _run(self, work: Callable[[Stop], list[Verdict]], subject: str) -> None:
+        self.subject, self.verdicts = subject, []
+        self.begin(work, "checks", self._take)
 
     def _take(self, verdicts: list[Verdict]) -> None:
         self.verdicts = verdicts
-
-    def _on_finished(self) -> None:
-        self._task = None
-        self.changed.emit()
-
-    def _fail(self, error: Exception) -> None:
-        self.verdicts = []
-        if isinstance(error, UserError):
-            self.failed.emit(str(error))
-        else:
-            self._session.report(error)
-
-    def _abandon(self) -> None:
-        if self._task is not None:
-            self._task.abandon()
-            self._task = None

@@ -12,6 +12,8 @@ from napari_cellda.core.compare import OVERLAY_COLORS, OVERLAY_VALUES
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.inspect.comparison import Comparing, compare_planes
 from napari_cellda.core.inspect.maps import check_shapes
+from napari_cellda.core.inspect.objects import match_stack
+from napari_cellda.ui.background import BackgroundWork
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.inspect_layers import (
     ShownPlane,
@@ -23,15 +25,13 @@ from napari_cellda.ui.inspect_layers import (
     show_layer,
 )
 from napari_cellda.ui.ring import show_ring
-from napari_cellda.ui.worker import run_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from napari_cellda.core.compare import Matches
-    from napari_cellda.core.inspect.comparison import PlaneComparison, PlaneError
+    from napari_cellda.core.events import Stop, Task
+    from napari_cellda.core.inspect.comparison import PlaneComparison
+    from napari_cellda.core.inspect.objects import ObjectComparison, PlaneError
     from napari_cellda.ui.state import Session
-    from napari_cellda.ui.worker import TaskHandle
 
 NAME = "Right and wrong"
 OPACITY = 0.7
@@ -45,7 +45,8 @@ class OverlayView(QObject):
     """Shows where a result is right and wrong beside a reference, as one Labels layer.
 
     Only the plane in view is read, compared and kept; another plane is compared when the sliders
-    go there. Another IoU needs no comparison.
+    go there. Another IoU needs no comparison. Objects that go through the planes of a stack are
+    matched beside that, plane by plane; until that is done, those of the plane alone are shown.
 
     Signals
     -------
@@ -57,6 +58,11 @@ class OverlayView(QObject):
         The error of this index is in view.
     failed(str)
         Why there is nothing to see, in one sentence.
+
+    Attributes
+    ----------
+    matching : BackgroundWork
+        Matches the objects of the stack.
     """
 
     compared = Signal()
@@ -68,6 +74,7 @@ class OverlayView(QObject):
         super().__init__(parent)
         self._session = session
         self.settings = Comparing()
+        self.through = True
         self.result: Any = None
         self.reference: Any = None
         self.layer: Any = None
@@ -76,19 +83,31 @@ class OverlayView(QObject):
         self.index = -1
         self._array: ShownPlane | None = None
         self._errors: list[PlaneError] | None = None
-        self._task: TaskHandle | None = None
+        self._stack: ObjectComparison | None = None
+        self._group: tuple[int, ...] = ()
+        self._stale = False
+        self._comparing = BackgroundWork(session, self)
+        self.matching = BackgroundWork(session, self)
+        for work in (self._comparing, self.matching):
+            work.failed.connect(self.failed)
         self._timer = QTimer(self, singleShot=True, interval=FOLLOW_MS)
         self._timer.timeout.connect(self._follow)
         dims = session.viewer.dims.events
         connect_while_alive(self, dims.current_step, self._on_moved)
         connect_while_alive(self, session.results_changed, self._on_results)
         connect_while_alive(self, session.viewer.layers.events.removed, self._on_removed)
-        self.destroyed.connect(lambda: self._abandon())
 
     # -- what is compared -----------------------------------------------------------------------
 
-    def compare(self, result: Any, reference: Any, settings: Comparing) -> None:
+    def compare(self, result: Any, reference: Any, settings: Comparing, *, through: bool) -> None:
         """Compare two layers, beginning with the plane in view.
+
+        Parameters
+        ----------
+        result, reference : napari layers
+        settings : Comparing
+        through : bool
+            Whether an object of a stack goes through its planes, or is another one in each.
 
         Raises
         ------
@@ -104,8 +123,10 @@ class OverlayView(QObject):
                 f"A plane of '{result.name}' has {height} x {width} pixels; up to {MOST_PIXELS:,} "
                 "can be compared at once, so crop the layers, or use evaluate on their files."
             )
-        self.result, self.reference, self.settings = result, reference, settings
+        self.result, self.reference = result, reference
+        self.settings, self.through = settings, through
         self.comparison = None
+        self._match_stack()
         self.refresh()
 
     def refresh(self) -> None:
@@ -113,23 +134,15 @@ class OverlayView(QObject):
         if self.result is None:
             return
         plane = plane_of(self._session, self.result)
-        result, reference, settings = self.result, self.reference, self.settings
+        layers, settings, stack = (self.result, self.reference), self.settings, self._stack
 
-        def work(stop: Callable[[], bool]) -> PlaneComparison:
-            pair = read_plane(result, plane), read_plane(reference, plane)
-            found = compare_planes(*pair, settings, (result.name, reference.name))
+        def work(stop: Stop) -> PlaneComparison:
+            found = compare_layers(layers, plane, settings, stack)
             found.overlay(settings.iou)
             found.errors(settings.iou)  # so that stepping through them does not wait
             return found
 
-        self._abandon()
-        self._task = run_task(
-            work,
-            session=self._session,
-            title="compare",
-            on_result=lambda found: self._take(plane, found),
-            on_error=self._fail,
-        )
+        self._comparing.begin(work, "compare", lambda found: self._take(plane, found))
 
     def set_iou(self, iou: float) -> None:
         """Repaint at another IoU; nothing is computed again."""
@@ -140,7 +153,7 @@ class OverlayView(QObject):
     @property
     def busy(self) -> bool:
         """Whether a plane is being compared or about to be."""
-        return self._timer.isActive() or (self._task is not None and self._task.running)
+        return self._timer.isActive() or self._comparing.running
 
     @property
     def matches(self) -> Matches | None:
@@ -149,10 +162,38 @@ class OverlayView(QObject):
 
     def close(self) -> None:
         """Take the overlay away."""
-        self._abandon()
-        self.result = self.reference = self.comparison = None
+        self._forget()
         if self.layer is not None and self.layer in self._session.viewer.layers:
             self._session.viewer.layers.remove(self.layer)
+
+    def _forget(self) -> None:
+        self._comparing.cancel()
+        self.matching.cancel()
+        self.result = self.reference = self.comparison = self._stack = None
+
+    # -- objects that go through the planes -----------------------------------------------------
+
+    def _match_stack(self) -> None:
+        """Match the objects of the stack in view, plane by plane in the background."""
+        self._stack, self._stale = None, False
+        self._group = plane_of(self._session, self.result)[:-1]
+        self.matching.cancel()
+        layers, settings, group = (self.result, self.reference), self.settings, self._group
+        if not (self.through and may_go_through(layers, settings)):
+            return
+        depth = data_of(self.result).shape[-3]
+
+        def work(stop: Stop) -> Task[ObjectComparison | None]:
+            found = (compare_layers(layers, (*group, z), settings) for z in range(depth))
+            return match_stack((plane.overlaps for plane in found), depth, stop=stop)
+
+        self.matching.begin(work, "match objects", self._take_stack)
+
+    def _take_stack(self, found: ObjectComparison | None) -> None:
+        self._stack = found
+        if found is not None:
+            self.index = -1
+            self.refresh()
 
     # -- errors ---------------------------------------------------------------------------------
 
@@ -167,8 +208,11 @@ class OverlayView(QObject):
 
     @property
     def error(self) -> PlaneError | None:
-        """The error that was gone to last."""
-        return self.errors[self.index] if 0 <= self.index < len(self.errors) else None
+        """The error that was gone to last; None while its plane is not in view."""
+        if not 0 <= self.index < len(self.errors):
+            return None
+        error = self.errors[self.index]
+        return error if error.plane in (None, *self.plane[-1:]) else None
 
     def step(self, by: int = 1) -> None:
         """Go to the next error (or one of the others), beginning with the worst; rings it.
@@ -185,18 +229,24 @@ class OverlayView(QObject):
             return
         self.index = (self.index + by) % len(self.errors) if self.index >= 0 else 0
         error = self.errors[self.index]
-        go_to(self._session, self.layer, self.plane, error.y, error.x)
+        plane = self.plane if error.plane is None else (*self.plane[:-1], error.plane)
+        go_to(self._session, self.layer, plane, error.y, error.x)
         size = max(30.0, 2.5 * float(np.sqrt(error.pixels)))
-        spot = (*self.plane, error.y, error.x)
+        spot = (*plane, error.y, error.x)
         show_ring(self._session, spot, placement(self.layer), diameter=size)
-        self.stepped.emit(self.index)
+        if plane == self.plane:
+            self.stepped.emit(self.index)
 
     # -- the layer ------------------------------------------------------------------------------
 
     def _take(self, plane: tuple[int, ...], found: PlaneComparison) -> None:
+        in_stack = found.objects is not None and found.objects.is_stack
         self.plane, self.comparison = plane, found
-        self.index = -1
+        if not in_stack:
+            self.index = -1
         self._paint()
+        if self.error is not None:
+            self.stepped.emit(self.index)
 
     def _paint(self) -> None:
         assert self.comparison is not None
@@ -253,27 +303,40 @@ class OverlayView(QObject):
 
     def _on_results(self, painted: Any) -> None:
         if any(layer in painted.results.values() for layer in (self.result, self.reference)):
+            self._stale = True
             self._timer.start()
 
     def _follow(self) -> None:
-        if not self._session.is_closed and self.result is not None:
-            self.refresh()
+        if self._session.is_closed or self.result is None:
+            return
+        if self._stale or plane_of(self._session, self.result)[:-1] != self._group:
+            self._match_stack()
+        self.refresh()
 
     def _on_removed(self, event: Any) -> None:
         if event.value is self.layer:
             self.layer = self._array = None
-            self.result = self.reference = self.comparison = None
+            self._forget()
             self.compared.emit()
         elif event.value is self.result or event.value is self.reference:
             self.close()
 
-    def _fail(self, error: Exception) -> None:
-        if isinstance(error, UserError):
-            self.failed.emit(str(error))
-        else:
-            self._session.report(error)
 
-    def _abandon(self) -> None:
-        if self._task is not None:
-            self._task.abandon()
-            self._task = None
+def compare_layers(
+    layers: tuple[Any, Any],
+    plane: tuple[int, ...],
+    settings: Comparing,
+    stack: ObjectComparison | None = None,
+) -> PlaneComparison:
+    """Read and compare one plane of two layers; see `compare_planes`."""
+    result, reference = (read_plane(layer, plane) for layer in layers)
+    names = layers[0].name, layers[1].name
+    return compare_planes(result, reference, settings, names, stack)
+
+
+def may_go_through(layers: tuple[Any, Any], settings: Comparing) -> bool:
+    """Whether objects may go through planes: stacks of numbered objects on both sides."""
+    if settings.kind != "objects" or settings.classes:
+        return False
+    arrays = [data_of(layer) for layer in layers]
+    return all(len(a.shape) > 2 and np.dtype(a.dtype).kind in "ui" for a in arrays)

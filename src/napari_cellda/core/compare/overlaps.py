@@ -1,8 +1,8 @@
 """How two label images overlap: one table, found in one pass, from which all object figures follow.
 
-Labels change seldom along a row. So both images are first cut into runs along which neither
-changes; only the runs are sorted and counted, and a picture of any property of the objects is the
-property repeated along the runs.
+Labels change seldom along a row. So both images are first cut into runs, pieces of rows along which
+neither changes; only the runs are sorted and counted, and a picture of any property of the objects
+is the property repeated along the runs.
 """
 
 from __future__ import annotations
@@ -38,6 +38,56 @@ class Runs:
         """Return an image of one value per entry, and of `ignored` where nothing is scored."""
         table = np.append(values, values.dtype.type(ignored))
         return np.repeat(table[self.entry], self.length).reshape(self.shape)
+
+    def spots(self, labels: NDArray[np.integer]) -> Spots:
+        """Find a pixel inside every object of a plane: the nearest to its middle.
+
+        Parameters
+        ----------
+        labels : (N,) ndarray of int
+            Label of each entry of the table; 0 is no object.
+        """
+        label = np.append(labels, 0)[self.entry]
+        inside = label > 0
+        start = (np.cumsum(self.length) - self.length)[inside]
+        length, (row, left) = self.length[inside], np.divmod(start, self.shape[-1])
+        ids, place = np.unique(label[inside], return_inverse=True)
+        area = np.bincount(place, length).astype(np.int64)
+        middle_y = (np.bincount(place, length * row) / area)[place]
+        middle_x = (np.bincount(place, length * (left + (length - 1) / 2)) / area)[place]
+        column = np.clip(np.rint(middle_x).astype(np.intp), left, left + length - 1)
+        order = np.lexsort(((row - middle_y) ** 2 + (column - middle_x) ** 2, place))
+        best = order[np.searchsorted(place[order], np.arange(len(ids)))]
+        return Spots(ids, np.zeros(len(ids), np.intp), row[best], column[best], area)
+
+
+@dataclass(frozen=True, eq=False)
+class Spots:
+    """Where to look at each object."""
+
+    ids: NDArray[np.integer]
+    """(N,) labels, ascending."""
+    plane: NDArray[np.intp]
+    """(N,) of a stack, the plane in which the object is largest; else 0."""
+    y: NDArray[np.intp]
+    """(N,) row of a pixel inside it."""
+    x: NDArray[np.intp]
+    """(N,) column of that pixel."""
+    area: NDArray[np.int64]
+    """(N,) pixels in that plane."""
+
+    @classmethod
+    def of_stack(cls, planes: Sequence[Spots]) -> Spots:
+        """Choose for every object the plane in which it is largest."""
+        ids, y, x, area = (
+            np.concatenate([getattr(spots, name) for spots in planes])
+            for name in ("ids", "y", "x", "area")
+        )
+        plane = np.repeat(np.arange(len(planes)), [len(spots.ids) for spots in planes])
+        order = np.lexsort((-area, ids))
+        ids, first = np.unique(ids[order], return_index=True)
+        best = order[first]
+        return cls(ids, plane[best], y[best], x[best], area[best])
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +129,7 @@ class Overlaps:
         check_labels(truth_labels, "The truth")
         arrays = [predicted_labels, truth_labels] + ([] if ignore is None else [ignore])
         flat = [np.ravel(array) for array in arrays]
-        start = _run_starts(flat)
+        start = _run_starts(flat, max(predicted_labels.shape[-1], 1))
         length = np.diff(np.append(start, flat[0].size))
         predicted, p = _compact(flat[0][start])
         truth, t = _compact(flat[1][start])
@@ -114,12 +164,13 @@ def check_labels(labels: NDArray[np.generic], name: str) -> None:
         raise UserError(f"{name} holds the label {labels.min()}; expected labels from 0.")
 
 
-def _run_starts(flat: Sequence[NDArray[np.generic]]) -> NDArray[np.intp]:
-    """Return where in the flat arrays any of them changes, and 0."""
+def _run_starts(flat: Sequence[NDArray[np.generic]], width: int) -> NDArray[np.intp]:
+    """Return where in the flat arrays a row begins, or any of them changes."""
     changes = np.ones(flat[0].size, bool)
     np.not_equal(flat[0][1:], flat[0][:-1], out=changes[1:])
     for other in flat[1:]:
         changes[1:] |= other[1:] != other[:-1]
+    changes[::width] = True
     return np.flatnonzero(changes)
 
 

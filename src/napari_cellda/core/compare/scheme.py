@@ -88,10 +88,18 @@ def _say(reference_type: ReferenceType, numbers: set[int]) -> str:
     )
 
 
-def _refuse_ignored(numbers: set[int], truths: Sequence[Path]) -> None:
-    """Refuse 255 beside classes that are counted from 1: it is what many programs ignore."""
+def marks_ignored(numbers: set[int]) -> list[int]:
+    """Return the classes beside 255, if 255 looks like what many programs ignore; else [].
+
+    It does when the others are counted from 1.
+    """
     others = sorted(numbers - {255})
-    if 255 in numbers and others and others == list(range(1, len(others) + 1)):
+    return others if 255 in numbers and others == list(range(1, len(others) + 1)) else []
+
+
+def _refuse_ignored(numbers: set[int], truths: Sequence[Path]) -> None:
+    others = marks_ignored(numbers)
+    if others:
         raise UserError(
             f"The truth in '{truths[0].parent}' holds 255 beside the classes "
             f"{', '.join(map(str, others))}; if it marks pixels that do not count, say "

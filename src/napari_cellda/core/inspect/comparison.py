@@ -10,28 +10,29 @@ import numpy as np
 
 from napari_cellda.core.compare import (
     OVERLAY_VALUES,
-    Matches,
-    ObjectMatches,
+    Overlaps,
     PixelCounts,
     boundary_overlay,
     instance_overlay,
     object_contours,
     pixel_overlay,
 )
-from napari_cellda.core.compare.matching import STATES
+from napari_cellda.core.compare.reading import numbers_in
+from napari_cellda.core.compare.scheme import marks_ignored
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.inspect.maps import as_map, check_shapes
+from napari_cellda.core.inspect.objects import MOST_ERRORS, ObjectComparison, PlaneError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from napari_cellda.core.compare import Matches
 
 Kind = Literal["pixels", "objects", "boundaries"]
 NAMES = {value: name for name, value in OVERLAY_VALUES.items()}
 """What an overlay's value is called."""
 RIGHT = ("true negative", "true positive", "matched", "ignored")
 """What is no error."""
-MOST_ERRORS = 1000
-"""So many are listed, the worst."""
 
 
 @dataclass(frozen=True)
@@ -49,22 +50,8 @@ class Comparing:
     """Whether labels are classes, so that the wrong class is an error; else they are objects."""
     membranes: bool = False
     """Whether the foreground itself is the boundary; else boundaries are the objects' outlines."""
-
-
-@dataclass(frozen=True)
-class PlaneError:
-    """A region or an object that is wrong."""
-
-    name: str
-    """As the overlay calls it: "false negative", "missed", "split"..."""
-    y: int
-    x: int
-    """A pixel inside it."""
-    pixels: int
-    weight: float
-    """How bad it is, in pixels: its area, or of an object what no partner covers."""
-    iou: float = 0.0
-    """With its best partner; 0 without one, and of regions."""
+    ignore: int | None = None
+    """Number in the reference that marks pixels that do not count."""
 
 
 def to_mask(values: NDArray[Any], name: str, threshold: float = 0.5) -> NDArray[Any]:
@@ -102,8 +89,8 @@ def to_labels(values: NDArray[Any], name: str, settings: Comparing) -> NDArray[A
 class PlaneComparison:
     """Two (Y, X) planes, read as `settings` say; `compare_planes` makes it.
 
-    What is slow is done once, when it is first asked for; another IoU then takes about a
-    millisecond.
+    What is slow is done once, when it is first asked for; another IoU then takes a few
+    milliseconds.
     """
 
     result: NDArray[Any] = field(repr=False)
@@ -111,51 +98,53 @@ class PlaneComparison:
     reference: NDArray[Any] = field(repr=False)
     """The truth, or whatever the result is held against."""
     settings: Comparing
-    _known: dict[float, Matches] = field(default_factory=dict, repr=False)
-    """What matches at the IoU that was asked for last."""
+    ignore: NDArray[np.bool_] | None = field(default=None, repr=False)
+    """Pixels that do not count."""
+    stack: ObjectComparison | None = field(default=None, repr=False)
+    """The objects of the whole stack, where they go through its planes."""
 
     @cached_property
-    def matches(self) -> ObjectMatches | None:
-        """The objects and their partners; None unless objects are compared."""
+    def objects(self) -> ObjectComparison | None:
+        """The objects and their partners, of the stack if it knows them; else None."""
         if self.settings.kind != "objects":
             return None
-        return ObjectMatches.compute(self.result, self.reference)
+        if self.stack is not None and self.stack.knows(self.overlaps):
+            return self.stack
+        return ObjectComparison.of_plane(self.overlaps)
+
+    @cached_property
+    def overlaps(self) -> Overlaps:
+        """Which labels share pixels, where objects are compared."""
+        return Overlaps.of(self.result, self.reference, self.ignore)
 
     @cached_property
     def counts(self) -> PixelCounts:
         """Pixels of the foreground, whatever is compared."""
-        return PixelCounts.of(self.result > 0, self.reference > 0)
+        return PixelCounts.of(self.result > 0, self.reference > 0, self.ignore)
 
     def at(self, iou: float) -> Matches | None:
         """Return what matches above an IoU; None unless objects are compared."""
-        if self.matches is None:
-            return None
-        if iou not in self._known:
-            self._known.clear()
-            self._known[iou] = self.matches.at(iou)
-        return self._known[iou]
+        return None if self.objects is None else self.objects.at(iou)
 
     def overlay(self, iou: float) -> NDArray[np.uint8]:
         """Return the (Y, X) picture of right and wrong, in the values of `OVERLAY_VALUES`."""
-        found = self.at(iou)
-        if self.matches is not None and found is not None:
-            return instance_overlay(self.matches, found)
-        return self._fixed_overlay
+        if self.objects is None:
+            return self._fixed_overlay
+        return instance_overlay(self.objects.matches, self.objects.at(iou), self.overlaps)
 
     @cached_property
     def _fixed_overlay(self) -> NDArray[np.uint8]:
         if self.settings.kind == "boundaries":
             sides = (self.result, self.reference)
             found = [s > 0 if self.settings.membranes else object_contours(s) for s in sides]
-            return boundary_overlay(found[0], found[1], self.settings.tolerance)
+            return boundary_overlay(found[0], found[1], self.settings.tolerance, ignore=self.ignore)
         if self.settings.classes and "b" not in self.result.dtype.kind + self.reference.dtype.kind:
-            return pixel_overlay(self.result, self.reference)
-        return pixel_overlay(self.result > 0, self.reference > 0)
+            return pixel_overlay(self.result, self.reference, self.ignore)
+        return pixel_overlay(self.result > 0, self.reference > 0, self.ignore)
 
     def errors(self, iou: float) -> list[PlaneError]:
-        """List what is wrong, the worst first."""
-        found = self._object_errors(iou) if self.matches is not None else self._region_errors
-        return sorted(found, key=lambda error: -error.weight)[:MOST_ERRORS]
+        """List what is wrong, the worst first; of a stack's objects in all its planes."""
+        return self._region_errors if self.objects is None else self.objects.errors(iou)
 
     @cached_property
     def _region_errors(self) -> list[PlaneError]:
@@ -166,76 +155,32 @@ class PlaneComparison:
         values = [v for name, v in OVERLAY_VALUES.items() if name not in RIGHT]
         wrong = np.where(np.isin(overlay, values), overlay, 0)
         regions = np.asarray(label(wrong, connectivity=2))
-        found = []
-        for y, x, pixels in _regions(regions):
-            found.append(PlaneError(NAMES[int(overlay[y, x])], y, x, pixels, pixels))
-        return found
-
-    def _object_errors(self, iou: float) -> list[PlaneError]:
-        """Return the unmatched objects of both sides; merged and split ones once."""
-        matches, found = self.matches, self.at(iou)
-        assert matches is not None
-        assert found is not None
-        spots = self._object_spots
-        errors = []
-        for side, states, ids, ious in (
-            ("reference", found.truth_state, matches.truth_ids, matches.truth_iou),
-            ("result", found.predicted_state, matches.predicted_ids, matches.predicted_iou),
-        ):
-            # A split object is listed on the reference's side, a merged one on the result's.
-            elsewhere = "merged" if side == "reference" else "split"
-            for state, label, best in zip(states, ids, ious, strict=True):
-                name = STATES[state]
-                if name not in ("matched", elsewhere):
-                    y, x, pixels = spots[side][int(label)]
-                    errors.append(PlaneError(name, y, x, pixels, pixels * (1 - best), float(best)))
-        return errors
-
-    @cached_property
-    def _object_spots(self) -> dict[str, dict[int, tuple[int, int, int]]]:
-        """A pixel inside each object and its area, by label, of both sides."""
-        sides = {"reference": self.reference, "result": self.result}
-        return {
-            side: {int(labels[y, x]): (y, x, n) for y, x, n in _regions(labels)}
-            for side, labels in sides.items()
-        }
+        table = Overlaps.of(regions, regions)
+        assert table.runs is not None
+        spots = table.runs.spots(table.truth)
+        worst = np.argsort(-spots.area, kind="stable")[:MOST_ERRORS]
+        found = np.stack([spots.y, spots.x, spots.area], axis=1)[worst].tolist()
+        return [PlaneError(NAMES[int(overlay[y, x])], y, x, n, n) for y, x, n in found]
 
     def describe(self, y: int, x: int, iou: float) -> str:
         """Say in one line what is at a pixel: an object with its match, or a region."""
         name = NAMES[int(self.overlay(iou)[y, x])]
-        if self.matches is None:
-            return f"{name[0].upper()}{name[1:]} at row {y}, column {x}."
+        if name == "ignored":
+            return "Ignored: this pixel does not count."
+        if self.objects is None:
+            return f"{name.capitalize()} at row {y}, column {x}."
         if name == "true negative":
             return "No object here, on either side."
-        told = [
-            self._describe_object("Result", "reference", int(self.result[y, x])),
-            self._describe_object("Reference", "result", int(self.reference[y, x])),
-        ]
-        return " ".join([f"{name[0].upper()}{name[1:]}.", *filter(None, told)])
-
-    def _describe_object(self, side: str, other: str, label: int) -> str:
-        matches = self.matches
-        if not label or matches is None:
-            return ""
-        truth = matches.truth_ids, matches.truth_area, matches.truth_partner, matches.truth_iou
-        mine = (
-            matches.predicted_ids,
-            matches.predicted_area,
-            matches.predicted_partner,
-            matches.predicted_iou,
-        )
-        own, partners = (mine, truth) if side == "Result" else (truth, mine)
-        ids, area, partner, iou = own
-        others = partners[0]
-        i = int(np.searchsorted(ids, label))
-        best = "no partner"
-        if partner[i] >= 0:
-            best = f"best partner: {other} object {others[partner[i]]}, IoU {iou[i]:.2f}"
-        return f"{side} object {label} ({area[i]} px): {best}."
+        told = self.objects.describe(int(self.result[y, x]), int(self.reference[y, x]))
+        return f"{name.capitalize()}. {told}"
 
 
 def compare_planes(
-    result: NDArray[Any], reference: NDArray[Any], settings: Comparing, names: tuple[str, str]
+    result: NDArray[Any],
+    reference: NDArray[Any],
+    settings: Comparing,
+    names: tuple[str, str],
+    stack: ObjectComparison | None = None,
 ) -> PlaneComparison:
     """Put two planes side by side.
 
@@ -246,13 +191,19 @@ def compare_planes(
     settings : Comparing
     names : (str, str)
         What messages call them.
+    stack : ObjectComparison, optional
+        The objects of all planes; see `match_stack`. None: those of this plane alone.
 
     Raises
     ------
     UserError
-        If the shapes differ, a map leaves [0, 1], or a label is negative.
+        If the shapes differ, a map leaves [0, 1], a label is negative, or 255 stands beside
+        classes and is not ignored.
     """
     check_shapes(result, reference, names)
+    reference, ignore = without_ignored(reference, settings.ignore)
+    if settings.classes and settings.ignore is None:
+        _refuse_ignored(reference, names[1])
     as_objects = settings.kind == "objects" or (
         settings.kind == "boundaries" and not settings.membranes
     )
@@ -260,18 +211,24 @@ def compare_planes(
         to_labels(side, name, settings) if as_objects else to_mask(side, name, settings.threshold)
         for side, name in zip((result, reference), names, strict=True)
     ]
-    return PlaneComparison(sides[0], sides[1], settings)
+    return PlaneComparison(sides[0], sides[1], settings, ignore, stack)
 
 
-def _regions(labels: NDArray[Any]) -> list[tuple[int, int, int]]:
-    """Return a pixel inside each label, the nearest to its middle, and its area: (y, x, pixels)."""
-    rows, columns = np.nonzero(labels)
-    if not len(rows):
-        return []
-    _, place = np.unique(labels[rows, columns], return_inverse=True)
-    pixels = np.bincount(place)
-    middle = [np.bincount(place, axis) / pixels for axis in (rows, columns)]
-    distance = (rows - middle[0][place]) ** 2 + (columns - middle[1][place]) ** 2
-    order = np.lexsort((distance, place))
-    nearest = order[np.searchsorted(place[order], np.arange(len(pixels)))]
-    return [(int(rows[i]), int(columns[i]), int(n)) for i, n in zip(nearest, pixels, strict=True)]
+def without_ignored(
+    reference: NDArray[Any], ignore: int | None
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Return the reference with 0 where it holds the ignored number, and where that is."""
+    if ignore is None or reference.dtype.kind not in "ui":
+        return reference, None
+    mask = np.asarray(reference == ignore)
+    return np.where(mask, 0, reference), mask
+
+
+def _refuse_ignored(reference: NDArray[Any], name: str) -> None:
+    if reference.dtype.kind in "ui" and (reference == 255).any():
+        others = marks_ignored(numbers_in(reference))
+        if others:
+            raise UserError(
+                f"'{name}' holds 255 beside the classes {', '.join(map(str, others))}; if it marks "
+                "pixels that do not count, set Ignore to 255."
+            )

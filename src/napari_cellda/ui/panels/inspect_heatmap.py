@@ -5,34 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import (
-    QComboBox,
-    QFileDialog,
-    QFormLayout,
-    QHBoxLayout,
-    QLabel,
-    QListWidget,
-    QProgressBar,
-    QPushButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QLabel, QListWidget
 
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.inspect_heatmap import Heatmap, run_pictures
 from napari_cellda.ui.panels.inspect_curve import make_curve
+from napari_cellda.ui.panels.inspect_tabs import Tab, WorkBar, button
 from napari_cellda.ui.panels.section import Section
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from napari_cellda.ui.panels.inspect_pair import LayerPair
+    from napari_cellda.ui.panels.inspect_tabs import Trying
     from napari_cellda.ui.state import Session
 
 ITSELF = "(it is a discrepancy itself)"
 
 
-class HeatmapTab(QWidget):
+class HeatmapTab(Tab):
     """Two layers or a run, the heatmap, its curve and its most disputed regions.
 
     Parameters
@@ -41,64 +30,47 @@ class HeatmapTab(QWidget):
     pair : LayerPair
         The two layers.
     trying : callable
-        Wraps an action so that its error is shown in the panel.
+        See `Tab`.
     """
 
-    def __init__(
-        self, session: Session, pair: LayerPair, trying: Callable[[Callable[[], Any]], Any]
-    ) -> None:
-        super().__init__()
-        self._session, self._pair, self._trying = session, pair, trying
+    def __init__(self, session: Session, pair: LayerPair, trying: Trying) -> None:
+        super().__init__(session, trying)
+        self._pair = pair
         self.heatmap = Heatmap(session, self)
         self.folder: Path | None = None
-        self._make_widgets()
-        self._lay_out()
-        self._connect()
-        self._refresh()
+        self.build()
 
     def _make_widgets(self) -> None:
-        self.show_button = QPushButton("Show the discrepancy")
-        self.show_button.setToolTip("|result - against|, from 0 (black) to 1 (bright)")
-        self.choose_run = QPushButton("Choose a run\u2026")
-        self.choose_run.setToolTip("The folder of a training with pictures of its way")
+        tip = "|result - against|, from 0 (black) to 1 (bright)"
+        self.show_button = button("Show the discrepancy", tip)
+        tip = "The folder of a training with pictures of its way"
+        self.choose_run = button("Choose a run\u2026", tip)
         self.run_label = QLabel("A training's pictures show how two networks came to agree.")
         self.run_label.setWordWrap(True)
         self.first, self.second = QComboBox(), QComboBox()
-        self.show_run = QPushButton("Show over its steps")
+        self.show_run = button("Show over its steps")
         self.curve: Any = None
-        self.find = QPushButton("Find the most disputed regions")
-        self.cancel = QPushButton("Stop")
-        self.progress = QProgressBar()
-        self.progress.setFixedHeight(6)
-        self.progress.setTextVisible(False)
+        self.find = button("Find the most disputed regions")
+        self.bar = WorkBar(self.heatmap, self.find)
         self.list = QListWidget()
         self.list.setToolTip("Click to go there")
         self.list.setFixedHeight(150)
-        self.boxes = QPushButton("Add them as boxes to annotate")
+        self.boxes = button("Add them as boxes to annotate")
 
     def _lay_out(self) -> None:
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(4, 8, 4, 4)
-        layout.setSpacing(8)
-        layout.addWidget(self.show_button)
+        self.body.addWidget(self.show_button)
         self.run_section = Section("Over the steps of a run", folded=True)
-        body = self.run_section.body
-        body.addWidget(self.run_label)
-        body.addWidget(self.choose_run)
+        run = self.run_section.body
+        run.addWidget(self.run_label)
+        run.addWidget(self.choose_run)
         form = QFormLayout()
         form.addRow("Map", self.first)
         form.addRow("Against", self.second)
-        body.addLayout(form)
-        body.addWidget(self.show_run)
-        layout.addWidget(self.run_section)
-        row = QHBoxLayout()
-        row.addWidget(self.find, 1)
-        row.addWidget(self.cancel)
-        layout.addLayout(row)
-        layout.addWidget(self.progress)
-        layout.addWidget(self.list)
-        layout.addWidget(self.boxes)
-        layout.addStretch(1)
+        run.addLayout(form)
+        run.addWidget(self.show_run)
+        for widget in (self.run_section, self.bar, self.list, self.boxes):
+            self.body.addWidget(widget)
+        self.body.addStretch(1)
 
     def _connect(self) -> None:
         heatmap = self.heatmap
@@ -107,12 +79,10 @@ class HeatmapTab(QWidget):
         )
         self.choose_run.clicked.connect(self._trying(self._ask_run))
         self.show_run.clicked.connect(self._trying(self._show_run))
-        self.find.clicked.connect(self._trying(self._find))
-        self.cancel.clicked.connect(heatmap.stop)
+        self.find.clicked.connect(self._trying(heatmap.find_disputed))
         self.boxes.clicked.connect(self._trying(heatmap.add_boxes))
         self.list.currentRowChanged.connect(self._on_row)
         heatmap.changed.connect(self._refresh)
-        heatmap.progressed.connect(self._on_progress)
         connect_while_alive(self, self._session.viewer.dims.events.current_step, self._on_moved)
 
     # -- runs -----------------------------------------------------------------------------------
@@ -162,25 +132,14 @@ class HeatmapTab(QWidget):
 
     # -- disputed regions -----------------------------------------------------------------------
 
-    def _find(self) -> None:
-        self.heatmap.find_disputed()
-        self._refresh()
-
-    def _on_progress(self, done: int, total: int) -> None:
-        self.progress.setRange(0, total)
-        self.progress.setValue(done)
-
     def _on_row(self, row: int) -> None:
         if 0 <= row < len(self.heatmap.places):
             self._trying(lambda: self.heatmap.visit(row))()
 
     def _refresh(self) -> None:
         heatmap = self.heatmap
-        running = heatmap.running
         self.show_run.setEnabled(self.folder is not None)
-        self.find.setEnabled(heatmap.layer is not None and not running)
-        self.cancel.setEnabled(running)
-        self.progress.setVisible(running)
+        self.find.setEnabled(heatmap.layer is not None and not heatmap.running)
         self.boxes.setEnabled(bool(heatmap.places))
         lines = [
             f"{place.score:.2f}   plane {place.z}, row {place.y}, column {place.x}"

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import (
     QCheckBox,
     QFileDialog,
-    QHBoxLayout,
     QLabel,
     QListWidget,
     QListWidgetItem,
-    QPushButton,
-    QVBoxLayout,
-    QWidget,
 )
 
 from napari_cellda.ui.connect import connect_while_alive
@@ -22,16 +18,16 @@ from napari_cellda.ui.inspect_guide import Guide
 from napari_cellda.ui.inspect_trust import Trust
 from napari_cellda.ui.keys import STACK_KEY
 from napari_cellda.ui.panels.inspect_lights import Lights
+from napari_cellda.ui.panels.inspect_tabs import Tab, button, side_by_side
 from napari_cellda.ui.panels.section import Section
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from napari_cellda.ui.panels.inspect_pair import LayerPair
+    from napari_cellda.ui.panels.inspect_tabs import Trying
     from napari_cellda.ui.state import Session
 
 
-class NextTab(QWidget):
+class NextTab(Tab):
     """The list of places to paint, and the traffic lights.
 
     Parameters
@@ -40,62 +36,48 @@ class NextTab(QWidget):
     pair : LayerPair
         Two maps whose disagreement may speak for a place.
     trying : callable
-        Wraps an action so that its error is shown in the panel.
+        See `Tab`.
     """
 
-    def __init__(
-        self, session: Session, pair: LayerPair, trying: Callable[[Callable[[], Any]], Any]
-    ) -> None:
-        super().__init__()
-        self._session, self._pair, self._trying = session, pair, trying
+    def __init__(self, session: Session, pair: LayerPair, trying: Trying) -> None:
+        super().__init__(session, trying)
+        self._pair = pair
         self.guide = Guide.of(session)
         self.trust = Trust(session, self)
-        self._make_widgets()
-        self._lay_out()
-        self._connect()
-        self._refresh()
+        self.build()
 
     def _make_widgets(self) -> None:
         self.contradiction = QCheckBox("the enhancer contradicts the forest")
         self.contradiction.setToolTip("Enhances every plane that is searched: slower")
         self.discrepancy = QCheckBox("the two maps above disagree")
-        self.search = QPushButton("Look for places")
-        self.search.setToolTip("In planes spread over the whole stack, in the background")
-        self.next = QPushButton(f"Next place  {STACK_KEY.replace('Shift-', '⇧')}")
-        self.next.setToolTip(f"Skips what is painted by now (key {STACK_KEY} over the image)")
+        tip = "In planes spread over the whole stack, in the background"
+        self.search = button("Look for places", tip)
+        tip = f"Skips what is painted by now (key {STACK_KEY} over the image)"
+        self.next = button(f"Next place  {STACK_KEY.replace('Shift-', '⇧')}", tip)
         self.list = QListWidget()
         self.list.setFixedHeight(190)
         self.list.setToolTip("Click to go there")
-        self.check = QPushButton("Check the enhanced map")
-        self.check.setToolTip("On what is in view")
-        self.check_network = QPushButton("a run or model\u2026")
-        self.check_network.setToolTip("Whether its network agrees with itself on what is in view")
+        self.check = button("Check the enhanced map", "On what is in view")
+        tip = "Whether its network agrees with itself on what is in view"
+        self.check_network = button("a run or model\u2026", tip)
         self.subject = QLabel("Checks that need no truth. They catch much, but not everything.")
         self.subject.setWordWrap(True)
         self.lights = Lights()
 
     def _lay_out(self) -> None:
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(4, 8, 4, 4)
         paint = Section("Where to paint next")
         paint.body.addWidget(QLabel("Where the forest is unsure, and also where"))
         paint.body.addWidget(self.contradiction)
         paint.body.addWidget(self.discrepancy)
-        row = QHBoxLayout()
-        row.addWidget(self.search)
-        row.addWidget(self.next)
-        paint.body.addLayout(row)
+        paint.body.addLayout(side_by_side(self.search, self.next))
         paint.body.addWidget(self.list)
         trust = Section("Can it be trusted?")
         trust.body.addWidget(self.subject)
-        row = QHBoxLayout()
-        row.addWidget(self.check)
-        row.addWidget(self.check_network)
-        trust.body.addLayout(row)
+        trust.body.addLayout(side_by_side(self.check, self.check_network))
         trust.body.addWidget(self.lights)
-        layout.addWidget(paint)
-        layout.addWidget(trust)
-        layout.addStretch(1)
+        self.body.addWidget(paint)
+        self.body.addWidget(trust)
+        self.body.addStretch(1)
 
     def _connect(self) -> None:
         self.search.clicked.connect(self._trying(self._search))
@@ -141,8 +123,8 @@ class NextTab(QWidget):
 
     def _show_trust(self) -> None:
         running = self.trust.running
-        for button in (self.check, self.check_network):
-            button.setEnabled(not running)
+        for widget in (self.check, self.check_network):
+            widget.setEnabled(not running)
         self.subject.setText(
             f"Checking {self.trust.subject}\u2026" if running else f"{self.trust.subject}:"
         )

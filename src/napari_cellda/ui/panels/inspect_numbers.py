@@ -11,27 +11,20 @@ from qtpy.QtWidgets import (
     QAbstractItemView,
     QApplication,
     QCheckBox,
-    QComboBox,
     QFileDialog,
-    QHBoxLayout,
     QLabel,
-    QProgressBar,
-    QPushButton,
     QTableWidget,
     QTableWidgetItem,
-    QVBoxLayout,
-    QWidget,
 )
 
 from napari_cellda.core.compare.report import TITLES
 from napari_cellda.core.errors import UserError
 from napari_cellda.ui.inspect_numbers import Numbers, Row
-from napari_cellda.ui.layers import TAG
+from napari_cellda.ui.panels.inspect_tabs import Tab, WorkBar, button, choice, side_by_side
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from napari_cellda.ui.panels.inspect_pair import LayerPair
+    from napari_cellda.ui.panels.inspect_tabs import Trying
     from napari_cellda.ui.state import Session
 
 KINDS = (
@@ -76,7 +69,7 @@ class _Number(QTableWidgetItem):
         return bool(super().__lt__(other))
 
 
-class NumbersTab(QWidget):
+class NumbersTab(Tab):
     """Score the two layers that are chosen; see `Numbers`.
 
     Parameters
@@ -85,36 +78,24 @@ class NumbersTab(QWidget):
     pair : LayerPair
         The two layers.
     trying : callable
-        Wraps an action so that its error is shown in the panel.
+        See `Tab`.
     """
 
-    def __init__(
-        self, session: Session, pair: LayerPair, trying: Callable[[Callable[[], Any]], Any]
-    ) -> None:
-        super().__init__()
-        self._pair, self._trying = pair, trying
+    def __init__(self, session: Session, pair: LayerPair, trying: Trying) -> None:
+        super().__init__(session, trying)
+        self._pair = pair
         self.numbers = Numbers(session, self)
         self._rows: list[Row] = []
-        self._make_widgets()
-        self._lay_out()
-        self._connect()
-        self._refresh()
+        self.build()
 
     def _make_widgets(self) -> None:
-        self.kind = QComboBox()
-        for index, (value, title, tip) in enumerate(KINDS):
-            self.kind.addItem(title, value)
-            self.kind.setItemData(index, tip, Qt.ItemDataRole.ToolTipRole)
+        self.kind = choice(KINDS)
         self.classes = QCheckBox("classes apart")
         self.classes.setToolTip("Labels are classes, each with figures of its own")
         self.live = QCheckBox("live")
         self.live.setToolTip("Score again whenever the maps change")
-        self.score_button = QPushButton("Score")
-        self.score_button.setToolTip("Every plane of the two layers, plane by plane")
-        self.cancel = QPushButton("Stop")
-        self.progress = QProgressBar()
-        self.progress.setFixedHeight(6)
-        self.progress.setTextVisible(False)
+        self.score_button = button("Score", "Every plane of the two layers, plane by plane")
+        self.bar = WorkBar(self.numbers, self.score_button)
         self.table = QTableWidget()
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
@@ -125,74 +106,53 @@ class NumbersTab(QWidget):
         self.table.setMinimumHeight(220)
         self.note = QLabel()
         self.note.setWordWrap(True)
-        self.copy = QPushButton("Copy")
-        self.save = QPushButton("Save\u2026")
-        self.save.setToolTip("As CSV or JSON")
-        self.clear = QPushButton("Clear")
+        self.copy = button("Copy")
+        self.save = button("Save\u2026", "As CSV or JSON")
+        self.clear = button("Clear")
 
     def _lay_out(self) -> None:
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(4, 8, 4, 4)
-        layout.setSpacing(8)
-        row = QHBoxLayout()
-        row.addWidget(self.kind, 1)
-        row.addWidget(self.classes)
-        row.addWidget(self.live)
-        layout.addLayout(row)
-        row = QHBoxLayout()
-        row.addWidget(self.score_button, 1)
-        row.addWidget(self.cancel)
-        layout.addLayout(row)
-        layout.addWidget(self.progress)
-        layout.addWidget(self.table, 1)
-        layout.addWidget(self.note)
-        row = QHBoxLayout()
-        for button in (self.copy, self.save, self.clear):
-            row.addWidget(button)
-        layout.addLayout(row)
+        self.body.addLayout(side_by_side(self.kind, self.classes, self.live, stretch=(1, 0, 0)))
+        self.body.addWidget(self.bar)
+        self.body.addWidget(self.table, 1)
+        self.body.addWidget(self.note)
+        self.body.addLayout(side_by_side(self.copy, self.save, self.clear))
 
     def _connect(self) -> None:
         self.score_button.clicked.connect(self._trying(self.score))
-        self.cancel.clicked.connect(self.numbers.stop)
         self.live.toggled.connect(self._on_live)
         self.copy.clicked.connect(self._trying(self._copy))
         self.save.clicked.connect(self._trying(self._save))
         self.clear.clicked.connect(self.numbers.clear)
         self.table.cellClicked.connect(self._on_cell)
         self.numbers.changed.connect(self._refresh)
-        self.numbers.progressed.connect(self._on_progress)
         self._pair.changed.connect(self._on_pair)
 
     def score(self) -> None:
         """Score the two layers that are chosen."""
-        result, reference = self._pair.layers
-        classes = self.classes.isChecked()
-        self.numbers.score(result, reference, self.kind.currentData(), classes=classes)
+        self.numbers.score(
+            *self._pair.layers,
+            self.kind.currentData(),
+            classes=self.classes.isChecked(),
+            ignore=self._pair.ignore,
+        )
 
     def _on_pair(self) -> None:
-        layer = self._pair.result.currentData()
-        if layer is not None and (layer.metadata.get(TAG) or {}).get("role") == "mask":
+        if self._pair.holds_classes:
             self.classes.setChecked(True)
 
     def _on_live(self, live: bool) -> None:
         self.numbers.live = live
-
-    def _on_progress(self, done: int, total: int) -> None:
-        self.progress.setRange(0, total)
-        self.progress.setValue(done)
 
     # -- the table ------------------------------------------------------------------------------
 
     def _refresh(self) -> None:
         running = self.numbers.running
         self.score_button.setEnabled(not running)
-        self.cancel.setEnabled(running)
-        self.progress.setVisible(running)
         if not running:
             self._rows = self.numbers.rows()
             self._fill()
-        for button in (self.copy, self.save, self.clear):
-            button.setEnabled(bool(self._rows))
+        for widget in (self.copy, self.save, self.clear):
+            widget.setEnabled(bool(self._rows))
         unit = {one.figures.unit for one in self.numbers.scored}
         self.note.setText(f"HD95 and ASD in {', '.join(sorted(unit))}." if unit else "")
 

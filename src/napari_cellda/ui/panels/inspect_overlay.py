@@ -9,7 +9,6 @@ import numpy as np
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
-    QComboBox,
     QDoubleSpinBox,
     QFileDialog,
     QFormLayout,
@@ -17,11 +16,11 @@ from qtpy.QtWidgets import (
     QLabel,
     QPushButton,
     QSlider,
-    QVBoxLayout,
     QWidget,
 )
 
-from napari_cellda.core.compare import OBJECT_NAMES, OVERLAY_VALUES, PIXEL_NAMES
+from napari_cellda.core.compare import OVERLAY_VALUES, PIXEL_NAMES
+from napari_cellda.core.compare.matching import STATES
 from napari_cellda.core.inspect.comparison import Comparing
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.inspect_corrections import (
@@ -30,15 +29,14 @@ from napari_cellda.ui.inspect_corrections import (
     save_points,
     suggested_class,
 )
-from napari_cellda.ui.layers import TAG
-from napari_cellda.ui.overlays import OverlayView
+from napari_cellda.ui.overlays import OverlayView, may_go_through
 from napari_cellda.ui.panels.inspect_legend import Legend
-from napari_cellda.ui.panels.inspect_tabs import side_by_side
+from napari_cellda.ui.panels.inspect_tabs import Tab, WorkBar, button, choice, side_by_side
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from napari_cellda.core.inspect.comparison import PlaneComparison
     from napari_cellda.ui.panels.inspect_pair import LayerPair
+    from napari_cellda.ui.panels.inspect_tabs import Trying
     from napari_cellda.ui.state import Session
 
 KINDS = (
@@ -49,7 +47,7 @@ KINDS = (
 NEXT_KEY, PREVIOUS_KEY = "N", "Shift-N"
 
 
-class OverlayTab(QWidget):
+class OverlayTab(Tab):
     """What to compare and how, the legend, the errors and what becomes of them.
 
     Parameters
@@ -58,35 +56,33 @@ class OverlayTab(QWidget):
     pair : LayerPair
         The two layers.
     trying : callable
-        Wraps an action so that its error is shown in the panel.
+        See `Tab`.
     """
 
-    def __init__(
-        self, session: Session, pair: LayerPair, trying: Callable[[Callable[[], Any]], Any]
-    ) -> None:
-        super().__init__()
-        self._session, self._pair, self._trying = session, pair, trying
+    def __init__(self, session: Session, pair: LayerPair, trying: Trying) -> None:
+        super().__init__(session, trying)
+        self._pair = pair
         self.view = OverlayView(session, self)
         self._points: Any = None
-        self._make_widgets()
-        self._lay_out()
-        self._connect()
-        self._refresh_settings()
-        self._refresh()
+        self.build()
 
     # -- widgets --------------------------------------------------------------------------------
 
     def _make_widgets(self) -> None:
-        self.kind = QComboBox()
-        for index, (value, title, tip) in enumerate(KINDS):
-            self.kind.addItem(title, value)
-            self.kind.setItemData(index, tip, Qt.ItemDataRole.ToolTipRole)
+        self._make_settings()
+        self._make_errors()
+
+    def _make_settings(self) -> None:
+        self.kind = choice(KINDS)
         self.threshold = _spin(0.5, 0.01, 0.99, 0.05, "A map is foreground above it")
         self.tolerance = _spin(2.0, 0.0, 50.0, 1.0, "Boundaries this far apart are one, in pixels")
         self.classes = QCheckBox("Labels are classes")
         self.classes.setToolTip("So the wrong class is an error; else every number is an object")
         self.membranes = QCheckBox("The foreground is the boundary")
         self.membranes.setToolTip("For maps of membranes; else objects' outlines are compared")
+        self.through = QCheckBox("Objects go through the planes")
+        self.through.setToolTip("Match the whole stack's objects; else each plane has its own")
+        self.through.setChecked(True)
         self.iou = QSlider(Qt.Orientation.Horizontal)
         self.iou.setRange(0, 95)
         self.iou.setValue(50)
@@ -94,24 +90,24 @@ class OverlayTab(QWidget):
         self.iou_label = QLabel()
         self.show_button = QPushButton("Show right and wrong")
         self.hide_button = QPushButton("Remove")
+        self.matching = QLabel("Matching objects through the planes\u2026")
+        self.bar = WorkBar(self.view.matching, self.matching)
         self.legend = Legend()
         self.figures = QLabel()
         self.figures.setWordWrap(True)
-        self.previous = QPushButton("\u2190")
-        self.previous.setToolTip(f"The error before (key {PREVIOUS_KEY} over the image)")
-        self.next = QPushButton(f"Next error  {NEXT_KEY}")
-        self.next.setToolTip(f"The worst comes first (key {NEXT_KEY} over the image)")
+
+    def _make_errors(self) -> None:
+        self.previous = button("\u2190", f"The error before (key {PREVIOUS_KEY} over the image)")
+        self.next = button("", f"The worst comes first (key {NEXT_KEY} over the image)")
         self.told = QLabel("Click into the overlay to see what is there.")
         self.told.setWordWrap(True)
         self.told.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.right_class = QComboBox()
-        self.right_class.setToolTip("The class that is right where the error is")
-        self.to_strokes = QPushButton("Error to strokes")
-        self.to_strokes.setToolTip("Paint the error's inside with this class; Ctrl-Z takes it back")
-        self.to_point = QPushButton("to point")
-        self.to_point.setToolTip("Put a point on it, for training from points")
-        self.save_points = QPushButton("Save points\u2026")
-        self.save_points.setToolTip("As CSV with the columns row and col, for adapt --points")
+        self.right_class = choice((), "The class that is right where the error is")
+        tip = "Paint the error's inside with this class; Ctrl-Z takes it back"
+        self.to_strokes = button("Error to strokes", tip)
+        self.to_point = button("to point", "Put a point on it, for training from points")
+        tip = "As CSV with the columns row and col, for adapt --points"
+        self.save_points = button("Save points\u2026", tip)
         self.save_points.hide()
 
     def _lay_out(self) -> None:
@@ -120,32 +116,30 @@ class OverlayTab(QWidget):
         self._form.addRow("By", self.kind)
         self._form.addRow("Threshold", self.threshold)
         self._form.addRow("Tolerance", self.tolerance)
-        self._form.addRow(self.classes)
-        self._form.addRow(self.membranes)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(4, 8, 4, 4)
-        layout.setSpacing(8)
-        layout.addLayout(self._form)
-        layout.addLayout(side_by_side(self.show_button, self.hide_button))
+        for box in (self.classes, self.membranes, self.through):
+            self._form.addRow(box)
+        self.body.addLayout(self._form)
+        self.body.addLayout(side_by_side(self.show_button, self.hide_button))
+        self.body.addWidget(self.bar)
         self._iou_row = QWidget()
         row = QHBoxLayout(self._iou_row)
         row.setContentsMargins(0, 0, 0, 0)
         row.addWidget(self.iou_label)
         row.addWidget(self.iou, 1)
-        layout.addWidget(self._iou_row)
-        layout.addWidget(self.legend)
-        layout.addWidget(self.figures)
-        layout.addLayout(side_by_side(self.previous, self.next, stretch=(0, 1)))
-        layout.addWidget(self.told)
-        layout.addLayout(side_by_side(self.right_class, self.to_strokes, self.to_point))
-        layout.addWidget(self.save_points)
-        layout.addStretch(1)
+        self.body.addWidget(self._iou_row)
+        self.body.addWidget(self.legend)
+        self.body.addWidget(self.figures)
+        self.body.addLayout(side_by_side(self.previous, self.next, stretch=(0, 1)))
+        self.body.addWidget(self.told)
+        self.body.addLayout(side_by_side(self.right_class, self.to_strokes, self.to_point))
+        self.body.addWidget(self.save_points)
+        self.body.addStretch(1)
 
     def _connect(self) -> None:
         self.kind.currentIndexChanged.connect(self._on_setting)
         for spin in (self.threshold, self.tolerance):
             spin.valueChanged.connect(self._on_setting)
-        for box in (self.classes, self.membranes):
+        for box in (self.classes, self.membranes, self.through):
             box.toggled.connect(self._on_setting)
         self.iou.valueChanged.connect(self._on_iou)
         self.show_button.clicked.connect(self._trying(self.compare))
@@ -157,10 +151,12 @@ class OverlayTab(QWidget):
         self.save_points.clicked.connect(self._trying(self._ask_points))
         self._pair.changed.connect(self._on_pair)
         self.view.compared.connect(self._refresh)
+        self.view.matching.changed.connect(self._refresh)
         self.view.clicked.connect(self.told.setText)
         self.view.stepped.connect(self._on_stepped)
         connect_while_alive(self, self._session.classes_changed, self._show_classes)
         self._show_classes()
+        self._refresh_settings()
 
     # -- what the user does ---------------------------------------------------------------------
 
@@ -173,11 +169,13 @@ class OverlayTab(QWidget):
             tolerance=self.tolerance.value(),
             classes=self.classes.isChecked(),
             membranes=self.membranes.isChecked(),
+            ignore=self._pair.ignore,
         )
 
     def compare(self) -> None:
         """Show the overlay of the two layers that are chosen."""
-        self.view.compare(*self._pair.layers, self.settings())
+        through = self.through.isChecked()
+        self.view.compare(*self._pair.layers, self.settings(), through=through)
         self._refresh()
 
     def _remove(self) -> None:
@@ -190,17 +188,12 @@ class OverlayTab(QWidget):
             self._trying(self.compare)()
 
     def _on_pair(self) -> None:
-        roles = [
-            (layer.metadata.get(TAG) or {}).get("role")
-            for layer in (self._pair.result.currentData(), self._pair.reference.currentData())
-            if layer is not None
-        ]
-        if "mask" in roles:
+        if self._pair.holds_classes:
             self.classes.setChecked(True)
         self._on_setting()
 
     def _on_iou(self, value: int) -> None:
-        self._refresh_settings()
+        self.iou_label.setText(f"IoU > {value / 100:.2f}")
         self.view.set_iou(value / 100)
 
     def _to_strokes(self) -> None:
@@ -228,44 +221,45 @@ class OverlayTab(QWidget):
         self.right_class.setCurrentIndex(min(chosen, self.right_class.count() - 1))
 
     def _refresh_settings(self) -> None:
-        kind = self.kind.currentData()
+        kind, layers = self.kind.currentData(), self._pair.chosen
         self._iou_row.setVisible(kind == "objects")
-        self.iou_label.setText(f"IoU > {self.iou.value() / 100:.2f}")
         self._form.setRowVisible(self.tolerance, kind == "boundaries")
         self._form.setRowVisible(self.membranes, kind == "boundaries")
+        may = None not in layers and may_go_through(layers, self.settings())
+        self._form.setRowVisible(self.through, may)
 
     def _refresh(self) -> None:
+        self.iou_label.setText(f"IoU > {self.iou.value() / 100:.2f}")
         comparison = self.view.comparison
+        self.bar.setVisible(self.view.matching.running)
         self.hide_button.setEnabled(self.view.result is not None)
         for widget in (self.next, self.previous, self.to_strokes, self.to_point, self.right_class):
             widget.setEnabled(comparison is not None)
-        self.legend.show_counts(self._counts())
-        self.figures.setText(self._figures())
+        self.legend.show_counts({} if comparison is None else self._counts(comparison))
+        self.figures.setText("" if comparison is None else self._figures(comparison))
         n = len(self.view.errors)
         self.next.setText(f"Next error  {NEXT_KEY}" + (f"   ({n})" if comparison else ""))
 
-    def _counts(self) -> dict[str, str]:
-        comparison = self.view.comparison
-        if comparison is None:
-            return {}
+    def _counts(self, comparison: PlaneComparison) -> dict[str, str]:
         found = self.view.matches
         if found is not None:
-            return {n: f"{found.count(n)} objects" for n in OBJECT_NAMES if n != "ignored"}  # type: ignore[arg-type]
+            return {state: f"{found.count(state)} objects" for state in STATES}
         pixels = np.bincount(comparison.overlay(0).ravel(), minlength=len(OVERLAY_VALUES))
-        names = [n for n in PIXEL_NAMES if n != "ignored"]
-        names = names if comparison.settings.classes else names[:3]
+        names = list(PIXEL_NAMES if comparison.settings.classes else PIXEL_NAMES[:3])
+        if comparison.ignore is not None:
+            names = [*dict.fromkeys([*names, "ignored"])]
+        else:
+            names = [name for name in names if name != "ignored"]
         return {name: f"{int(pixels[OVERLAY_VALUES[name]]):,} px" for name in names}
 
-    def _figures(self) -> str:
-        comparison = self.view.comparison
-        if comparison is None:
-            return ""
+    def _figures(self, comparison: PlaneComparison) -> str:
         scores = comparison.counts.scores
         text = f"Foreground of this plane: IoU {scores.iou:.3f}, Dice {scores.dice:.3f}, "
         text += f"precision {scores.precision:.3f}, recall {scores.recall:.3f}."
-        found = self.view.matches
-        if found is not None:
-            text += f" Objects: F1 {found.f1:.3f}, precision {found.precision:.3f}, "
+        found, objects = self.view.matches, comparison.objects
+        if found is not None and objects is not None:
+            where = "of the whole stack" if objects.is_stack else "of this plane"
+            text += f" Objects {where}: F1 {found.f1:.3f}, precision {found.precision:.3f}, "
             text += f"recall {found.recall:.3f}."
         return text
 
@@ -273,7 +267,8 @@ class OverlayTab(QWidget):
         error = self.view.error
         assert error is not None
         assert self.view.comparison is not None
-        place = f"{index + 1} of {len(self.view.errors)}: {error.name}, {error.pixels} px"
+        unit = "px" if error.plane is None else f"voxels, plane {error.plane}"
+        place = f"{index + 1} of {len(self.view.errors)}: {error.name}, {error.pixels} {unit}"
         best = f", best IoU {error.iou:.2f}" if error.iou else ""
         self.told.setText(f"{place}{best}.")
         right = suggested_class(self.view.comparison, error)

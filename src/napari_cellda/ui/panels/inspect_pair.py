@@ -5,23 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer, Signal
-from qtpy.QtWidgets import QComboBox, QFormLayout, QSizePolicy, QWidget
+from qtpy.QtWidgets import QComboBox, QFormLayout, QSizePolicy, QSpinBox, QWidget
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.inspect_layers import comparable_layers, is_probable_map
+from napari_cellda.ui.layers import TAG
 
 if TYPE_CHECKING:
     from napari_cellda.ui.state import Session
 
 
+NOTHING = -2
+"""Stands for "no number is ignored"; -1 is what some programs ignore."""
+
+
 class LayerPair(QWidget):
-    """Two lists of the viewer's maps, masks and objects.
+    """Two lists of the viewer's maps, masks and objects, and what of the second does not count.
 
     Signals
     -------
     changed
-        Another layer was chosen by the user.
+        Another layer, or another number to ignore, was chosen by the user.
     """
 
     changed = Signal()
@@ -44,6 +49,16 @@ class LayerPair(QWidget):
             )
             box.activated.connect(lambda _: self.changed.emit())
             form.addRow(title, box)
+        self.ignored = QSpinBox()
+        self.ignored.setRange(NOTHING, 2**16)
+        self.ignored.setValue(NOTHING)
+        self.ignored.setSpecialValueText("nothing")
+        self.ignored.setKeyboardTracking(False)
+        self.ignored.setToolTip(
+            "Number in the truth whose pixels do not count, often 255"
+        )
+        self.ignored.valueChanged.connect(lambda _: self.changed.emit())
+        form.addRow("Ignore", self.ignored)
         # Later, since several layers come and go at once.
         self._timer = QTimer(self, singleShot=True, interval=0)
         self._timer.timeout.connect(self.refresh)
@@ -51,6 +66,11 @@ class LayerPair(QWidget):
         for signal in (layers.inserted, layers.removed, layers.renamed):
             connect_while_alive(self, signal, self._later)
         self.refresh()
+
+    @property
+    def chosen(self) -> tuple[Any, Any]:
+        """The two layers; None where none is chosen."""
+        return self.result.currentData(), self.reference.currentData()
 
     @property
     def layers(self) -> tuple[Any, Any]:
@@ -61,13 +81,25 @@ class LayerPair(QWidget):
         UserError
             If there are not two layers to choose.
         """
-        pair = self.result.currentData(), self.reference.currentData()
+        pair = self.chosen
         if pair[0] is None or pair[1] is None or pair[0] is pair[1]:
             raise UserError(
                 "Two different layers are needed: a map, a mask or objects, and what to hold it "
                 "against."
             )
         return pair
+
+    @property
+    def ignore(self) -> int | None:
+        """Number in the reference that marks pixels that do not count."""
+        value = self.ignored.value()
+        return None if value == NOTHING else value
+
+    @property
+    def holds_classes(self) -> bool:
+        """Whether one of the layers is a mask of classes of ours."""
+        chosen = [layer for layer in self.chosen if layer is not None]
+        return "mask" in [(layer.metadata.get(TAG) or {}).get("role") for layer in chosen]
 
     def choose(self, result: Any, reference: Any) -> None:
         """Choose two layers, as a user would."""

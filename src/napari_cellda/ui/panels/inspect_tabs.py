@@ -1,21 +1,124 @@
-"""What the tabbed panels share: tabs that scroll, and errors that end in the panel's banner."""
+"""What the tabs of Inspect and Compare share: how they are made, choices, progress, errors."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QHBoxLayout
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QComboBox,
+    QHBoxLayout,
+    QProgressBar,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.ui.panels.scrolling import Scrolling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from qtpy.QtWidgets import QWidget
-
+    from napari_cellda.ui.background import BackgroundWork
     from napari_cellda.ui.panels.banner import Banner
     from napari_cellda.ui.state import Session
+
+    Trying = Callable[[Callable[[], Any]], Callable[..., None]]
+
+
+class Tab(QWidget):
+    """One tab; call `build` when what its widgets stand for is there.
+
+    Parameters
+    ----------
+    session : Session
+    trying : callable
+        Wraps an action so that its error is shown in the panel; see `trying`.
+    """
+
+    def __init__(self, session: Session, trying: Trying) -> None:
+        super().__init__()
+        self._session, self._trying = session, trying
+        self.body = QVBoxLayout(self)
+        self.body.setContentsMargins(4, 8, 4, 4)
+        self.body.setSpacing(8)
+
+    def build(self) -> None:
+        """Make the widgets, lay them out and connect them."""
+        self._make_widgets()
+        self._lay_out()
+        self._connect()
+        self._refresh()
+
+    def _make_widgets(self) -> None:
+        raise NotImplementedError
+
+    def _lay_out(self) -> None:
+        raise NotImplementedError
+
+    def _connect(self) -> None:
+        raise NotImplementedError
+
+    def _refresh(self) -> None:
+        """Show what is so now."""
+        raise NotImplementedError
+
+
+class WorkBar(QWidget):
+    """A button that starts work, one that stops it, and how far it is.
+
+    Parameters
+    ----------
+    work : BackgroundWork
+    start : QPushButton
+        Who enables it is the tab's own affair.
+    """
+
+    def __init__(self, work: BackgroundWork, start: QPushButton) -> None:
+        super().__init__()
+        self._work = work
+        self.stop = QPushButton("Stop")
+        self.progress = QProgressBar()
+        self.progress.setFixedHeight(6)
+        self.progress.setTextVisible(False)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        layout.addLayout(side_by_side(start, self.stop, stretch=(1, 0)))
+        layout.addWidget(self.progress)
+        self.stop.clicked.connect(work.stop)
+        work.changed.connect(self._refresh)
+        work.progressed.connect(self._on_progress)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        self.stop.setEnabled(self._work.running)
+        self.progress.setVisible(self._work.running)
+        if not self._work.running:
+            self.progress.reset()
+
+    def _on_progress(self, done: int, total: int) -> None:
+        self.progress.setRange(0, total)
+        self.progress.setValue(done)
+
+
+def choice(entries: Iterable[tuple[Any, ...]], tip: str = "") -> QComboBox:
+    """Return a combo box of (value, title) or (value, title, tip)."""
+    box = QComboBox()
+    box.setToolTip(tip)
+    for index, (value, title, *more) in enumerate(entries):
+        box.addItem(title, value)
+        if more:
+            box.setItemData(index, more[0], Qt.ItemDataRole.ToolTipRole)
+    return box
+
+
+def button(title: str, tip: str = "") -> QPushButton:
+    """Return a button."""
+    made = QPushButton(title)
+    made.setToolTip(tip)
+    return made
 
 
 def side_by_side(*widgets: QWidget, stretch: tuple[int, ...] = ()) -> QHBoxLayout:
@@ -35,7 +138,7 @@ def in_scroll_area(content: QWidget) -> Scrolling:
     return scrolling
 
 
-def trying(session: Session, banner: Banner) -> Callable[[Callable[[], Any]], Callable[..., None]]:
+def trying(session: Session, banner: Banner) -> Trying:
     """Return what wraps an action so that its error is shown: a user's mistake in the banner."""
 
     def wrap(action: Callable[[], Any]) -> Callable[..., None]:
