@@ -16,23 +16,20 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from math import gcd
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from pydantic import Field
-from torch.nn import functional as F
 
-from napari_cellda.core.adaptation.domain import UNKNOWN, Domain, Plane
+from napari_cellda.core.adaptation.domain import UNKNOWN, Domain
 from napari_cellda.core.adaptation.job import Adapted, AdaptJob
-from napari_cellda.core.adaptation.method import Method, MethodParams
-from napari_cellda.core.adaptation.predict import mean_dice, predict_plane, preview_pixels
+from napari_cellda.core.adaptation.method import Method
+from napari_cellda.core.adaptation.predict import mean_dice, predict_plane
 from napari_cellda.core.adaptation.training import load_best, train_job
 from napari_cellda.core.augment import flip_and_turn
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Event, Note, Preview, Score, Stage, Task
+from napari_cellda.core.events import Event, Score, Stage, Task
 from napari_cellda.core.loop import Stateful, make_fabric, setup
-from napari_cellda.core.modelzoo.preprocessing import Scaling
 from napari_cellda.core.nets.discriminator import Discriminator
 from napari_cellda.core.nets.norms import with_norms_of
 from napari_cellda.core.nets.segmenter import Segmenter, activate
@@ -43,61 +40,17 @@ from napari_cellda.methods._cellseguda_losses import (
     overlap_loss,
     reconstruction_loss,
 )
+from napari_cellda.methods._cellseguda_params import Params
+from napari_cellda.methods._cellseguda_watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from numpy.typing import NDArray
     from torch import Tensor
 
 SELECT = "target dice"
-HEALTH_PLANES, HEALTH_SIDE = 4, 256
-"""Planes per domain, and their side in pixels, that the figures of health are measured on."""
-PLAUSIBLE_SHARE = (0.2, 5.0)
-"""The target's share of foreground over the source's; beyond, the run is called ill."""
 NORM_BATCHES, NORM_CROPS = 8, 4
 """Crops of the target that the norms' statistics are measured on."""
-
-
-class Params(MethodParams):
-    """Three networks, their losses and learning rates."""
-
-    batch: int = Field(2, ge=1, le=256)
-    """Crops per domain and step."""
-    normalisation: Scaling = "dataset"
-    """How grey values are scaled. dataset: mean 0, deviation 1 over all images of a domain, as
-    published; zscore: the same for every image; percentile: 1 % to 0 and 99.8 % to 1; minmax: least
-    to 0, largest to 1."""
-    width: int = Field(16, ge=4, le=128)
-    """Channels of the segmenter's first level."""
-    decoder_width: int = Field(8, ge=4, le=128)
-    """Channels of the decoder's first level."""
-    discriminator_width: int = Field(32, ge=4, le=128)
-    """Channels after the discriminator's first convolution."""
-    depth: int = Field(4, ge=1, le=6)
-    """Number of times that segmenter and decoder halve the image."""
-    learning_rate: float = Field(5e-4, gt=0, le=1)
-    """Learning rate of the segmenter."""
-    discriminator_rate: float = Field(1e-3, gt=0, le=1)
-    """Learning rate of the discriminator."""
-    decoder_rate: float = Field(1e-3, gt=0, le=1)
-    """Learning rate of the decoder."""
-    lam_adv: float = Field(1e-3, ge=0, le=10)
-    """Weight of fooling the discriminator; 0 leaves the discriminator out."""
-    lam_rec: float = Field(1e-2, ge=0, le=10)
-    """Weight of redrawing the target image; 0 leaves the decoder out."""
-    flips: bool = True
-    """Whether crops are flipped and turned by quarters; the paper does neither."""
-    invert: float = Field(0.0, ge=0, le=1)
-    """Share of source crops that are shown with bright and dark swapped; for targets that may be,
-    such as stained tissue for a fluorescent source. Not in the paper."""
-    norm_statistics: Literal["target", "training"] = "target"
-    """Which statistics the batch norms end with. target: measured anew on target images; training:
-    the moving averages, in which source and target mix, as published."""
-    validation_share: float = Field(0.15, gt=0, lt=1)
-    """Share of the annotated planes, of source and target, that is kept aside to check on."""
-    validate_every: int = Field(100, ge=1)
-    """Steps between two checks."""
 
 
 def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
@@ -171,12 +124,16 @@ class _Trainer:
         self.job, self.params = job, params
         share = params.validation_share
         self.source, checked = job.source.annotated().split(share, job.seed)
-        self.source_check, self.target_check = _middles(checked), _middles(job.target)
         self.target, self.validation, self.validated_on = _split_target(job, share)
         self.fabric = make_fabric(job.device)
         self._build_networks()
-        self.shown = preview_pixels(job.target)
-        self.warned = False
+        self.watch = Watch(
+            self.fabric,
+            self.decoder if params.lam_rec else None,
+            self.discriminator if params.lam_adv else None,
+            source=checked,
+            target=job.target,
+        )
 
     def _build_networks(self) -> None:
         job, params = self.job, self.params
@@ -306,7 +263,7 @@ class _Trainer:
         if last or done % self.params.validate_every == 0:
             yield from self._scores(network, done)
         if self.params.preview_every and (last or done % self.params.preview_every == 0):
-            yield from self._previews(network, done)
+            yield from self.watch.previews(network, done)
 
     def _scores(self, network: Segmenter, done: int) -> Iterator[Event]:
         if self.validation is not None:
@@ -315,87 +272,11 @@ class _Trainer:
         health = self.health(network)
         for name, value in health.items():
             yield Score(name, value, done)
-        low, high = (health["source foreground"] * factor for factor in PLAUSIBLE_SHARE)
-        found = health["target foreground"]
-        if not low <= found <= high and not self.warned:
-            self.warned = True
-            yield Note(
-                f"{found:.1%} of the target is segmented as foreground, but "
-                f"{health['source foreground']:.1%} of the source: if your images do not differ as "
-                "much, stop, and try a source that is more like them or, where bright and dark "
-                "are swapped between the two, the setting invert=0.5."
-            )
+        yield from self.watch.notes(health)
 
     def health(self, network: Segmenter) -> dict[str, float]:
-        """Measure, without target truth, whether the training goes well.
-
-        Returns
-        -------
-        dict of str to float
-            ``source dice`` of planes kept aside (must not collapse), ``source foreground`` (of the
-            masks) and ``target foreground`` (of the prediction), ``reconstruction error``, and
-            ``discriminator accuracy`` (0.5: fooled, 1: not at all).
-        """
-        self.decoder.eval()
-        on_source = self._for(self.source)
-        run = partial(predict_plane, fabric=self.fabric)
-        source, target = self.source_check.planes, self.target_check.planes
-        masks = np.concatenate([np.asarray(p.labels).ravel() for p in source])
-        found = [_foreground(run(network, p.pixels)) for p in target]
-        figures = {
-            "source dice": mean_dice(self.source_check, lambda p: run(on_source, p.pixels)),
-            "source foreground": float((masks[masks != UNKNOWN] > 0).mean()),
-            "target foreground": float(np.mean([mask.mean() for mask in found])),
-        }
-        if self.params.lam_rec:
-            redrawn = [run(lambda x: self.decoder(network(x)), p.pixels) for p in target]
-            errors = [np.square(r - p.pixels).mean() for r, p in zip(redrawn, target, strict=True)]
-            figures["reconstruction error"] = float(np.mean(errors))
-        if self.params.lam_adv:
-            right, wrong = (
-                np.mean([(run(partial(self._likeness, s), p.pixels) > 0.5).mean() for p in planes])
-                for s, planes in ((on_source, source), (network, target))
-            )
-            figures["discriminator accuracy"] = float(right + 1 - wrong) / 2
-        return figures
-
-    def _likeness(self, network: Segmenter, x: Tensor) -> Tensor:
-        """Return how much each place looks like a source segmentation; (N, 1, Y, X) in [0, 1]."""
-        return F.interpolate(torch.sigmoid(self.discriminator(network(x)).float()), x.shape[2:])
-
-    def _previews(self, network: Segmenter, done: int) -> Iterator[Event]:
-        run = partial(predict_plane, pixels=self.shown, fabric=self.fabric)
-        maps = run(network)
-        yield Preview("foreground" if len(maps) == 1 else "classes", maps, done)
-        if self.params.lam_rec:
-            self.decoder.eval()
-            redrawn = run(lambda x: self.decoder(network(x)))
-            low, high = (np.percentile(self.shown, p) for p in (0.5, 99.5))
-            scale = 1 / max(float(high - low), 1e-6)
-            yield Preview("reconstruction", np.clip((redrawn - low) * scale, 0, 1), done)
-            error = np.clip(np.abs(redrawn - self.shown).mean(axis=0) * scale, 0, 1)
-            yield Preview("reconstruction error", error, done)
-        if self.params.lam_adv:
-            yield Preview("source likeness", run(partial(self._likeness, network))[0], done)
-
-
-def _foreground(maps: NDArray[np.float32]) -> NDArray[np.bool_]:
-    mask: NDArray[np.bool_] = maps[0] > 0.5 if len(maps) == 1 else maps.argmax(axis=0) > 0
-    return mask
-
-
-def _middles(domain: Domain) -> Domain:
-    """Return the middle of the first planes, for figures that must cost little."""
-    return Domain(tuple(_middle(plane) for plane in domain.planes[:HEALTH_PLANES]))
-
-
-def _middle(plane: Plane) -> Plane:
-    middle = tuple(
-        slice(max(0, (side - HEALTH_SIDE) // 2), max(0, (side - HEALTH_SIDE) // 2) + HEALTH_SIDE)
-        for side in plane.shape
-    )
-    labels = None if plane.labels is None else np.asarray(plane.labels)[middle]
-    return replace(plane, pixels=np.array(plane.pixels[(slice(None), *middle)]), labels=labels)
+        """Measure, without target truth, whether the training goes well; see `Watch.figures`."""
+        return self.watch.figures(self._for(self.source), network)
 
 
 def _split_target(job: AdaptJob, share: float) -> tuple[Domain, Domain | None, str]:
