@@ -31,8 +31,8 @@ from napari_cellda.core.run_log import (
     cut_log,
     event_from_line,
     last_line,
-    log_size,
     parse_log,
+    sync_log,
 )
 from napari_cellda.core.run_record import (
     FORMAT,
@@ -42,6 +42,7 @@ from napari_cellda.core.run_record import (
     installed_versions,
     portable_path,
 )
+from napari_cellda.core.runs.folder import CHECKPOINTS, MODEL, check_new_folder, tidy
 from napari_cellda.core.runs.presence import STOP, Presence, RunProcess, process_of
 from napari_cellda.core.runs.turn import WAITING, Turn
 
@@ -56,8 +57,6 @@ T = TypeVar("T")
 State = Literal["waiting", "running", "done", "stopped", "cancelled", "failed", "killed"]
 """waiting: for the runs before it; stopped: on request, with a partial model; cancelled: ended at
 once on request; killed: its process ended without a word."""
-EARLY = ("inputs", "output.txt")
-"""What may lie in the folder before a run begins: bundled inputs, and what its process prints."""
 STOP_LOOK_SECONDS = 0.2
 _imported = time.time()
 
@@ -121,15 +120,10 @@ class Run:
         Raises
         ------
         UserError
-            If the folder holds anything already but `EARLY`, or an input is missing.
+            If the folder holds anything already (see `check_new_folder`), or an input is missing.
         """
         folder = Path(folder)
-        if folder.exists() and (
-            not folder.is_dir() or any(item.name not in EARLY for item in folder.iterdir())
-        ):
-            raise UserError(
-                f"'{folder}' is not empty: choose a new folder, or resume the run that is in it."
-            )
+        check_new_folder(folder)
         record = RunRecord(
             method=method,
             params=params.model_dump(mode="json"),
@@ -142,7 +136,6 @@ class Run:
             versions=installed_versions(),
             command=command,
         )
-        folder.mkdir(parents=True, exist_ok=True)
         cls._write_record(folder, record)
         return cls(folder)
 
@@ -160,7 +153,7 @@ class Run:
     @property
     def model_folder(self) -> Path:
         """Where the finished model lies as a package."""
-        return self.folder / "model"
+        return self.folder / MODEL
 
     def input_path(self, role: str) -> Path:
         """Return where an input lies now.
@@ -185,7 +178,23 @@ class Run:
         self.record = self.record.model_copy(update={"inputs": items})
         self._write_record(self.folder, self.record)
 
-    def check_inputs(self) -> None:
+    def check_present(self, advice: str = "then resume the run") -> None:
+        """Make sure that every input is where it was; a drive may have been unplugged.
+
+        Raises
+        ------
+        UserError
+            If one is missing; ends with an advice what to do once it is back.
+        """
+        for item in self.record.inputs:
+            path = self.input_path(item.role)
+            if not path.exists():
+                raise UserError(
+                    f"'{path}' ({item.role.replace('_', ' ')}) is not there any more: connect its "
+                    f"drive or put it back, {advice}."
+                )
+
+    def check_inputs(self, advice: str = "then resume the run") -> None:
         """Make sure that every input is what it was when the run began.
 
         Raises
@@ -193,6 +202,7 @@ class Run:
         UserError
             If one is missing or has changed.
         """
+        self.check_present(advice)
         for item in self.record.inputs:
             path = self.input_path(item.role)
             if hash_input(path) != item.hash:
@@ -212,8 +222,8 @@ class Run:
 
         # By way of memory, so that a full disk is an OSError instead of torch's RuntimeError.
         content = BytesIO()
-        torch.save({**state, "log_bytes": log_size(self.events_path)}, content)
-        with write_atomically(self.folder / "checkpoints" / f"{name}.pt") as aside:
+        torch.save({**state, "log_bytes": sync_log(self.events_path)}, content)
+        with write_atomically(self.folder / CHECKPOINTS / f"{name}.pt") as aside:
             aside.write_bytes(content.getbuffer())
 
     def load(self, name: str) -> dict[str, Any] | None:
@@ -224,7 +234,7 @@ class Run:
         UserError
             If the file is damaged or no checkpoint of ours.
         """
-        path = self.folder / "checkpoints" / f"{name}.pt"
+        path = self.folder / CHECKPOINTS / f"{name}.pt"
         if not path.is_file():
             return None
         import torch
@@ -275,6 +285,7 @@ class Run:
             return (yield from task)
         with Presence(self.folder):
             self._forget_old_stop()
+            tidy(self.folder)
             self._cut_log_back()
             turn = Turn()
             try:
@@ -307,10 +318,22 @@ class Run:
             end("stopped")
             raise
         except BaseException as error:
-            wished = self._stop_asked and isinstance(error, UserError)
+            told = self._explained(error)
+            wished = self._stop_asked and isinstance(told, UserError)
             with suppress(UserError):  # the disk may be full: the first error counts
-                end("stopped" if wished else "failed", _short(error))
-            raise
+                end("stopped" if wished else "failed", _short(told))
+            if told is error:
+                raise
+            raise told from error
+
+    def _explained(self, error: BaseException) -> BaseException:
+        """Return what to tell instead of an error that came of an input that went away."""
+        if isinstance(error, Exception) and not isinstance(error, UserError):
+            try:
+                self.check_present()
+            except UserError as missing:
+                return missing
+        return error
 
     def events(self) -> list[dict[str, Any]]:
         """Read the log; a line that was cut off by a crash is left out."""
@@ -353,9 +376,11 @@ class Run:
     def _line(self, event: Event) -> dict[str, Any]:
         """One event as JSON; a preview's picture goes to ``previews.zarr``."""
         if isinstance(event, Preview):
+            import zarr
+
             where = self.folder / "previews.zarr" / event.name / str(event.index)
             with plain_disk_errors(where.parent):
-                _save_array(where, event.array)
+                zarr.create_array(where, data=event.array, overwrite=True)
             return {"type": "Preview", "name": event.name, "index": event.index}
         return {"type": type(event).__name__, **dataclasses.asdict(event)}
 
@@ -369,13 +394,6 @@ class Run:
     def _cut_log_back(self) -> None:
         last = self.load("last")
         cut_log(self.events_path, int(last["log_bytes"]) if last else 0)
-
-
-def _save_array(where: Path, array: np.ndarray) -> None:
-    import zarr
-
-    stored = zarr.create_array(where, shape=array.shape, dtype=array.dtype, overwrite=True)
-    stored[...] = array
 
 
 def _short(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -61,7 +62,8 @@ class LogWriter:
         assert self._file is not None, "it is open"
         seconds = round(time.monotonic() - self._started, 3)
         content = json.dumps({**line, "seconds": seconds}).encode() + b"\n"
-        before = self._path.stat().st_size
+        with plain_disk_errors(self._path):
+            before = self._path.stat().st_size
         try:
             with plain_disk_errors(self._path):
                 if self._file.write(content) != len(content):
@@ -75,6 +77,14 @@ class LogWriter:
 def log_size(path: Path) -> int:
     """Return how many bytes a log has; 0 if there is none."""
     return path.stat().st_size if path.exists() else 0
+
+
+def sync_log(path: Path) -> int:
+    """Make sure that a log has reached the disk, and return how many bytes it has."""
+    if path.exists():
+        with plain_disk_errors(path), path.open("rb+") as log:
+            os.fsync(log.fileno())
+    return log_size(path)
 
 
 def cut_log(path: Path, size: int) -> None:

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_cellda.core.adaptation.inputs import Opened
     from napari_cellda.core.adaptation.job import Adapted
     from napari_cellda.core.adaptation.method import Method, MethodParams
     from napari_cellda.core.adaptation.prepare import Prepared
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 
 TEST_SIDE = 256
 """Side of the package's test input in pixels."""
+MOST_SIDE = 512
+"""Of what is kept of an image for it; networks with a larger one are unheard of."""
 
 
 def write_adapted(
@@ -29,9 +30,9 @@ def write_adapted(
     settings: MethodParams,
     prepared: Prepared,
     adapted: Adapted,
-    opened: Opened,
+    middle: NDArray[np.float32],
 ) -> Path:
-    """Write ``<run>/model``.
+    """Write ``<run>/model``; `middle` is what `middle_of` gave before the training.
 
     Returns
     -------
@@ -74,7 +75,7 @@ def write_adapted(
             "classes": list(prepared.classes),
         },
     )
-    example = _example(opened.target[0].image, network)
+    example = _example(middle, network)
     return write_package(network, info, example, run.model_folder, cover=_cover(example))
 
 
@@ -96,20 +97,33 @@ def _documentation(run: Run, method: Method, adapted: Adapted, prepared: Prepare
 sign. Check it on a few of yours."""
 
 
-def _example(image: Image, network: Packable) -> NDArray[np.float32]:
-    """Return the middle of the first target image, in its own grey values, as (C, S, S)."""
-    from napari_cellda.core.tiles import Region, reflect_pad
+def middle_of(image: Image) -> NDArray[np.float32]:
+    """Return the middle of an image, in its own grey values, as (C, Y, X); at most MOST_SIDE.
+
+    To be read before a training: its end may be hours away, and the image's drive with it.
+    """
+    from napari_cellda.core.tiles import Region
+
+    z = image.limits[0] // 2
+    rows, columns = (_middle(size, MOST_SIDE) for size in image.limits[1:])
+    block = image.read(Region(0, slice(z, z + 1), rows, columns))[:, 0]
+    return np.asarray(np.nan_to_num(block, posinf=0, neginf=0), np.float32)
+
+
+def _example(middle: NDArray[np.float32], network: Packable) -> NDArray[np.float32]:
+    """Return the middle as (C, S, S), with a side that suits the network."""
+    from napari_cellda.core.tiles import reflect_pad
 
     side = max(TEST_SIDE, 4 * network.multiple) // network.multiple * network.multiple
-    parts = []
-    for size in image.limits[1:]:
-        start = max(0, (size - side) // 2)
-        parts.append(slice(start, min(size, start + side)))
-    z = image.limits[0] // 2
-    block = image.read(Region(0, slice(z, z + 1), *parts))[:, 0]
+    rows, columns = (_middle(size, side) for size in middle.shape[1:])
+    block = middle[:, rows, columns]
     missing = [side - n for n in block.shape[1:]]
-    finite = np.nan_to_num(block, posinf=0, neginf=0)
-    return np.asarray(reflect_pad(finite, (0, 0), missing), np.float32)
+    return np.asarray(reflect_pad(block, (0, 0), missing), np.float32)
+
+
+def _middle(size: int, wanted: int) -> slice:
+    start = max(0, (size - wanted) // 2)
+    return slice(start, min(size, start + wanted))
 
 
 def _cover(example: NDArray[np.float32]) -> NDArray[Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cellda.core.adaptation.domain import UNKNOWN, Domain, Plane
-from napari_cellda.core.atomic import write_atomically
+from napari_cellda.core.atomic import reserve, write_atomically
 from napari_cellda.core.classifier import Normalised
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Step, Task
@@ -238,9 +238,12 @@ def _keep(source: Normalised, t: int, z: int, path: Path) -> None:
     _, height, width = source.image.limits
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path) as aside:
-        kept = np.lib.format.open_memmap(
-            aside, "w+", np.float32, (source.image.n_channels, height, width)
-        )
+        shape = (source.image.n_channels, height, width)
+        with aside.open("wb") as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            reserve(file, file.tell() + 4 * int(np.prod(shape)))
+        kept = np.lib.format.open_memmap(aside, "r+")
         for top in range(0, height, ROWS):
             rows = slice(top, min(top + ROWS, height))
             block, _ = source.read(Region(t, slice(z, z + 1), rows, slice(0, width)))

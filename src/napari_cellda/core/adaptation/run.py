@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cellda.core.adaptation.inputs import AdaptInputs, open_inputs
 from napari_cellda.core.adaptation.job import AdaptJob
-from napari_cellda.core.adaptation.package import write_adapted
+from napari_cellda.core.adaptation.package import middle_of, write_adapted
 from napari_cellda.core.adaptation.prepare import prepare_domains
 from napari_cellda.core.adaptation.project_maps import project_maps
+from napari_cellda.core.atomic import plain_disk_errors
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Task, never
-from napari_cellda.core.jobs import EARLY, Run
+from napari_cellda.core.jobs import Run
 from napari_cellda.core.processes import rank, wait_for
 from napari_cellda.core.run_record import hash_input
+from napari_cellda.core.runs.folder import check_new_folder, copy_into
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,12 +65,7 @@ def begin_adaptation(
         return Run(folder)
     settings = method.settings(preset, overrides)
     open_inputs(inputs, method)
-    if folder.exists() and (
-        not folder.is_dir() or any(item.name not in EARLY for item in folder.iterdir())
-    ):
-        raise UserError(
-            f"'{folder}' is not empty: choose a new folder, or resume the run that is in it."
-        )
+    check_new_folder(folder)
     paths = inputs.paths
     if bundle:
         paths = {role: _copy_in(path, folder / "inputs" / role) for role, path in paths.items()}
@@ -103,7 +100,7 @@ def resume_adaptation(folder: Path, inputs: Path | None = None) -> Run:
     if inputs is not None:
         _point_to(run, inputs)
         run = Run(folder)
-    run.check_inputs()
+    run.check_inputs("or say with --inputs where it lies now")
     return run
 
 
@@ -165,6 +162,8 @@ def _work(run: Run, method: Method, device: str, stop: Stop) -> Task[Path | None
         maps=maps,
         diameter=inputs.diameter,
     )
+    _check_read(run, cache)
+    example = middle_of(opened.target[0].image)
     job = AdaptJob(
         target=prepared.target,
         source=prepared.source,
@@ -186,10 +185,19 @@ def _work(run: Run, method: Method, device: str, stop: Stop) -> Task[Path | None
         shutil.rmtree(cache, ignore_errors=True)
         return None
     yield Stage("Write the model")
-    package = write_adapted(run, method, settings, prepared, adapted, opened)
+    package = write_adapted(run, method, settings, prepared, adapted, example)
     if not adapted.progress.stopped:
         shutil.rmtree(cache, ignore_errors=True)
     return package
+
+
+def _check_read(run: Run, cache: Path) -> None:
+    """Forget what was read if an input is gone: a zarr array without its files reads as zeros."""
+    try:
+        run.check_present()
+    except UserError:
+        shutil.rmtree(cache, ignore_errors=True)
+        raise
 
 
 def inputs_of(run: Run) -> AdaptInputs:
@@ -199,12 +207,10 @@ def inputs_of(run: Run) -> AdaptInputs:
 
 
 def _copy_in(source: Path, target: Path) -> Path:
-    if source.is_dir():
-        shutil.copytree(source, target)
-        return target
-    target.mkdir(parents=True)
-    shutil.copy2(source, target / source.name)
-    return target / source.name
+    target = target if source.is_dir() else target / source.name
+    with plain_disk_errors(target):
+        copy_into(source, target)
+    return target
 
 
 def _point_to(run: Run, folder: Path) -> None:
