@@ -3,116 +3,95 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from napari_cellda.cli import adapt_options as given
 from napari_cellda.cli.stopping import stop_on_signal
 from napari_cellda.cli.support import follow, one_of, parse_channels, parse_settings
 from napari_cellda.core.errors import UserError
 
-app = typer.Typer()
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-Folder = Path | None
+    from napari_cellda.core.adaptation.inputs import AdaptInputs
+    from napari_cellda.core.jobs import Run
+
+app = typer.Typer()
 
 
 @app.command()
 def adapt(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The run's folder.")],
-    method: Annotated[
-        str | None, typer.Argument(help="Its name; see `napari-cellda methods`.")
-    ] = None,
-    target_images: Annotated[Folder, typer.Option(help="Images to adapt to.")] = None,
-    source_images: Annotated[Folder, typer.Option(help="Annotated images of another kind.")] = None,
-    source_masks: Annotated[Folder, typer.Option(help="Their masks, paired by name.")] = None,
-    target_masks: Annotated[
-        Folder, typer.Option(help="Masks of some target images, to train on.")
-    ] = None,
-    target_strokes: Annotated[
-        Folder, typer.Option(help="Brushstrokes on some target images, to train on.")
-    ] = None,
-    validation_masks: Annotated[
-        Folder, typer.Option(help="Masks of some target images that may choose the checkpoint.")
-    ] = None,
-    points: Annotated[
-        Folder, typer.Option(help="CSV tables with row,col: one point per cell.")
-    ] = None,
-    nuclei_images: Annotated[
-        Folder, typer.Option(help="Images of the nuclei, in which the points are found.")
-    ] = None,
-    diameter: Annotated[
-        float | None, typer.Option(help="Diameter of a typical cell in pixels.")
-    ] = None,
-    image_labels: Annotated[
-        Folder, typer.Option(help="CSV: which classes are in which image.")
-    ] = None,
-    pseudo_labels: Annotated[
-        Folder, typer.Option(help="Probability maps of the target images.")
-    ] = None,
-    project: Annotated[Folder, typer.Option(help="X.cellda, whose maps are taken.")] = None,
-    pretrained: Annotated[Folder, typer.Option(help="A run or package to begin with.")] = None,
-    channels: Annotated[str | None, typer.Option(help="`grey`, `all` or indices.")] = None,
-    source_channels: Annotated[
-        str | None, typer.Option(help="Of the source images, if they differ.")
-    ] = None,
-    classes: Annotated[
-        str | None, typer.Option(help="Names of the foreground classes, with commas.")
-    ] = None,
-    preset: Annotated[str, typer.Option(help="`cpu`, `gpu` or `published`.")] = "cpu",
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE of a setting of the preset.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of crops and networks.")] = 0,
-    device: Annotated[str, typer.Option(help="`auto`, `cpu`, `cuda` or `mps`.")] = "auto",
-    bundle: Annotated[bool, typer.Option("--bundle", help="Copy the inputs into the run.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with this run.")] = False,
-    inputs: Annotated[Folder, typer.Option(help="With --resume: where the inputs lie now.")] = None,
+    context: typer.Context,
+    output: given.RunFolder,
+    method: given.MethodName = None,
+    target_images: given.TargetImages = None,
+    source_images: given.SourceImages = None,
+    source_masks: given.SourceMasks = None,
+    target_masks: given.TargetMasks = None,
+    target_strokes: given.TargetStrokes = None,
+    validation_masks: given.ValidationMasks = None,
+    points: given.Points = None,
+    nuclei_images: given.NucleiImages = None,
+    diameter: given.Diameter = None,
+    image_labels: given.ImageLabels = None,
+    pseudo_labels: given.PseudoLabels = None,
+    project: given.Project = None,
+    pretrained: given.Pretrained = None,
+    channels: given.Channels = None,
+    source_channels: given.SourceChannels = None,
+    classes: given.Classes = None,
+    preset: given.PresetName = "cpu",
+    settings: given.Settings = None,
+    seed: given.Seed = 0,
+    device: given.Device = "auto",
+    bundle: given.Bundle = False,
+    resume: given.Resume = False,
+    inputs: given.Inputs = None,
 ) -> None:
     """Adapt a network to your images; RUN/model is the package.
 
     Ctrl-C once, or a file called `stop` in RUN, ends it with what it has learned so far.
     """
-    from napari_cellda.core.adaptation.inputs import AdaptInputs
-    from napari_cellda.core.adaptation.method import PRESETS
-    from napari_cellda.core.adaptation.run import (
-        begin_adaptation,
-        resume_adaptation,
-        run_adaptation,
-    )
+    from napari_cellda.core.adaptation.run import resume_adaptation, run_adaptation
     from napari_cellda.methods import find_method
 
-    if resume:
-        run = resume_adaptation(output, inputs)
-    elif method is None or target_images is None:
-        raise UserError("adapt needs a method and --target-images; see: napari-cellda methods.")
-    else:
-        run = begin_adaptation(
-            output,
-            find_method(method),
-            AdaptInputs(
-                target_images=target_images,
-                source_images=source_images,
-                source_masks=source_masks,
-                target_masks=target_masks,
-                target_strokes=target_strokes,
-                validation_masks=validation_masks,
-                points=points,
-                nuclei_images=nuclei_images,
-                diameter=diameter,
-                image_labels=image_labels,
-                pseudo_labels=pseudo_labels,
-                project=project,
-                pretrained=pretrained,
-                channels=parse_channels(channels) or "grey",
-                source_channels=parse_channels(source_channels),
-                classes=tuple(name.strip() for name in classes.split(",")) if classes else (),
-            ),
-            preset=one_of("--preset", preset, PRESETS),
-            overrides=parse_settings(settings or []),
-            seed=seed,
-            bundle=bundle,
-        )
+    run = resume_adaptation(output, inputs) if resume else _begin(context.params)
     with stop_on_signal() as stop:
         package = follow(run_adaptation(run, find_method, device=device, stop=stop))
         if package is not None:
             typer.echo(f"The adapted network is in {package}.")
+
+
+def _begin(words: Mapping[str, Any]) -> Run:
+    """Check the command's words, by the names of `adapt`'s parameters, and begin its run."""
+    from napari_cellda.core.adaptation.method import PRESETS
+    from napari_cellda.core.adaptation.run import begin_adaptation
+    from napari_cellda.methods import find_method
+
+    if words["method"] is None or words["target_images"] is None:
+        raise UserError("adapt needs a method and --target-images; see: napari-cellda methods.")
+    return begin_adaptation(
+        Path(words["output"]),
+        find_method(words["method"]),
+        _read_inputs(words),
+        preset=one_of("--preset", words["preset"], PRESETS),
+        overrides=parse_settings(words["settings"] or []),
+        seed=words["seed"],
+        bundle=words["bundle"],
+    )
+
+
+def _read_inputs(words: Mapping[str, Any]) -> AdaptInputs:
+    from napari_cellda.core.adaptation.inputs import AdaptInputs
+
+    names = (words["classes"] or "").split(",")
+    return AdaptInputs(
+        **{name: words[name] for name in AdaptInputs.model_fields if name in words}
+        | {
+            "channels": parse_channels(words["channels"]) or "grey",
+            "source_channels": parse_channels(words["source_channels"]),
+            "classes": tuple(name.strip() for name in names if name.strip()),
+        },
+    )
