@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 import tifffile
+import zoo_packages as zoo
 
 from napari_cellda.cli import main
 from napari_cellda.core.atomic import remove_leftovers
@@ -282,6 +284,38 @@ def test_a_killed_worker_costs_its_file_and_all_else_is_as_in_one_process(images
         assert path.read_bytes() == (out / path.name).read_bytes()
     records = [json.loads(path.read_text()) for path in (out / ".cellda-batch").iterdir()]
     assert len(records) == 4
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_program_runs_only_when_its_hash_is_named(images, capsys, workers):
+    (images / "cell_2.tif").unlink()
+    (images / "cell_3.tif").unlink()
+    package, program = only_a_program(images.parent / "model")
+    strokes, out = images.parent / "cell_0.tif", images.parent / "out"
+    classify = ["classify", images, "--strokes", strokes, "--features", "compact", "-o", out]
+    classify += ["--enhancer", package, "--save", images.parent / "p.cellda"]
+    classify = [str(word) for word in classify]
+    assert main(classify) == 2
+    digest = hashlib.sha256(program.read_bytes()).hexdigest()
+    assert f"whoever made '{program}', add --trust {digest}." in capsys.readouterr().err
+    assert not out.exists()
+    assert main([*classify, "--trust", "0" * 64]) == 2
+    assert main([*classify, "--trust", "yes"]) == 2
+    assert main([*classify, "--trust", digest, "--workers", str(workers)]) == 0
+    saved = [str(images.parent / "p.cellda"), str(images), "-o", str(images.parent / "again")]
+    assert main(["predict", *saved]) == 2
+    assert main(["predict", *saved, "--workers", str(workers), "--trust", digest.upper()]) == 0
+    again = images.parent / "again" / "cell_1_probability.tif"
+    assert again.read_bytes() == (out / "cell_1_probability.tif").read_bytes()
+
+
+def only_a_program(folder: Path) -> tuple[Path, Path]:
+    """Make an enhancer that has TorchScript weights alone; return the package and the program."""
+    package, _ = zoo.make_published(folder, "hiding-blowfish-v1", initial_features=4)
+    rdf = zoo.read_rdf(package)
+    del rdf["weights"]["pytorch_state_dict"]
+    zoo.write_rdf(package, rdf)
+    return package, package / "weights-torchscript.pt"
 
 
 def test_ctrl_c_ends_the_workers_and_leaves_whole_files(images, project):

@@ -11,6 +11,7 @@ from napari_cellda.core.enhancer import tile_axes as enhancer_tiles
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.modelzoo.model import Model
 from napari_cellda.core.modelzoo.network import TorchRunner
+from napari_cellda.core.modelzoo.places import file_sha256
 from napari_cellda.core.modelzoo.probe import made_up_map
 from napari_cellda.core.tiles import Region, reflect_pad, whole
 
@@ -312,9 +313,10 @@ def test_a_torchscript_of_one_size_enhances_any_size(tmp_path):
     del rdf["weights"]["pytorch_state_dict"]
     rdf["outputs"][0]["shape"]["scale"][1] = 1.0
     given = np.zeros((1, 1, 256, 256), np.float32)
-    zoo.save_torchscript(OneSize(), given, folder / "weights-torchscript.pt")
+    program = folder / "weights-torchscript.pt"
+    zoo.save_torchscript(OneSize(), given, program)
     zoo.write_rdf(folder, rdf)
-    enhancer = Enhancer.open(folder, consent=True)
+    enhancer = Enhancer.open(folder, trusted={file_sha256(program)})
     map_ = made_up_map((300, 520))
     padded = torch.from_numpy(reflect_pad(map_, (1, 1), (1, 1)))[None, None]
     expected = torch.nn.functional.avg_pool2d(padded, 3, 1, 0).numpy()[0]

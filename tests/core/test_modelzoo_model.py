@@ -1,3 +1,4 @@
+import pickle
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +8,7 @@ import pytest
 import torch
 import zoo_packages as zoo
 
-from napari_cellda.core.errors import UserError
+from napari_cellda.core.errors import ProgramRefused, UserError
 from napari_cellda.core.modelzoo import model as model_module
 from napari_cellda.core.modelzoo import network as network_module
 from napari_cellda.core.modelzoo.model import open_model
@@ -100,15 +101,12 @@ def test_every_way_of_naming_a_package(how, tmp_path):
     assert open_model(sources[how]).card.id == "own-one"
 
 
-class Asked:
-    """A user who answers, and what was asked."""
+def torchscript_of(folder):
+    return folder / "weights-torchscript.pt"
 
-    def __init__(self, answer):
-        self.answer, self.questions = answer, []
 
-    def __call__(self, question):
-        self.questions.append(question)
-        return self.answer
+def digest_of(folder):
+    return file_sha256(torchscript_of(folder))
 
 
 @pytest.fixture
@@ -124,19 +122,20 @@ def torchscript_only(tmp_path):
 def test_torchscript_is_not_even_loaded_without_a_yes(torchscript_only, monkeypatch):
     folder, _ = torchscript_only
     monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("it was loaded"))
-    with pytest.raises(UserError, match="nobody agreed"):
-        open_model(folder)
-    asked = Asked(False)
-    with pytest.raises(UserError, match="nobody agreed"):
-        open_model(folder, consent=asked)
-    (question,) = asked.questions
-    assert "program" in question
-    assert "EnhancerMitochondriaEM2D" in question
+    for trusted in ((), {"0" * 64}):
+        with pytest.raises(ProgramRefused, match="a program") as caught:
+            open_model(folder, trusted=trusted)
+        assert caught.value.model == "EnhancerMitochondriaEM2D"
+        assert caught.value.path == torchscript_of(folder)
+        assert caught.value.sha256 == digest_of(folder)
+        copy = pickle.loads(pickle.dumps(caught.value))  # as from a cluster's worker
+        assert (str(copy), copy.sha256) == (str(caught.value), digest_of(folder))
 
 
-def test_torchscript_runs_after_a_yes(torchscript_only):
+def test_torchscript_runs_after_a_yes_to_this_very_file(torchscript_only):
     folder, network = torchscript_only
-    model = open_model(folder, consent=Asked(True))
+    model = open_model(folder, trusted={digest_of(folder)})
+    assert model.sha256 == digest_of(folder)
     assert model.card.weight_format == "torchscript"
     assert model.network is None
     assert not model.card.tiles_exactly  # its instance norm reaches everywhere
@@ -144,14 +143,6 @@ def test_torchscript_runs_after_a_yes(torchscript_only):
     with torch.inference_mode():
         expected = network(torch.from_numpy(batch)).numpy()
     np.testing.assert_allclose(model.runner(batch), expected, atol=1e-4)
-
-
-def test_torchscript_that_was_trusted_before_is_not_asked_about(torchscript_only):
-    folder, _ = torchscript_only
-    digest = file_sha256(folder / "weights-torchscript.pt")
-    assert open_model(folder, trusted={digest}).sha256 == digest
-    with pytest.raises(UserError, match="nobody agreed"):
-        open_model(folder, trusted={"0" * 64})
 
 
 def test_torchscript_that_is_bundled_is_trusted(torchscript_only, monkeypatch):
@@ -162,19 +153,15 @@ def test_torchscript_that_is_bundled_is_trusted(torchscript_only, monkeypatch):
 
 def test_a_state_dict_comes_before_torchscript(tmp_path):
     folder, _ = zoo.make_published(tmp_path / "m", "hiding-blowfish-v1", initial_features=4)
-    asked = Asked(False)
-    assert open_model(folder, consent=asked).card.weight_format == "pytorch_state_dict"
-    assert not asked.questions
+    assert open_model(folder).card.weight_format == "pytorch_state_dict"
 
 
-def test_a_damaged_state_dict_falls_back_to_torchscript_after_asking(tmp_path):
+def test_a_damaged_state_dict_falls_back_to_torchscript_after_a_yes(tmp_path):
     folder, _ = zoo.make_published(tmp_path / "m", "hiding-blowfish-v1", initial_features=4)
     (folder / "weights.pt").write_bytes(b"damaged")
-    asked = Asked(True)
-    assert open_model(folder, consent=asked).card.weight_format == "torchscript"
-    assert len(asked.questions) == 1
-    with pytest.raises(UserError, match="damaged"):
-        open_model(folder, consent=False)
+    with pytest.raises(ProgramRefused):
+        open_model(folder)
+    assert open_model(folder, trusted={digest_of(folder)}).card.weight_format == "torchscript"
 
 
 def test_a_torchscript_of_one_size_is_found_out(tmp_path):
@@ -190,7 +177,7 @@ def test_a_torchscript_of_one_size_is_found_out(tmp_path):
         OneSize(), np.zeros((1, 1, 256, 256), np.float32), folder / "weights-torchscript.pt"
     )
     zoo.write_rdf(folder, rdf)
-    card = open_model(folder, consent=True).card
+    card = open_model(folder, trusted={digest_of(folder)}).card
     assert (card.min_shape, card.step) == ((256, 256), (0, 0))
 
 
@@ -215,7 +202,7 @@ def onnx_only(with_onnx, tmp_path):
 
 def test_onnx_runs_without_a_question(onnx_only):
     folder, network = onnx_only
-    model = open_model(folder, consent=Asked(False))
+    model = open_model(folder)
     assert model.card.weight_format == "onnx"
     assert model.network is None
     reach = model.card.receptive_field
@@ -236,9 +223,9 @@ def test_a_damaged_onnx_is_refused(onnx_only):
         open_model(folder)
 
 
-def refused(folder, match, **consent):
+def refused(folder, match):
     with pytest.raises(UserError, match=match) as caught:
-        open_model(folder, **consent)
+        open_model(folder)
     assert "\n" not in str(caught.value)
     assert "Traceback" not in str(caught.value)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from napari.components import ViewerModel
 from qtpy.QtWidgets import QMessageBox, QWidget
 
 from napari_cellda.core.enhancer import Enhancer
-from napari_cellda.core.errors import UserError
+from napari_cellda.core.errors import ProgramRefused, UserError
 from napari_cellda.core.modelzoo.bundled import bundled_folder
 from napari_cellda.core.modelzoo.card import ModelCard
 from napari_cellda.core.modelzoo.model import Model
@@ -65,7 +66,7 @@ def panel(qtbot: QtBot, viewer: ViewerModel) -> EnhancePanel:
 @pytest.fixture
 def opened(panel: EnhancePanel, monkeypatch: pytest.MonkeyPatch, qtbot: QtBot) -> EnhancePanel:
     """The panel with a model that is switched on."""
-    monkeypatch.setattr(Enhancer, "open", lambda source, consent: fake_enhancer())
+    monkeypatch.setattr(Enhancer, "open", lambda source, trusted: fake_enhancer())
     panel.open("nuclei")
     qtbot.waitUntil(lambda: panel.session.enhancer is not None)
     return panel
@@ -90,7 +91,7 @@ def test_a_package_from_a_folder_is_opened_shown_and_switched_on(
 def test_a_broken_package_is_told_in_one_sentence_and_nothing_stays_on(
     opened: EnhancePanel, tmp_path: Path, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ):
-    def refuse(source: str, consent: object) -> None:
+    def refuse(source: str, trusted: object) -> None:
         raise UserError("broken.zip is no model package: it holds no rdf.yaml.")
 
     monkeypatch.setattr(Enhancer, "open", refuse)
@@ -106,7 +107,7 @@ def test_a_broken_package_is_told_in_one_sentence_and_nothing_stays_on(
 def test_any_other_error_is_shown_as_well(
     panel: EnhancePanel, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ):
-    def explode(source: str, consent: object) -> None:
+    def explode(source: str, trusted: object) -> None:
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(Enhancer, "open", explode)
@@ -115,27 +116,28 @@ def test_any_other_error_is_shown_as_well(
     assert panel.session.enhancer is None
 
 
-@pytest.mark.parametrize(("answer", "loaded"), [(True, True), (False, False)])
-def test_a_program_runs_only_after_a_yes(
-    panel: EnhancePanel,
-    qtbot: QtBot,
-    monkeypatch: pytest.MonkeyPatch,
-    answer: bool,
-    loaded: bool,
+REFUSED = ProgramRefused("Elsewhere's model", Path("a/weights.pt"), "ab" * 32)
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_a_program_runs_only_after_a_yes_which_holds_for_that_file(
+    panel: EnhancePanel, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, answer: bool
 ):
     asked = []
 
-    def open_program(source: str, consent) -> Enhancer:
-        if not consent("This model is a TorchScript program."):
-            raise UserError("The model was not loaded.")
+    def open_program(source: str, trusted) -> Enhancer:
+        if REFUSED.sha256 not in trusted:
+            raise REFUSED
         return fake_enhancer()
 
     monkeypatch.setattr(Enhancer, "open", open_program)
-    monkeypatch.setattr(panel.loader, "_ask", lambda *words: asked.append(words) or answer)
-    panel.open("from/elsewhere.zip")
-    qtbot.waitUntil(lambda: panel.card.isVisible() or panel.message.text != "")
-    assert asked == [("from/elsewhere.zip", "This model is a TorchScript program.")]
-    assert (panel.session.enhancer is not None) == loaded
+    monkeypatch.setattr(panel.loader, "_ask", lambda refused: asked.append(refused) or answer)
+    for _ in range(2):
+        panel.open("from/elsewhere.zip")
+        qtbot.waitUntil(lambda: panel.card.isVisible() or panel.message.text != "")
+    assert asked == ([REFUSED] if answer else [REFUSED, REFUSED])
+    assert (panel.session.enhancer is not None) == answer
+    assert panel.session.trusted == ({REFUSED.sha256} if answer else set())
 
 
 @pytest.mark.parametrize(("button", "expected"), [("Run it", True), ("Do not load", False)])
@@ -150,16 +152,16 @@ def test_the_dialog_says_what_it_is_and_no_is_the_default(
         return 0
 
     monkeypatch.setattr(QMessageBox, "exec", press)
-    assert ask_consent(panel, "a/model.zip", "It is a program.") is expected
+    assert ask_consent(panel, REFUSED) is expected
     text, more, default = seen[0]
-    assert text == "It is a program."
-    assert "a/model.zip" in more
+    assert "Elsewhere's model comes as TorchScript, which is a program" in text
+    assert "a/weights.pt" in more
     assert default == "Do not load"
 
 
 def test_the_newest_choice_wins(panel: EnhancePanel, qtbot: QtBot, monkeypatch):
     cards = {name: ModelCard(id=name, name=name) for name in ("first", "second")}
-    monkeypatch.setattr(Enhancer, "open", lambda source, consent: fake_enhancer(cards[source]))
+    monkeypatch.setattr(Enhancer, "open", lambda source, trusted: fake_enhancer(cards[source]))
     panel.open("first")
     panel.open("second")
     qtbot.waitUntil(lambda: panel.session.enhancer is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +10,16 @@ import typer
 
 from napari_cellda.cli.options import FORMATS, Channels, Format, Images, Instances, Output
 from napari_cellda.cli.stopping import stop_on_signal
-from napari_cellda.cli.support import follow, one_of, parse_channels, print_json, print_table
-from napari_cellda.core.errors import UserError
+from napari_cellda.cli.support import (
+    follow,
+    one_of,
+    parse_channels,
+    parse_hashes,
+    print_json,
+    print_table,
+)
+from napari_cellda.core.errors import ProgramRefused, UserError
+from napari_cellda.core.events import Stop, Task
 
 app = typer.Typer()
 
@@ -26,6 +35,13 @@ Scheduler = Annotated[
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Do again what was done before with the same settings.")
+]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="SHA-256 of a TorchScript file, which is a program: it may run. Refusing, the command "
+        "names it."
+    ),
 ]
 
 
@@ -81,6 +97,7 @@ def classify(
     workers: Workers = None,
     scheduler: Scheduler = None,
     overwrite: Overwrite = False,
+    trust: Trust = None,
 ) -> None:
     """Train a forest on strokes, predict every image, and repair the maps with an enhancer."""
     from napari_cellda.core.batch import BatchOptions, ClassifyJob, classify_images
@@ -95,9 +112,8 @@ def classify(
         save=save,
         seed=seed,
     )
-    options = BatchOptions(workers=workers, scheduler=scheduler, overwrite=overwrite)
-    with stop_on_signal() as stop:
-        follow(classify_images(images, strokes, output, job, options=options, stop=stop))
+    options = BatchOptions(workers, scheduler, overwrite, parse_hashes(trust or []))
+    _run(lambda stop: classify_images(images, strokes, output, job, options=options, stop=stop))
 
 
 @app.command()
@@ -111,23 +127,35 @@ def predict(
     workers: Workers = None,
     scheduler: Scheduler = None,
     overwrite: Overwrite = False,
+    trust: Trust = None,
 ) -> None:
     """Run a saved project or a model package on images."""
     from napari_cellda.core.batch import BatchOptions, predict_images
 
-    with stop_on_signal() as stop:
-        follow(
-            predict_images(
-                model,
-                images,
-                output,
-                instances=instances,
-                channels=parse_channels(channels),
-                file_format=one_of("--format", file_format, FORMATS),
-                options=BatchOptions(workers=workers, scheduler=scheduler, overwrite=overwrite),
-                stop=stop,
-            )
+    _run(
+        lambda stop: predict_images(
+            model,
+            images,
+            output,
+            instances=instances,
+            channels=parse_channels(channels),
+            file_format=one_of("--format", file_format, FORMATS),
+            options=BatchOptions(workers, scheduler, overwrite, parse_hashes(trust or [])),
+            stop=stop,
         )
+    )
+
+
+def _run(start: Callable[[Stop], Task[list[Path]]]) -> None:
+    """Follow a batch to its end, or to Ctrl-C; name the option that lets a program run."""
+    with stop_on_signal() as stop:
+        try:
+            follow(start(stop))
+        except ProgramRefused as refused:
+            raise UserError(
+                f"{refused} If you trust whoever made '{refused.path}', add "
+                f"--trust {refused.sha256}."
+            ) from refused
 
 
 @app.command()

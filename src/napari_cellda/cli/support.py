@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -49,6 +50,14 @@ def parse_channels(text: str | None) -> str | tuple[int, ...] | None:
     if not channels or min(channels) < 0:
         raise UserError(f"--channels is '{text}'; expected 'grey', 'all' or indices such as '0,2'.")
     return channels
+
+
+def parse_hashes(texts: Sequence[str]) -> tuple[str, ...]:
+    """Read the SHA-256 sums of ``--trust``."""
+    for text in texts:
+        if not re.fullmatch("[0-9a-fA-F]{64}", text):
+            raise UserError(f"--trust is '{text}'; expected the 64 digits of a file's SHA-256.")
+    return tuple(text.lower() for text in texts)
 
 
 def one_of(option: str, value: str, known: tuple[str, ...]) -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QMessageBox, QWidget
 
+from napari_cellda.core.errors import ProgramRefused
 from napari_cellda.ui.worker import run_task
 
 if TYPE_CHECKING:
@@ -25,15 +26,16 @@ def listed_models() -> tuple[tuple[str, str, str], ...]:
     return tuple((row["id"], row["name"], row.get("made for", "")) for row in list_models())
 
 
-def ask_consent(parent: QWidget, source: str, question: str) -> bool:
+def ask_consent(parent: QWidget, refused: ProgramRefused) -> bool:
     """Ask whether a model that is a program may run; "no" is what Enter and Escape mean."""
     box = QMessageBox(parent)
     box.setIcon(QMessageBox.Icon.Warning)
     box.setWindowTitle("Run this model?")
-    box.setText(question)
+    box.setText(f"{refused.model} comes as TorchScript, which is a program and could do harm.")
     box.setInformativeText(
-        f"It comes from\n{source}\n\nSay yes only if you trust whoever made it: it runs with your "
-        "rights on this computer."
+        f"It is the file\n{refused.path}\n\nSay yes only if you trust whoever made it: it runs "
+        "with your rights on this computer. The answer holds for this very file, until this "
+        "window is closed."
     )
     yes = box.addButton("Run it", QMessageBox.ButtonRole.AcceptRole)
     no = box.addButton("Do not load", QMessageBox.ButtonRole.RejectRole)
@@ -49,8 +51,8 @@ class ModelLoader:
     Parameters
     ----------
     session : Session
-    ask : callable of (source, question) -> bool
-        Asked in the window's thread before a TorchScript program is run.
+    ask : callable of (ProgramRefused) -> bool
+        Asked in the window's thread before a TorchScript program is run, once for every file.
     on_loaded : callable of (enhancer, seam)
         Called in the window's thread; the seam is how much tiles may differ where they meet, 0
         for a network whose tiles equal the whole.
@@ -60,7 +62,7 @@ class ModelLoader:
     def __init__(
         self,
         session: Session,
-        ask: Callable[[str, str], bool],
+        ask: Callable[[ProgramRefused], bool],
         on_loaded: Callable[[Enhancer, float], None],
         on_error: Callable[[Exception], None],
     ) -> None:
@@ -75,25 +77,22 @@ class ModelLoader:
         """Whether a model is being opened."""
         return self._task is not None and self._task.running
 
-    def load(self, source: str, *, consent: bool = False) -> None:
+    def load(self, source: str) -> None:
         """Open a model in the background."""
         self.cancel()
-        questions: list[str] = []
-
-        def note_question(question: str) -> bool:
-            # The thread cannot show a dialog: it gives up, and starts again after a yes.
-            questions.append(question)
-            return consent
+        trusted = frozenset(self._session.trusted)
 
         def open_it(stop: Stop) -> tuple[Enhancer, float]:
             from napari_cellda.core.enhancer import Enhancer
 
-            enhancer = Enhancer.open(source, consent=note_question)
+            enhancer = Enhancer.open(source, trusted=trusted)
             return enhancer, enhancer.seam()
 
         def fail(error: Exception) -> None:
-            if questions and not consent and self._ask(source, questions[0]):
-                self.load(source, consent=True)
+            # The thread cannot show a dialog: it gives up, and starts again after a yes.
+            if isinstance(error, ProgramRefused) and self._ask(error):
+                self._session.trusted.add(error.sha256)
+                self.load(source)
             else:
                 self._on_error(error)
 

@@ -49,7 +49,7 @@ class ProjectDesk:
         opener = ProjectOpener(
             self._session,
             lambda reference, wrong: dialogs.ask_for_image(self._window, reference, wrong),
-            lambda source, question: ask_consent(self._window, source, question),
+            lambda refused: ask_consent(self._window, refused),
         )
         opener.open(path)
 

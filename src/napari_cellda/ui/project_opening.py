@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from napari_cellda.core.errors import UserError
+from napari_cellda.core.errors import ProgramRefused, UserError
 from napari_cellda.core.project import load_project
 from napari_cellda.ui.autosave import Autosave
 from napari_cellda.ui.axes import read_layer
@@ -68,7 +68,7 @@ class ProjectOpener:
     ask_for_image : callable of (ImageReference, str)
         Asked where a moved image is, with a sentence that says what is wrong; returns its path,
         or None to leave it out.
-    ask_consent : callable of (source, question) -> bool
+    ask_consent : callable of (ProgramRefused) -> bool
         See `ModelLoader`.
     """
 
@@ -76,7 +76,7 @@ class ProjectOpener:
         self,
         session: Session,
         ask_for_image: AskForImage,
-        ask_consent: Callable[[str, str], bool],
+        ask_consent: Callable[[ProgramRefused], bool],
     ) -> None:
         self._session = session
         self._ask_for_image = ask_for_image

@@ -148,6 +148,8 @@ class Session:
         What it was opened by: an id or a path; "" when nobody told.
     instance_params : InstanceParams or None
         How objects are separated; None as long as nobody asked for objects.
+    trusted : set of str
+        SHA-256 of model programs that the user agreed to run.
     is_opening : bool
         Whether a project is being opened; until it is, no image is chosen by itself.
     opacity : float
@@ -193,6 +195,7 @@ class Session:
         self.enhancer_source = ""
         self.enhancer_options = LiveEnhancerOptions()
         self.instance_params: InstanceParams | None = None
+        self.trusted: set[str] = set()
         self.scratch = Scratch()
         self.is_closed = self.is_opening = False
         self._spec: FeatureSpec | None = None

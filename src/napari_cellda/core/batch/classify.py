@@ -40,7 +40,7 @@ from napari_cellda.core.project import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from napari_cellda.core.classifier import PixelClassifier
@@ -137,7 +137,9 @@ def classify_batch(
         raise UserError(f"--save is '{job.save}'; a project's name ends in .cellda.")
     paths = find_images(images)
     check_unique_stems(paths)
-    pipeline = yield from _train(pair_by_stem(paths, find_images(strokes)), job, stop)
+    options = options or BatchOptions()
+    pairs = pair_by_stem(paths, find_images(strokes))
+    pipeline = yield from _train(pairs, job, options.trusted, stop)
     if pipeline is None:
         return BatchReport()
     choice = choice_for(output, job.file_format, InstanceParams() if job.instances else None)
@@ -145,16 +147,17 @@ def classify_batch(
     def write_recipe(folder: Path) -> Recipe:
         path = folder / "batch.cellda"
         save_project(path, _project(job, pipeline, ()), {}, pipeline.classifier.forest)
-        return Recipe(str(path))
+        return Recipe(str(path), trusted=options.trusted)
 
-    options = options or BatchOptions()
     return (yield from run_batch(pipeline, write_recipe, paths, choice, options, stop=stop))
 
 
-def _train(pairs: list[tuple[Path, Path]], job: ClassifyJob, stop: Stop) -> Task[Pipeline | None]:
+def _train(
+    pairs: list[tuple[Path, Path]], job: ClassifyJob, trusted: Collection[str], stop: Stop
+) -> Task[Pipeline | None]:
     """Train the forest and open the enhancer; None when stopped."""
     spec = feature_spec(job.features)
-    enhancer = None if job.enhancer is None else Enhancer.open(job.enhancer)
+    enhancer = None if job.enhancer is None else Enhancer.open(job.enhancer, trusted=trusted)
     painted = [open_image(image, channels=job.channels) for image, _ in pairs]
     labels = [read_strokes(path, image) for (_, path), image in zip(pairs, painted, strict=True)]
     if stop():

@@ -44,6 +44,8 @@ class BatchOptions:
     """Address of a `dask.distributed` scheduler whose workers compute the tiles."""
     overwrite: bool = False
     """Do all images again, not only those that are missing."""
+    trusted: tuple[str, ...] = ()
+    """SHA-256 of model programs (TorchScript) that somebody agreed to run."""
 
 
 @dataclass(frozen=True)

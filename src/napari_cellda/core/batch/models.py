@@ -22,6 +22,8 @@ from napari_cellda.core.pipeline import Pipeline
 from napari_cellda.core.project import EnhancerReference, load_project
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from napari_cellda.core.images import Channels
     from napari_cellda.core.images.normalisation import Normalisation
     from napari_cellda.core.instances import InstanceParams
@@ -36,27 +38,29 @@ class Recipe:
     """A project, ``X.cellda``; a run's folder; or whatever `open_model` opens."""
     channels: Channels | None = None
     """None: those that the project was trained on; grey for a network."""
+    trusted: tuple[str, ...] = ()
+    """See `open_model`."""
 
     def open(self) -> MapMaker:
         """Open it here."""
-        return open_map_maker(self.model, self.channels)[0]
+        return open_map_maker(self.model, self.channels, self.trusted)[0]
 
 
 def open_map_maker(
-    model: str, channels: Channels | None = None
+    model: str, channels: Channels | None = None, trusted: Collection[str] = ()
 ) -> tuple[MapMaker, dict[str, Normalisation], InstanceParams | None]:
     """Open a project, a run or a package, whichever `model` names; see `open_pipeline`."""
     path = Path(model)
     if path.suffix == ".cellda":
-        return open_pipeline(path, channels)
+        return open_pipeline(path, channels, trusted)
     source: str | Path = path / "model" if (path / "run.yaml").is_file() else model
-    network = TiledNetwork(open_model(source))
+    network = TiledNetwork(open_model(source, trusted=trusted))
     usual: Channels = "grey" if network.card.n_inputs == 1 else "all"
     return NetworkPipeline(network, usual if channels is None else channels), {}, None
 
 
 def open_pipeline(
-    path: Path, channels: Channels | None = None
+    path: Path, channels: Channels | None = None, trusted: Collection[str] = ()
 ) -> tuple[Pipeline, dict[str, Normalisation], InstanceParams | None]:
     """Open a saved project to run it.
 
@@ -84,14 +88,14 @@ def open_pipeline(
     )
     enhancer, options = None, EnhancerOptions()
     if project.enhancer is not None:
-        enhancer, options = open_saved_enhancer(project.enhancer), project.enhancer.options
+        enhancer, options = open_saved_enhancer(project.enhancer, trusted), project.enhancer.options
     measured = {image.fingerprint: image.normalisation for image in project.images}
     return Pipeline(classifier, enhancer, options), measured, project.instances
 
 
-def open_saved_enhancer(reference: EnhancerReference) -> Enhancer:
+def open_saved_enhancer(reference: EnhancerReference, trusted: Collection[str] = ()) -> Enhancer:
     """Open a project's enhancer; a UserError if its weights are not those that were saved."""
-    enhancer = Enhancer.open(reference.source)
+    enhancer = Enhancer.open(reference.source, trusted=trusted)
     if enhancer.model.sha256 != reference.sha256:
         raise UserError(
             f"The enhancer '{reference.source}' has other weights than the project was saved with "

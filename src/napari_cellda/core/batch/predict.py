@@ -91,16 +91,17 @@ def predict_batch(
     """
     paths = find_images(images)
     check_unique_stems(paths)
-    pipeline, measured, params = open_map_maker(model, channels)
+    options = options or BatchOptions()
+    pipeline, measured, params = open_map_maker(model, channels, options.trusted)
     if instances and params is None:
         params = InstanceParams()
     return (
         yield from run_batch(
             pipeline,
-            lambda _: Recipe(model, channels),
+            lambda _: Recipe(model, channels, options.trusted),
             paths,
             choice_for(output, file_format, params),
-            options or BatchOptions(),
+            options,
             measured=measured,
             stop=stop,
         )

@@ -44,7 +44,7 @@ def serve(order: Order, paths: TextIO, answers: TextIO) -> None:
 
 def open_work(order: Order) -> Work:
     """Open the model and all else that an order names."""
-    pipeline, measured, _ = open_map_maker(order.model, order.channels)
+    pipeline, measured, _ = open_map_maker(order.model, order.channels, order.trusted)
     choice = choice_for(order.output, order.file_format, order.instances)
     return Work(pipeline, choice, order.made_with, measured)
 

@@ -44,6 +44,7 @@ class Order(BaseParams):
 
     model: str
     channels: str | tuple[int, ...] | None
+    trusted: tuple[str, ...]
     output: Path
     file_format: FileFormat
     instances: InstanceParams | None
@@ -57,6 +58,7 @@ class Order(BaseParams):
         return cls(
             model=recipe.model,
             channels=recipe.channels,
+            trusted=recipe.trusted,
             output=choice.folder,
             file_format="ome-zarr" if choice.file_format == "ome-zarr" else "tif",
             instances=choice.instance_params if choice.instances else None,

@@ -6,7 +6,7 @@ import os
 import tempfile
 import threading
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cellda import __version__
-from napari_cellda.core.batch.models import Recipe
 from napari_cellda.core.classifier import Normalised
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.images import open_image
@@ -24,6 +23,7 @@ from napari_cellda.core.threads import THREADS_VARIABLE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_cellda.core.batch.models import Recipe
     from napari_cellda.core.images import Channels, Image
     from napari_cellda.core.images.normalisation import Normalisation
     from napari_cellda.core.pipeline import MapMaker
@@ -47,8 +47,8 @@ class RemoteModel:
         """Take a project along; name anything else by its full path or its id."""
         path = Path(recipe.model)
         if path.suffix == ".cellda":
-            return cls(Recipe(path.name, recipe.channels), path.read_bytes())
-        return cls(Recipe(str(path.resolve()) if path.exists() else recipe.model, recipe.channels))
+            return cls(replace(recipe, model=path.name), path.read_bytes())
+        return cls(replace(recipe, model=str(path.resolve())) if path.exists() else recipe)
 
     def open(self) -> MapMaker:
         """Open it on this machine."""
@@ -57,7 +57,7 @@ class RemoteModel:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / self.recipe.model
             path.write_bytes(self.project)
-            return Recipe(str(path), self.recipe.channels).open()
+            return replace(self.recipe, model=str(path)).open()
 
 
 @dataclass(frozen=True)

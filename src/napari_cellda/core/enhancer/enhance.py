@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from napari_cellda.core.enhancer.zoom import ReadMap
     from napari_cellda.core.events import Stop
-    from napari_cellda.core.modelzoo.model import Consent
 
 SEAM_TILES = {2: (256, 256), 3: (32, 64, 64)}
 """Tiles that `seam` compares with twice as long ones, in pixels."""
@@ -63,11 +62,9 @@ class Enhancer(TiledNetwork):
         super().__init__(model)
 
     @classmethod
-    def open(
-        cls, source: str | Path, *, consent: Consent = False, trusted: Collection[str] = ()
-    ) -> Enhancer:
+    def open(cls, source: str | Path, *, trusted: Collection[str] = ()) -> Enhancer:
         """Open an enhancer from wherever `open_model` can open it."""
-        return cls(open_model(source, consent=consent, trusted=trusted))
+        return cls(open_model(source, trusted=trusted))
 
     def enhance(self, map_block: np.ndarray) -> np.ndarray:
         """Enhance a map that is in memory, as an image of its own.

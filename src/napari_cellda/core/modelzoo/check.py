@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_cellda.core.modelzoo.card import ModelCard
-    from napari_cellda.core.modelzoo.model import Consent, Model
+    from napari_cellda.core.modelzoo.model import Model
 
 MAX_TEST_BYTES = 2**30
 MAX_DIFFERENCE = 0.01
@@ -55,15 +55,13 @@ class PackageReport:
         return "\n".join([*lines, "", self.summary])
 
 
-def check_model(source: str | Path, *, consent: Consent = False) -> PackageReport:
-    """Validate a package and run its own test.
+def check_model(source: str | Path) -> PackageReport:
+    """Validate a package and run its own test; no program in it is run.
 
     Parameters
     ----------
     source : str or Path
         Whatever `open_model` opens.
-    consent : bool or callable
-        As for `open_model`.
 
     Returns
     -------
@@ -79,7 +77,7 @@ def check_model(source: str | Path, *, consent: Consent = False) -> PackageRepor
     card = read_card(folder)
     valid, summary = validation_summary(folder)
     try:
-        model = open_model(folder, consent=consent)
+        model = open_model(folder)
     except UserError as error:
         return PackageReport(card, valid, summary, str(error), False, None)
     runs = f"It runs with its {model.card.weight_format} weights ({model.runner.name})."

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from napari_cellda.core.errors import UserError
+from napari_cellda.core.errors import ProgramRefused, UserError
 from napari_cellda.core.modelzoo.bundled import bundled_folder
 from napari_cellda.core.modelzoo.network import OnnxRunner, Runner, TorchRunner, choose_runner
 from napari_cellda.core.modelzoo.places import file_sha256
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from napari_cellda.core.modelzoo.card import ModelCard, WeightsEntry
 
-Consent = Callable[[str], bool] | bool
-
 
 @dataclass(frozen=True)
 class Model:
@@ -41,9 +39,7 @@ class Model:
     """Of the weights in use."""
 
 
-def open_model(
-    source: str | Path, *, consent: Consent = False, trusted: Collection[str] = ()
-) -> Model:
+def open_model(source: str | Path, *, trusted: Collection[str] = ()) -> Model:
     """Open a model package.
 
     Parameters
@@ -51,10 +47,8 @@ def open_model(
     source : str or Path
         A bundled or imported id, a folder, a zip file, an rdf.yaml, or a bioimage.io id, nickname,
         DOI or address.
-    consent : bool, or callable of (str) -> bool
-        Asked, with a plain question, before a TorchScript program from elsewhere is run.
     trusted : collection of str
-        SHA-256 of TorchScript files that were agreed to before.
+        SHA-256 of TorchScript programs that somebody agreed to run.
 
     Returns
     -------
@@ -62,8 +56,10 @@ def open_model(
 
     Raises
     ------
+    ProgramRefused
+        If it is a TorchScript program from elsewhere that is not among the trusted.
     UserError
-        If the package cannot be found, read, trusted or run; one plain sentence.
+        If the package cannot be found, read or run; one plain sentence.
 
     Notes
     -----
@@ -73,15 +69,16 @@ def open_model(
     """
     folder = find_package(source)
     card = read_card(folder)
-    problems: list[str] = []
+    problems: list[UserError] = []
     for open_entry, entries in _by_trust(card):
         for entry in entries:
             try:
-                return open_entry(card, entry, _Trust(consent, trusted, _is_bundled(folder)))
+                return open_entry(card, entry, trusted)
             except UserError as error:
-                problems.append(str(error))
+                problems.append(error)
     if problems:
-        raise UserError(problems[0])
+        # A refusal first: it is what the user can mend by a word.
+        raise next((p for p in problems if isinstance(p, ProgramRefused)), problems[0])
     formats = ", ".join(entry.format for entry in card.weights) or "none"
     raise UserError(
         f"{card.name} has no weights that can be used here (it has {formats}): a state dict of a "
@@ -89,25 +86,7 @@ def open_model(
     )
 
 
-@dataclass(frozen=True)
-class _Trust:
-    """What was said about running programs."""
-
-    consent: Consent
-    trusted: Collection[str]
-    bundled: bool
-
-    def allows(self, card: ModelCard, sha256: str) -> bool:
-        if self.bundled or sha256 in self.trusted:
-            return True
-        question = (
-            f"{card.name} comes as TorchScript, which is a program and could do harm. "
-            "Run it? Say yes only if you trust where it comes from."
-        )
-        return self.consent(question) if callable(self.consent) else self.consent
-
-
-_Opener = Callable[["ModelCard", "WeightsEntry", _Trust], Model]
+_Opener = Callable[["ModelCard", "WeightsEntry", Collection[str]], Model]
 
 
 def _by_trust(card: ModelCard) -> list[tuple[_Opener, list[WeightsEntry]]]:
@@ -122,11 +101,11 @@ def _by_trust(card: ModelCard) -> list[tuple[_Opener, list[WeightsEntry]]]:
     ]
 
 
-def _is_bundled(folder: Path) -> bool:
-    return bundled_folder(folder.name) == folder
+def _is_bundled(folder: Path | None) -> bool:
+    return folder is not None and bundled_folder(folder.name) == folder
 
 
-def _open_state_dict(card: ModelCard, entry: WeightsEntry, trust: _Trust) -> Model:
+def _open_state_dict(card: ModelCard, entry: WeightsEntry, trusted: Collection[str]) -> Model:
     path = weights_path(card, entry)
     network = load_network(card, entry, path)
     card = replace(card, weight_format=entry.format)
@@ -151,7 +130,7 @@ def _onnx_twin(card: ModelCard) -> Path | None:
         return None
 
 
-def _open_onnx(card: ModelCard, entry: WeightsEntry, trust: _Trust) -> Model:
+def _open_onnx(card: ModelCard, entry: WeightsEntry, trusted: Collection[str]) -> Model:
     path = weights_path(card, entry)
     try:
         runner = OnnxRunner(path, sigmoid=card.sigmoid_outside)
@@ -162,13 +141,11 @@ def _open_onnx(card: ModelCard, entry: WeightsEntry, trust: _Trust) -> Model:
     return _measured(replace(card, weight_format=entry.format), runner, path)
 
 
-def _open_torchscript(card: ModelCard, entry: WeightsEntry, trust: _Trust) -> Model:
+def _open_torchscript(card: ModelCard, entry: WeightsEntry, trusted: Collection[str]) -> Model:
     path = weights_path(card, entry)
-    if not trust.allows(card, file_sha256(path)):
-        raise UserError(
-            f"{card.name} was not opened: it comes only as TorchScript, which is a program, and "
-            "nobody agreed to run it."
-        )
+    digest = file_sha256(path)
+    if digest not in trusted and not _is_bundled(card.folder):
+        raise ProgramRefused(card.name, path, digest)
     runner = TorchRunner(_load_torchscript(card, path), sigmoid=card.sigmoid_outside)
     return _measured(replace(card, weight_format=entry.format), runner, path)
 
@@ -187,7 +164,7 @@ def _load_torchscript(card: ModelCard, path: Path) -> torch.nn.Module:
     return network.eval()
 
 
-def _refuse_architecture(card: ModelCard, entry: WeightsEntry, trust: _Trust) -> Model:
+def _refuse_architecture(card: ModelCard, entry: WeightsEntry, trusted: Collection[str]) -> Model:
     named = entry.architecture or "an unnamed class"
     raise UserError(
         f"{card.name} has only a state dict of {named}, which is not built in; its own Python file "

@@ -55,7 +55,7 @@ class EnhancePanel(QWidget):
         self._lay_out()
         self.loader = ModelLoader(
             self.session,
-            lambda source, question: ask_consent(self, source, question),
+            lambda refused: ask_consent(self, refused),
             self._on_loaded,
             self._on_load_error,
         )
