@@ -14,6 +14,7 @@ from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.images import open_image
 from napari_cellda.core.jobs import Run
 from napari_cellda.core.runs import launch
 from napari_cellda.core.runs.table import RUNS_VARIABLE
@@ -141,6 +142,81 @@ def test_points_become_a_table_and_the_diameter_an_option(panel: AdaptPanel, tmp
     table = (tmp_path / "run/inputs/points/target_0.csv").read_text().splitlines()
     assert table == ["row,col", "10.000,12.000", "30.500,40.000"]
     assert option(plan.words, "--diameter") == "18.0"
+
+
+def test_points_are_found_in_a_nuclei_channel_and_corrected(
+    panel: AdaptPanel, qtbot: QtBot, tmp_path: Path
+):
+    viewer = panel.session.viewer
+    panel.pickers["target_images"].choose_layers(layers(panel, "target 0"))
+    nuclei = np.zeros((64, 80), np.float32)
+    rows, columns = np.indices(nuclei.shape)
+    for row, column in ((15, 20), (40, 60)):
+        nuclei += np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / 30)
+    viewer.add_image(nuclei, name="dapi")
+    choose(panel, "cks")
+    assert not panel.find_points.isEnabled()
+    panel.pickers["nuclei_images"].choose_layers(layers(panel, "dapi"))
+    panel.diameter.pixels.setValue(14)
+    panel.find_points.click()
+    qtbot.waitUntil(lambda: panel.find_points.task is None, timeout=WAIT_MS)
+    (points,) = panel.pickers["points"].picked.layers
+    assert points.name == "dapi points"
+    np.testing.assert_allclose(sorted(points.data.tolist()), [[15, 20], [40, 60]], atol=1)
+    points.add([5, 70])
+    plan = panel.plan(tmp_path / "run")
+    plan.write_inputs()
+    assert len((tmp_path / "run/inputs/points/target_0.csv").read_text().splitlines()) == 4
+    viewer.layers["dapi"].data = np.zeros((64, 80), np.float32)
+    panel.find_points.click()
+    qtbot.waitUntil(lambda: "No nuclei were found" in panel.starter.message.text, timeout=WAIT_MS)
+
+
+def test_points_lie_in_the_axes_of_their_image(panel: AdaptPanel, tmp_path: Path):
+    """Not in those of what else is in the viewer: a run's pictures have an axis of their own."""
+    viewer = panel.session.viewer
+    for name, shape, coordinates, expected in (
+        ("plane", (20, 30), [[2, 4, 5]], ["row,col", "4.000,5.000"]),
+        ("colours", (3, 20, 30), [[2, 4, 5]], ["row,col", "4.000,5.000"]),
+        ("stack", (9, 20, 30), [[2, 4, 5]], ["z,row,col", "2.000,4.000,5.000"]),
+        ("films", (6, 9, 20, 30), [[1, 2, 4, 5]], ["t,z,row,col", "1.000,2.000,4.000,5.000"]),
+    ):
+        image = viewer.add_image(np.zeros(shape, np.float32), name=name)
+        points = viewer.add_points(coordinates, name=f"{name} points")
+        panel.pickers["target_images"].choose_layers([image])
+        panel.pickers["points"].choose_layers([points])
+        choose(panel, "cks")
+        panel.diameter.pixels.setValue(5)
+        panel.plan(tmp_path / name).write_inputs()
+        (table,) = (tmp_path / name / "inputs" / "points").iterdir()
+        assert table.read_text().splitlines() == expected
+        (written,) = (tmp_path / name / "inputs" / "target_images").iterdir()
+        assert open_image(written, channels="all").label_shape == tuple(n for n in shape if n != 3)
+
+
+def test_channels_are_chosen_or_typed(panel: AdaptPanel, tmp_path: Path):
+    panel.pickers["target_images"].choose_layers(layers(panel, "target 0"))
+    panel.pickers["source_images"].choose_layers(layers(panel, "source 0"))
+    panel.pickers["source_masks"].choose_layers(layers(panel, "masks 0"))
+    choose(panel, "culpico")
+    words = panel.plan(tmp_path / "run").words
+    assert option(words, "--channels") == "grey"
+    assert "--source-channels" not in words
+    panel.channels.setCurrentIndex(1)
+    panel.source_channels.setEditText(" 0,2 ")
+    words = panel.plan(tmp_path / "run").words
+    assert (option(words, "--channels"), option(words, "--source-channels")) == ("all", "0,2")
+    panel.channels.setEditText("red")
+    panel.starter.start.click()
+    assert panel.starter.message.text == "The channels are 'red'; expected numbers such as 0,2."
+    choose(panel, "pseudo-label")
+    assert not panel.source_channels.isVisible()
+
+
+def test_cards_begin_with_what_needs_least(panel: AdaptPanel):
+    names = list(panel.cards.cards)
+    assert names[0] == "supervised"
+    assert names.index("cellseguda") < names.index("cellsegssda")
 
 
 def test_validation_masks_count_only_when_ticked(panel: AdaptPanel, tmp_path: Path):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.paths import find_images, stem
-from napari_cellda.ui.inputs import Picked, Prepared, layer_stems, prepare
+from napari_cellda.ui.inputs import Picked, Prepared, layer_stems, prepare, spatial_axes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -71,19 +71,22 @@ def prepare_all(
         picks.inputs.get(role, Picked()).layers for role in BESIDE_TARGET
     )
     names = target_names(target)
+    image_axes = {n: spatial_axes(layer) for n, layer in zip(names, target.layers, strict=False)}
     prepared: dict[str, Prepared] = {}
     for role, picked in picks.inputs.items():
         if not picked:
             continue
         given: Sequence[str] = ()
+        axes: Sequence[str] = ()
         if role == "target_images" and target.layers and copied:
             given = names
         elif role in BESIDE_TARGET and picked.layers:
             given = partners(session, picked.layers, target, names)
+            axes = [image_axes[name] for name in given] if target.layers else ()
         elif role in ("source_images", "source_masks"):
             given = _source_names(picks, role)
         kind = ROLES[role][1] or "image"
-        prepared[role] = prepare(picked, kind, folder / "inputs" / role, given)
+        prepared[role] = prepare(picked, kind, folder / "inputs" / role, given, axes)
     items = list(prepared.values())
     options: dict[str, Any] = {role: item.path for role, item in prepared.items()}
     if picks.pipeline is not None:

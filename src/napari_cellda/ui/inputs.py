@@ -35,7 +35,17 @@ class Prepared:
     """To be called in the background; None when it lies there already."""
 
 
-def prepare(picked: Picked, kind: Kind, folder: Path, names: Sequence[str] = ()) -> Prepared:
+COLUMNS = {"t": "t", "z": "z", "y": "row", "x": "col"}
+"""Columns of a table of points, by the axes of their image."""
+
+
+def prepare(
+    picked: Picked,
+    kind: Kind,
+    folder: Path,
+    names: Sequence[str] = (),
+    axes: Sequence[str] = (),
+) -> Prepared:
     """Say where an input will lie. Called in the window's thread; nothing is written yet.
 
     Parameters
@@ -47,6 +57,8 @@ def prepare(picked: Picked, kind: Kind, folder: Path, names: Sequence[str] = ())
     names : sequence of str
         File names without ending, by which the layers pair with images; by default those of the
         layers themselves.
+    axes : sequence of str
+        For points: the axes of each layer's image, such as "zyx".
 
     Raises
     ------
@@ -68,13 +80,31 @@ def prepare(picked: Picked, kind: Kind, folder: Path, names: Sequence[str] = ())
         )
     stems = list(names) or layer_stems(picked.layers)
     # The layers as they are now: the user may go on painting while they are written.
-    frozen = [layer.as_layer_data_tuple()[:2] for layer in picked.layers]
+    frozen = [_frozen(layer, kind) for layer in picked.layers]
+    columns = [*axes] or ["tzyx"[-layer.ndim :] for layer in picked.layers]
 
     def write() -> None:
-        for stem, (data, meta) in zip(stems, frozen, strict=True):
-            write_layer(data, meta, kind, folder, stem)
+        for stem, (data, meta), where in zip(stems, frozen, columns, strict=True):
+            if kind == "points":
+                _write_points(data, where, folder / f"{stem}.csv")
+            else:
+                write_layer(data, meta, kind, folder / f"{stem}.tif")
 
     return Prepared(folder, write)
+
+
+def _frozen(layer: Any, kind: Kind) -> tuple[Any, dict[str, Any]]:
+    """Return a layer's data and attributes, with an image's axes as the panel Paint takes them."""
+    data, meta, _ = layer.as_layer_data_tuple()
+    return data, {**meta, "axis_labels": spatial_axes(layer)} if kind == "image" else meta
+
+
+def spatial_axes(layer: Any) -> str:
+    """Return the likeliest axes of an Image layer; the colours of RGB are left out."""
+    from napari_cellda.ui.axes import axes_choices
+
+    axes = axes_choices(layer)[0]
+    return axes.removesuffix("c") if layer.rgb else axes
 
 
 def layer_stems(layers: Sequence[Any]) -> list[str]:
@@ -92,24 +122,25 @@ def layer_stems(layers: Sequence[Any]) -> list[str]:
     return stems
 
 
-def write_layer(data: Any, meta: dict[str, Any], kind: Kind, folder: Path, stem: str) -> None:
-    """Write one layer as a TIFF, or points as a table."""
+def write_layer(data: Any, meta: dict[str, Any], kind: Kind, path: Path) -> None:
+    """Write a layer of pixels as a TIFF."""
     from napari_cellda.core.atomic import make_folder
     from napari_cellda.ui.writers import write_image, write_labels
 
-    make_folder(folder)
-    if kind == "points":
-        _write_points(data, folder / f"{stem}.csv")
-    elif kind == "labels":
-        write_labels(str(folder / f"{stem}.tif"), data, meta)
-    else:
-        write_image(str(folder / f"{stem}.tif"), data, meta)
+    make_folder(path.parent)
+    (write_labels if kind == "labels" else write_image)(str(path), data, meta)
 
 
-def _write_points(points: Any, path: Path) -> None:
+def _write_points(points: Any, axes: str, path: Path) -> None:
+    """Write a table; of an axis that the image lacks, such as channels, there is no column.
+
+    Points drawn while pictures of a run are shown have the axis of those in front, too.
+    """
     from napari_cellda.core.atomic import write_atomically
 
-    columns = ("t", "z", "row", "col")[-points.shape[1] :]
-    rows = [",".join(columns), *(",".join(f"{value:.3f}" for value in point) for point in points)]
+    axes = axes[-points.shape[1] :]
+    kept = [k - len(axes) for k, axis in enumerate(axes) if axis in COLUMNS]
+    rows = [",".join(COLUMNS[axes[k]] for k in kept)]
+    rows += [",".join(f"{point[k]:.3f}" for k in kept) for point in points]
     with write_atomically(path) as aside:
         aside.write_text("\n".join(rows) + "\n", encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -27,6 +27,7 @@ from napari_cellda.ui.adapt_inputs import (
 )
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.inputs import Picked
+from napari_cellda.ui.panels.adapt_points import FindPoints
 from napari_cellda.ui.panels.diameter import Diameter
 from napari_cellda.ui.panels.docks import settle_in_dock
 from napari_cellda.ui.panels.image_table import ImageTable
@@ -52,6 +53,7 @@ TRIAL_STEPS = 24
 ALWAYS = ("target_images",)
 OPTIONAL = ("validation_masks",)
 CHANNELS = (("grey", "as grey"), ("all", "all channels"))
+SAME = (None, "the same")
 
 
 class AdaptPanel(QWidget):
@@ -84,12 +86,16 @@ class AdaptPanel(QWidget):
         self.own_maps = QCheckBox("Take the maps of this viewer")
         self.own_maps.setToolTip("The forest's maps of your images, enhanced if Enhance is on")
         self.diameter = Diameter(self.session)
+        self.find_points = FindPoints(
+            self.session,
+            lambda: self.pickers["nuclei_images"].picked.layers,
+            lambda: self.diameter.value,
+        )
         self.classes = QLineEdit()
         self.classes.setPlaceholderText("told by the masks")
         self.classes.setToolTip("Names of the foreground classes, with commas, in order")
-        self.channels = QComboBox()
-        for value, title in CHANNELS:
-            self.channels.addItem(title, value)
+        self.channels = _channel_box(CHANNELS)
+        self.source_channels = _channel_box((SAME, *CHANNELS))
         self.choose_by_masks = QCheckBox("Let these masks choose the checkpoint")
         self.choose_by_masks.setToolTip(
             "Otherwise no mask of your images is looked at while training, as a user without "
@@ -119,6 +125,10 @@ class AdaptPanel(QWidget):
                 self._rows.addRow(title, self.pickers[role])
             if role == "pseudo_labels":
                 self._rows.addRow(self.own_maps)
+            if role == "source_images":
+                self._rows.addRow("Their channels", self.source_channels)
+            if role == "nuclei_images":
+                self._rows.addRow(self.find_points)
         self._rows.addRow(self.choose_by_masks)
         self._rows.addRow("Diameter", self.diameter)
         self._rows.addRow("Classes", self.classes)
@@ -145,6 +155,10 @@ class AdaptPanel(QWidget):
         self.fill_in.toggled.connect(self._refresh)
         self.classes.editingFinished.connect(self._refresh)
         self.cards.chosen.connect(self._on_method)
+        self.find_points.found.connect(self._on_points)
+        self.find_points.failed.connect(
+            lambda error: self.starter.message.tell(str(error) or repr(error), "error")
+        )
         self.settings.refused.connect(
             lambda error: self.starter.message.tell(str(error), "warning")
         )
@@ -186,6 +200,8 @@ class AdaptPanel(QWidget):
         for role, on in shown.items():
             self._rows.setRowVisible(self.pickers[role], on)
         self._rows.setRowVisible(self.own_maps, "pseudo_labels" in wanted)
+        self._rows.setRowVisible(self.find_points, "nuclei_images" in wanted)
+        self._rows.setRowVisible(self.source_channels, "source_images" in wanted)
         self._rows.setRowVisible(self.diameter, "diameter" in wanted)
         self._rows.setRowVisible(self.classes, method.multiclass)
         self._rows.setRowVisible(self.fill_in, "image_labels" in wanted)
@@ -195,7 +211,13 @@ class AdaptPanel(QWidget):
         self.starter.propose()
         self._refresh()
 
+    def _on_points(self, layers: list[Any]) -> None:
+        """Take the points that were found, as they will be when the run starts."""
+        self.starter.message.clear()
+        self.pickers["points"].choose_layers(layers)
+
     def _refresh(self, *_: Any) -> None:
+        self.find_points.refresh()
         self.own_maps.setEnabled(self.session.classifier is not None)
         self.choose_by_masks.setEnabled(bool(self.pickers["validation_masks"].picked))
         self._show_table()
@@ -235,8 +257,10 @@ class AdaptPanel(QWidget):
         options = {
             "diameter": self.diameter.value if "diameter" in wanted else None,
             "classes": self.classes.text().strip() or None if method.multiclass else None,
-            "channels": self.channels.currentData(),
+            "channels": _channels(self.channels),
         }
+        if "source_images" in wanted:
+            options["source_channels"] = _channels(self.source_channels)
         table = ""
         if "image_labels" in wanted and self.fill_in.isChecked():
             if not self.image_table.columnCount():
@@ -286,6 +310,33 @@ def _load_methods(stop: Callable[[], bool]) -> Sequence[Method]:
     from napari_cellda.methods import discover
 
     return discover()
+
+
+def _channel_box(entries: Sequence[tuple[str | None, str]]) -> QComboBox:
+    box = QComboBox()
+    box.setEditable(True)
+    box.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+    box.setToolTip("Choose, or type the numbers of channels, such as 0,2")
+    for value, title in entries:
+        box.addItem(title, value)
+    return box
+
+
+def _channels(box: QComboBox) -> str | None:
+    """Return what was chosen or typed, as the command takes it.
+
+    Raises
+    ------
+    UserError
+        If numbers are expected and something else was typed.
+    """
+    text = box.currentText().strip()
+    index = box.findText(text)
+    if index >= 0:
+        return cast("str | None", box.itemData(index))
+    if not all(part.strip().isdecimal() for part in text.split(",")):
+        raise UserError(f"The channels are '{text}'; expected numbers such as 0,2.")
+    return text.replace(" ", "")
 
 
 def _form(section: Section) -> QFormLayout:

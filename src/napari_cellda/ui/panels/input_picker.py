@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from napari_cellda.ui.state import Session
 
 PROMPT = "Choose\u2026"
-STROKES = "strokes"
+FITTING = {"labels": ("strokes", "mask", "instances"), "points": ("found points",)}
+"""Of our own layers, those that may be an input, by their roles."""
 
 
 class InputPicker(QPushButton):
@@ -88,7 +89,7 @@ class InputPicker(QPushButton):
         role = layer.metadata.get(TAG, {}).get("role")
         if layer._type_string != self.kind:
             return False
-        return role is None or (self.kind == "labels" and role in (STROKES, "mask", "instances"))
+        return role is None or role in FITTING.get(self.kind or "", ())
 
     def _fill(self) -> None:
         menu = self.menu()

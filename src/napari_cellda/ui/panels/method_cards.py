@@ -143,8 +143,8 @@ class MethodCards(QWidget):
         self.others.hide()
 
     def fill(self, methods: Sequence[Method]) -> None:
-        """Show these methods."""
-        for method in methods:
+        """Show these methods, first those that need the least."""
+        for method in sorted(methods, key=lambda one: len(one.needs)):
             card = self.cards[method.name] = MethodCard(method)
             card.clicked.connect(lambda method=method: self.choose(method))
             self._layout.addWidget(card)
