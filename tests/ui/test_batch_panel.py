@@ -11,6 +11,7 @@ from napari.components import ViewerModel
 
 from napari_cellda.core.batch import predict_batch
 from napari_cellda.core.classifier import train_classifier
+from napari_cellda.core.errors import ProgramRefused
 from napari_cellda.core.events import Note, Stage, Step, run_quietly
 from napari_cellda.core.features import FeatureSpec
 from napari_cellda.core.forest import ForestParams
@@ -143,6 +144,31 @@ def test_cancel_keeps_what_is_done(
     assert ready.message.text.startswith("Cancelled: 1 done")
     assert (tmp_path / "out" / "a_mask.tif").exists()
     assert not (tmp_path / "out" / "c_mask.tif").exists()
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_a_program_runs_after_a_yes_and_is_not_asked_about_again(
+    ready: BatchPanel, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: bool
+) -> None:
+    refused = ProgramRefused("Elsewhere's model", tmp_path / "weights.pt", "ab" * 32)
+
+    def may_refuse(*args, options, **settings):
+        if refused.sha256 not in options.trusted:
+            raise refused
+        return predict_batch(*args, options=options, **settings)
+
+    asked: list[Exception] = []
+    monkeypatch.setattr("napari_cellda.core.batch.predict_batch", may_refuse)
+    monkeypatch.setattr(
+        "napari_cellda.ui.panels.batch.ask_consent", lambda _, error: asked.append(error) or answer
+    )
+    for _ in range(2):
+        ready.start.click()
+        finish(ready, qtbot)
+    assert asked == ([refused] if answer else [refused, refused])
+    assert ready.message.kind == ("warning" if answer else "error")  # one file is damaged
+    assert (tmp_path / "out" / "a_mask.tif").exists() == answer
+    assert ready.start.isEnabled()
 
 
 def test_progress_counts_images_in_turn_and_in_processes() -> None:

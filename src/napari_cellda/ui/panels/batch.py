@@ -5,34 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QUrl
-from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
     QLabel,
-    QLineEdit,
     QListWidget,
     QProgressBar,
     QPushButton,
     QSpinBox,
-    QVBoxLayout,
     QWidget,
 )
 
-from napari_cellda.core.errors import UserError
+from napari_cellda.core.errors import ProgramRefused, UserError
 from napari_cellda.core.events import Note
 from napari_cellda.ui.batching import BatchJob, BatchProgress, run_job
 from napari_cellda.ui.connect import connect_while_alive
+from napari_cellda.ui.model_loading import ask_consent
 from napari_cellda.ui.panel_states import PanelStates
-from napari_cellda.ui.panels.banner import Banner
 from napari_cellda.ui.panels.docks import settle_in_dock
-from napari_cellda.ui.panels.parts import check_box, choices, form_in, names
-from napari_cellda.ui.panels.scrolling import Scrolling
+from napari_cellda.ui.panels.parts import ResultsFolder, check_box, choices, form_in, names
+from napari_cellda.ui.panels.scrolling import fill_panel
 from napari_cellda.ui.panels.section import Section
+from napari_cellda.ui.panels.task_foot import TaskFoot
 from napari_cellda.ui.projects import ENDING, SessionProject
 from napari_cellda.ui.state import Session
-from napari_cellda.ui.worker import TaskHandle, run_task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +37,7 @@ if TYPE_CHECKING:
 
     from napari_cellda.core.batch import BatchReport
     from napari_cellda.core.events import Event
+    from napari_cellda.ui.worker import TaskHandle
 
 SESSION, PROJECT, RUN, PACKAGE = "session", "project", "run", "package"
 MODELS = (
@@ -66,9 +63,9 @@ class BatchPanel(QWidget):
         super().__init__()
         self.session = Session.of(napari_viewer)
         settle_in_dock(self, "Batch")
-        self.task: TaskHandle | None = None
         self._images: list[Path] = []
         self._source = ""
+        self._output = Path()
         self._progress = BatchProgress()
         self._make_widgets()
         self._lay_out()
@@ -93,9 +90,8 @@ class BatchPanel(QWidget):
             on=True,
         )
         self.file_format = choices(FORMATS)
-        self.folder = QLineEdit(str(Path.home() / "cellda"))
-        self.folder.setToolTip("Made if it is not there")
-        self.browse = QPushButton("Choose\u2026")
+        self.results = ResultsFolder("Made if it is not there")
+        self.folder = self.results.field
         self.processes = QSpinBox()
         self.processes.setRange(0, 64)
         self.processes.setSpecialValueText("as many as pay")
@@ -103,20 +99,18 @@ class BatchPanel(QWidget):
         self.again = check_box(
             "Do again what is done", "Else only images without results are done", on=False
         )
-        self.message = Banner()
         self.failures = QListWidget()
         self.failures.setToolTip("Images without results, and why")
         self.failures.setWordWrap(True)
         self.failures.setMaximumHeight(140)
-        self.status = QLabel()
-        self.status.setWordWrap(True)
+        self.failures.hide()
         self.overall, self.single = QProgressBar(), QProgressBar()
         self.overall.setFormat("%v of %m images")
         self.single.setFormat("this image: %p %")
-        self.start, self.cancel = QPushButton("Run"), QPushButton("Cancel")
-        self.open_folder = QPushButton("Open the folder")
-        for widget in (self.failures, self.open_folder):
-            widget.hide()
+        bars = (self.overall, self.single)
+        self.foot = TaskFoot(self.session, "Run", bars, lambda: self._output, self.failures)
+        self.start, self.cancel = self.foot.start, self.foot.cancel
+        self.message = self.foot.message
 
     def _lay_out(self) -> None:
         what, model, where = Section("Images"), Section("Model"), Section("Results")
@@ -130,56 +124,18 @@ class BatchPanel(QWidget):
         form = form_in(where)
         form.addRow(self.instances)
         form.addRow("Format", self.file_format)
-        row = QHBoxLayout()
-        row.addWidget(self.folder, 1)
-        row.addWidget(self.browse)
-        form.addRow("Folder", row)
+        form.addRow("Folder", self.results)
         form.addRow("Processes", self.processes)
         form.addRow(self.again)
-        scrolling = Scrolling()
-        for section in (what, model, where):
-            scrolling.body.addWidget(section)
-        scrolling.body.addStretch(1)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(0)
-        layout.addWidget(scrolling, 1)
-        layout.addLayout(self._make_foot())
-
-    def _make_foot(self) -> QVBoxLayout:
-        """Lay out what is always in sight: the buttons, how far it is, what failed."""
-        buttons = QHBoxLayout()
-        buttons.setSpacing(6)
-        buttons.addWidget(self.start, 2)
-        buttons.addWidget(self.cancel, 1)
-        foot = QVBoxLayout()
-        foot.setContentsMargins(10, 4, 10, 6)
-        foot.setSpacing(6)
-        for widget in (
-            self.message,
-            self.failures,
-            self.open_folder,
-            self.status,
-            self.overall,
-            self.single,
-        ):
-            foot.addWidget(widget)
-        foot.addLayout(buttons)
-        return foot
+        fill_panel(self, (what, model, where), self.foot)
 
     def _connect(self) -> None:
         self.add_folder.clicked.connect(lambda: self._choose_folder_of_images())
         self.add_files.clicked.connect(lambda: self._choose_images())
         self.model.activated.connect(self._on_model)
-        self.browse.clicked.connect(lambda: self._choose_output())
         self.start.clicked.connect(lambda: self.run())
-        self.cancel.clicked.connect(lambda: self.stop())
-        self.open_folder.clicked.connect(
-            lambda: QDesktopServices.openUrl(QUrl.fromLocalFile(str(self._output())))
-        )
         for signal in (self.session.classifier_changed, self.session.enhancer_changed):
             connect_while_alive(self, signal, self._refresh)
-        self.destroyed.connect(lambda: self._abandon())
 
     # -- what is chosen -------------------------------------------------------------------------
 
@@ -206,8 +162,7 @@ class BatchPanel(QWidget):
 
         if not self._images:
             raise UserError("No images are chosen; choose a folder or some files.")
-        if not self.folder.text().strip():
-            raise UserError("No folder is given; choose where the files shall go.")
+        folder = self.results.path()
         model: Any = self._source
         if self.model.currentData() == SESSION:
             self.session.require_classifier()
@@ -215,17 +170,13 @@ class BatchPanel(QWidget):
             model = project.freeze(objects=self.instances.isChecked())
         elif not model:
             raise UserError("No model is chosen; choose one from the list.")
-        return BatchJob(
-            model,
-            self._images,
-            self._output(),
-            self.instances.isChecked(),
-            self.file_format.currentData(),
-            BatchOptions(workers=self.processes.value() or None, overwrite=self.again.isChecked()),
+        options = BatchOptions(
+            workers=self.processes.value() or None,
+            overwrite=self.again.isChecked(),
+            trusted=tuple(self.session.trusted),
         )
-
-    def _output(self) -> Path:
-        return Path(self.folder.text().strip()).expanduser()
+        objects, file_format = self.instances.isChecked(), self.file_format.currentData()
+        return BatchJob(model, self._images, folder, objects, file_format, options)
 
     def state(self) -> dict[str, Any]:
         """Return what a project keeps of this panel."""
@@ -243,40 +194,36 @@ class BatchPanel(QWidget):
 
     # -- running --------------------------------------------------------------------------------
 
+    @property
+    def task(self) -> TaskHandle | None:
+        """The work that runs."""
+        return self.foot.task
+
     def run(self) -> None:
         """Begin; the window stays usable."""
-        self.message.clear()
+        self.foot.clear()
         self.failures.clear()
         self.failures.hide()
-        self.open_folder.hide()
         try:
             job = self.job()
         except UserError as error:
-            self.message.tell(str(error), "error")
+            self.foot.fail(error)
             return
-        self._progress = BatchProgress()
+        self._output, self._progress = job.output, BatchProgress()
         self._show_progress()
-        self.task = run_task(
+        self.foot.run(
             lambda stop: run_job(job, stop),
-            session=self.session,
-            title="batch",
             on_event=self._on_event,
             on_result=self._on_result,
-            on_error=lambda error: self.message.tell(str(error) or repr(error), "error"),
-            on_finished=self._on_finished,
+            on_error=self._on_error,
         )
-        self._refresh()
 
-    def stop(self) -> None:
-        """Cancel; images that are done stay, the one in work is not written."""
-        if self.task is not None:
-            self.task.stop()
-            self.status.setText("Stopping\u2026")
-
-    def _abandon(self) -> None:
-        """End the work of a panel that was closed: nobody could cancel it any more."""
-        if self.task is not None:
-            self.task.abandon()
+    def _on_error(self, error: Exception) -> None:
+        if isinstance(error, ProgramRefused) and ask_consent(self, error):
+            self.session.trusted.add(error.sha256)
+            self.run()
+        else:
+            self.foot.fail(error)
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, Note):
@@ -289,15 +236,15 @@ class BatchPanel(QWidget):
 
     def _show_progress(self) -> None:
         progress = self._progress
-        if self.task is None or not self.task.stopping:
-            self.status.setText(progress.title or "Getting ready\u2026")
+        if not self.foot.stopping:
+            self.foot.status.setText(progress.title or "Getting ready\u2026")
         self.overall.setRange(0, progress.total)
         self.overall.setValue(progress.done)
         self.single.setRange(0, progress.steps)
         self.single.setValue(progress.step)
 
     def _on_result(self, report: BatchReport) -> None:
-        stopped = self.task is not None and self.task.stopping
+        stopped = self.foot.stopping
         self.failures.clear()
         for failure in report.failures:
             self.failures.addItem(f"{failure.path.name}: {failure.sentence}")
@@ -305,24 +252,15 @@ class BatchPanel(QWidget):
         parts = [f"{len(report.done)} done"]
         parts += [f"{len(report.kept)} were done before"] if report.kept else []
         parts += [f"{len(report.failures)} failed"] if report.failures else []
-        told = f"{'Cancelled: ' if stopped else ''}{', '.join(parts)}, in {self._output()}."
+        told = f"{'Cancelled: ' if stopped else ''}{', '.join(parts)}, in {self._output}."
         self.message.tell(told, "warning" if stopped or report.failures else "success")
-        self.open_folder.setVisible(bool(report.done or report.kept))
-
-    def _on_finished(self) -> None:
-        self.task = None
-        self._refresh()
+        self.foot.open_folder.setVisible(bool(report.done or report.kept))
 
     # -- widgets --------------------------------------------------------------------------------
 
     def _refresh(self, *_: Any) -> None:
-        running = self.task is not None
         self.images_label.setText(self._describe_images())
         self.model_label.setText(self._describe_model())
-        self.start.setEnabled(not running)
-        self.cancel.setEnabled(running)
-        for widget in (self.status, self.overall, self.single):
-            widget.setVisible(running)
 
     def _describe_images(self) -> str:
         from napari_cellda.core.paths import find_images
@@ -365,8 +303,3 @@ class BatchPanel(QWidget):
         chosen, _ = QFileDialog.getOpenFileNames(self, "Images", "", KINDS)
         if chosen:
             self.set_images([Path(name) for name in chosen])
-
-    def _choose_output(self) -> None:
-        chosen = QFileDialog.getExistingDirectory(self, "Folder for the files", self.folder.text())
-        if chosen:
-            self.folder.setText(chosen)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
-    QFormLayout,
     QHBoxLayout,
     QLabel,
     QPushButton,
@@ -23,7 +22,8 @@ from napari_cellda.ui.panels.model_card import ModelCardView
 from napari_cellda.ui.panels.model_picker import ModelPicker
 from napari_cellda.ui.panels.model_report import ModelReport
 from napari_cellda.ui.panels.object_size import ObjectSize
-from napari_cellda.ui.panels.scrolling import Scrolling
+from napari_cellda.ui.panels.parts import form_in
+from napari_cellda.ui.panels.scrolling import fill_panel
 from napari_cellda.ui.panels.section import Section
 from napari_cellda.ui.state import Session
 from napari_cellda.ui.trust import TrustWatch
@@ -102,7 +102,6 @@ class EnhancePanel(QWidget):
         self.status.setWordWrap(True)
 
     def _lay_out(self) -> None:
-        scrolling = Scrolling()
         model = Section("Model")
         row = QHBoxLayout()
         row.setSpacing(6)
@@ -111,8 +110,7 @@ class EnhancePanel(QWidget):
         model.body.addLayout(row)
         model.body.addWidget(self.card)
         self.use = Section("Use")
-        form = QFormLayout()
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form = form_in(self.use)
         form.addRow(self.switch)
         form.addRow(self.live)
         form.addRow("Class", self.target)
@@ -121,20 +119,13 @@ class EnhancePanel(QWidget):
         form.addRow(self.stretch)
         form.addRow(self.stretch_note)
         form.addRow(self.difference)
-        self.use.body.addLayout(form)
         self.use.setEnabled(False)
-        for section in (model, self.use):
-            scrolling.body.addWidget(section)
-        scrolling.body.addStretch(1)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(0)
-        layout.addWidget(scrolling, 1)
-        foot = QVBoxLayout()
-        foot.setContentsMargins(10, 4, 10, 6)
+        foot = QWidget()
+        rows = QVBoxLayout(foot)
+        rows.setContentsMargins(10, 4, 10, 6)
         for widget in (self.doubts, self.message, self.status):
-            foot.addWidget(widget)
-        layout.addLayout(foot)
+            rows.addWidget(widget)
+        fill_panel(self, (model, self.use), foot)
 
     def _connect(self) -> None:
         self.picker.chosen.connect(self.open)

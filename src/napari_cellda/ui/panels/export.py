@@ -6,33 +6,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from qtpy.QtCore import QUrl
-from qtpy.QtGui import QDesktopServices
-from qtpy.QtWidgets import (
-    QComboBox,
-    QFileDialog,
-    QHBoxLayout,
-    QLabel,
-    QLineEdit,
-    QProgressBar,
-    QPushButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QProgressBar, QWidget
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Step
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.exporting import export_images, session_pipeline, show_objects
 from napari_cellda.ui.panel_states import PanelStates
-from napari_cellda.ui.panels.banner import Banner
 from napari_cellda.ui.panels.docks import settle_in_dock
 from napari_cellda.ui.panels.object_settings import ObjectSettings
-from napari_cellda.ui.panels.parts import check_box, choices, form_in, names
-from napari_cellda.ui.panels.scrolling import Scrolling
+from napari_cellda.ui.panels.parts import ResultsFolder, check_box, choices, form_in, names
+from napari_cellda.ui.panels.scrolling import fill_panel
 from napari_cellda.ui.panels.section import Section
+from napari_cellda.ui.panels.task_foot import TaskFoot
 from napari_cellda.ui.state import Session
-from napari_cellda.ui.worker import TaskHandle, run_task
 
 if TYPE_CHECKING:
     import napari
@@ -42,6 +29,7 @@ if TYPE_CHECKING:
     from napari_cellda.core.images import Channels, Image
     from napari_cellda.ui.exporting import OpenSource
     from napari_cellda.ui.state import PaintedImage
+    from napari_cellda.ui.worker import TaskHandle
 
 T = TypeVar("T")
 
@@ -69,7 +57,7 @@ class ExportPanel(QWidget):
         super().__init__()
         self.session = Session.of(napari_viewer)
         settle_in_dock(self, "Export")
-        self.task: TaskHandle | None = None
+        self._output = Path()
         self._files: list[Path] = []
         self._exported_from: list[PaintedImage] = []
         self._make_widgets()
@@ -98,17 +86,13 @@ class ExportPanel(QWidget):
             "Show the objects as a layer", "With the table as features", on=True
         )
         self.file_format = choices(FORMATS)
-        self.folder = QLineEdit(str(Path.home() / "cellda"))
-        self.folder.setToolTip("Made if it is not there; files of the same name are replaced")
-        self.browse = QPushButton("Choose\u2026")
-        self.start = QPushButton("Export")
-        self.cancel = QPushButton("Cancel")
+        self.results = ResultsFolder("Made if it is not there; files of the same name are replaced")
+        self.folder = self.results.field
         self.progress = QProgressBar()
-        self.status = QLabel()
-        self.status.setWordWrap(True)
-        self.message = Banner()
-        self.open_folder = QPushButton("Open the folder")
-        self.open_folder.hide()
+        self.foot = TaskFoot(self.session, "Export", [self.progress], lambda: self._output)
+        self.start, self.cancel = self.foot.start, self.foot.cancel
+        self.message, self.status = self.foot.message, self.foot.status
+        self.open_folder = self.foot.open_folder
 
     def _lay_out(self) -> None:
         what, where = Section("What"), Section("Where")
@@ -123,46 +107,17 @@ class ExportPanel(QWidget):
         self.objects_section.body.addWidget(self.add_layer)
         form = form_in(where)
         form.addRow("Format", self.file_format)
-        row = QHBoxLayout()
-        row.addWidget(self.folder, 1)
-        row.addWidget(self.browse)
-        form.addRow("Folder", row)
-        scrolling = Scrolling()
-        for section in (what, self.objects_section, where):
-            scrolling.body.addWidget(section)
-        scrolling.body.addStretch(1)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(0)
-        layout.addWidget(scrolling, 1)
-        layout.addLayout(self._make_foot())
-
-    def _make_foot(self) -> QVBoxLayout:
-        """Lay out what is always in sight: the buttons, and what became of them."""
-        buttons = QHBoxLayout()
-        buttons.setSpacing(6)
-        buttons.addWidget(self.start, 2)
-        buttons.addWidget(self.cancel, 1)
-        foot = QVBoxLayout()
-        foot.setContentsMargins(10, 4, 10, 6)
-        foot.setSpacing(6)
-        for widget in (self.message, self.open_folder, self.status, self.progress):
-            foot.addWidget(widget)
-        foot.addLayout(buttons)
-        return foot
+        form.addRow("Folder", self.results)
+        fill_panel(self, (what, self.objects_section, where), self.foot)
 
     def _connect(self) -> None:
         self.scope.activated.connect(self._on_scope)
         self.instances.toggled.connect(self._refresh)
         self.table.toggled.connect(self._refresh)
         self.file_format.currentIndexChanged.connect(self._refresh)
-        self.browse.clicked.connect(self._choose_folder)
-        self.start.clicked.connect(self.export)
-        self.cancel.clicked.connect(self.stop)
-        self.open_folder.clicked.connect(self._open_folder)
+        self.start.clicked.connect(lambda: self.export())
         for signal in ("image_changed", "classifier_changed", "enhancer_changed"):
             connect_while_alive(self, getattr(self.session, signal), self._refresh)
-        self.destroyed.connect(lambda: self._abandon())
 
     # -- what is chosen -------------------------------------------------------------------------
 
@@ -170,12 +125,10 @@ class ExportPanel(QWidget):
         """Return what the widgets say."""
         from napari_cellda.core.export.image import ExportChoice
 
-        text = self.folder.text().strip()
-        if not text:
-            raise UserError("No folder is given; choose where the files shall go.")
+        folder = self.results.path()
         self._check_method()
         return ExportChoice(
-            folder=Path(text).expanduser(),
+            folder=folder,
             mask=self.mask.isChecked(),
             instances=self.instances.isChecked(),
             probabilities=self.probabilities.isChecked() and self.probabilities.isEnabled(),
@@ -227,39 +180,28 @@ class ExportPanel(QWidget):
 
     # -- running --------------------------------------------------------------------------------
 
+    @property
+    def task(self) -> TaskHandle | None:
+        """The work that runs."""
+        return self.foot.task
+
     def export(self) -> None:
         """Begin; the window stays usable."""
-        self.message.clear()
-        self.open_folder.hide()
+        self.foot.clear()
         try:
             pipeline = session_pipeline(self.session)
             sources, choice = self._sources(), self.choice()
             if choice.instances:
                 self.session.set_instance_params(choice.instance_params)
         except UserError as error:
-            self.message.tell(str(error), "error")
+            self.foot.fail(error)
             return
-        self.task = run_task(
+        self._output = choice.folder
+        self.foot.run(
             lambda stop: export_images(pipeline, sources, choice, stop),
-            session=self.session,
-            title="export",
             on_event=self._on_event,
             on_result=self._on_result,
-            on_error=lambda error: self.message.tell(str(error) or repr(error), "error"),
-            on_finished=self._on_finished,
         )
-        self._refresh()
-
-    def stop(self) -> None:
-        """Cancel; the image in work is not written."""
-        if self.task is not None:
-            self.task.stop()
-            self.status.setText("Stopping\u2026")
-
-    def _abandon(self) -> None:
-        """End the work of a panel that was closed: nobody could cancel it any more."""
-        if self.task is not None:
-            self.task.abandon()
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, Stage):
@@ -272,7 +214,7 @@ class ExportPanel(QWidget):
             self.message.tell(event.text, "warning")
 
     def _on_result(self, done: list[Exported]) -> None:
-        stopped = self.task is not None and self.task.stopping
+        stopped = self.foot.stopping
         paths = [path for exported in done for path in exported.paths]
         if self.add_layer.isChecked():
             for painted in self._exported_from:
@@ -285,14 +227,9 @@ class ExportPanel(QWidget):
         self.message.tell(told, "warning" if stopped or not paths else "success")
         self.open_folder.setVisible(bool(paths))
 
-    def _on_finished(self) -> None:
-        self.task = None
-        self._refresh()
-
     # -- widgets --------------------------------------------------------------------------------
 
     def _refresh(self, *_: Any) -> None:
-        running = self.task is not None
         enhancer = self.session.enhancer
         name = enhancer.card.name if enhancer else None
         self.source_label.setText(f"forest and {name}" if name else "the forest's map")
@@ -301,10 +238,6 @@ class ExportPanel(QWidget):
         self.add_layer.setEnabled(has_objects)
         self.probabilities.setEnabled(self.file_format.currentData() != "png")
         self.files_label.setVisible(self.scope.currentIndex() == 2)
-        self.start.setEnabled(not running)
-        self.cancel.setEnabled(running)
-        self.progress.setVisible(running)
-        self.status.setVisible(running)
 
     def _on_scope(self, index: int) -> None:
         if index == 2:
@@ -319,14 +252,6 @@ class ExportPanel(QWidget):
         self.scope.setCurrentIndex(2 if files else 0)
         self.files_label.setText(names(files))
         self._refresh()
-
-    def _choose_folder(self) -> None:
-        chosen = QFileDialog.getExistingDirectory(self, "Folder for the files", self.folder.text())
-        if chosen:
-            self.folder.setText(chosen)
-
-    def _open_folder(self) -> None:
-        QDesktopServices.openUrl(QUrl.fromLocalFile(str(Path(self.folder.text()).expanduser())))
 
 
 def _open_file(path: Path, channels: Channels) -> tuple[Image, None]:

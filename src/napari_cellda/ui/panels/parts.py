@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLineEdit,
+    QPushButton,
+    QWidget,
+)
+
+from napari_cellda.core.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from napari_cellda.ui.panels.section import Section
 
@@ -43,3 +54,36 @@ def names(paths: Sequence[Path], most: int = 6) -> str:
     """Name some files, and count the rest."""
     listed = ", ".join(path.name for path in paths[:most])
     return f"{listed} and {len(paths) - most} more" if len(paths) > most else listed
+
+
+class ResultsFolder(QWidget):
+    """A field for the folder that results go to, and a button that chooses one."""
+
+    def __init__(self, tip: str) -> None:
+        super().__init__()
+        self.field = QLineEdit(str(Path.home() / "cellda"))
+        self.field.setToolTip(tip)
+        self.browse = QPushButton("Choose\u2026")
+        self.browse.clicked.connect(lambda: self._choose())
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.field, 1)
+        layout.addWidget(self.browse)
+
+    def path(self) -> Path:
+        """Return what is in the field.
+
+        Raises
+        ------
+        UserError
+            If it is empty.
+        """
+        text = self.field.text().strip()
+        if not text:
+            raise UserError("No folder is given; choose where the files shall go.")
+        return Path(text).expanduser()
+
+    def _choose(self) -> None:
+        chosen = QFileDialog.getExistingDirectory(self, "Folder for the files", self.field.text())
+        if chosen:
+            self.field.setText(chosen)

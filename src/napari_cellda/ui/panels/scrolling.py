@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Scrolling(QScrollArea):
@@ -37,3 +40,16 @@ class Scrolling(QScrollArea):
         if event.type() == QEvent.Type.LayoutRequest:
             self.updateGeometry()
         return bool(super().eventFilter(watched, event))
+
+
+def fill_panel(panel: QWidget, parts: Iterable[QWidget], foot: QWidget) -> None:
+    """Lay out a panel: parts that scroll, and a foot that is always in sight."""
+    scrolling = Scrolling()
+    for part in parts:
+        scrolling.body.addWidget(part)
+    scrolling.body.addStretch(1)
+    layout = QVBoxLayout(panel)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(0)
+    layout.addWidget(scrolling, 1)
+    layout.addWidget(foot)
