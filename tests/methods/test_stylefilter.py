@@ -273,7 +273,7 @@ def test_style_rate_falls_to_zero_at_the_end(tmp_path):
 
 def adapting(folder, **changes):
     trainer = stylefilter._Trainer(job(folder, weak=True), TINY.model_copy(update=changes))
-    run_quietly(trainer.stylise_target())
+    run_quietly(trainer.draw_target())
     return trainer
 
 
@@ -316,10 +316,10 @@ def test_student_sees_what_was_chosen(tmp_path):
 
 def test_images_without_labels_may_show_every_class(tmp_path):
     trainer = stylefilter._Trainer(job(tmp_path), TINY)
-    run_quietly(trainer.stylise_target())
+    run_quietly(trainer.draw_target())
     assert trainer.batch(4).present.all()
-    assert trainer.select is None
-    assert len(trainer.adapted_to) == 4
+    assert trainer.checks.select is None
+    assert len(trainer.target.adapted_to) == 4
 
 
 # -- runs ----------------------------------------------------------------------------------------
@@ -393,7 +393,7 @@ def test_drawn_images_are_kept(tmp_path):
     files = sorted(tmp_path.rglob("*.npy"))
     assert len(files) == 4
     times = [f.stat().st_mtime_ns for f in files]
-    run_quietly(first.stylise_target())
+    run_quietly(first.draw_target())
     assert [f.stat().st_mtime_ns for f in files] == times
 
 
@@ -412,8 +412,8 @@ def test_original_input_means_original_prediction(tmp_path):
 
 def test_a_checkpoint_that_forgot_the_source_is_not_chosen(tmp_path):
     trainer = adapting(tmp_path)
-    trainer.guard.value = 2.0
-    scores = {e.name: e.value for e in trainer._scores(6)}
+    trainer.checks.guard.value = 2.0
+    scores = {e.name: e.value for e in trainer.checks.scores(6)}
     assert scores["present classes F1"] == 0
 
 

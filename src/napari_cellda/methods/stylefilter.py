@@ -15,24 +15,20 @@ References
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
+from functools import partial
 from math import gcd
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-import numpy as np
 import torch
-from pydantic import Field
 
-from napari_cellda.core.adaptation.domain import Domain, Plane
 from napari_cellda.core.adaptation.job import Adapted, AdaptJob
-from napari_cellda.core.adaptation.method import Method, MethodParams
-from napari_cellda.core.adaptation.predict import mean_dice, predict_plane, preview_pixels
+from napari_cellda.core.adaptation.method import Method
+from napari_cellda.core.adaptation.predict import predict_plane
 from napari_cellda.core.adaptation.training import load_best, train_job
-from napari_cellda.core.atomic import write_atomically
 from napari_cellda.core.augment import flip_and_turn
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Event, Preview, Score, Stage, Step, Task
+from napari_cellda.core.events import Event, Stage, Task
 from napari_cellda.core.loop import (
     Progress,
     Stateful,
@@ -43,88 +39,23 @@ from napari_cellda.core.loop import (
 )
 from napari_cellda.core.nets.styled import StyledSegmenter
 from napari_cellda.methods._cut import StyleBatch, StyleTrainer
+from napari_cellda.methods._stylefilter_checks import Checks
 from napari_cellda.methods._stylefilter_losses import (
     class_maps,
     cross_entropy,
     disturb_greys,
     filtered_labels,
-    presence_f1,
 )
+from napari_cellda.methods._stylefilter_params import Params
+from napari_cellda.methods._stylefilter_target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from numpy.typing import NDArray
     from torch import Tensor
 
-PRESENCE = "present classes F1"
-VALIDATION = "validation dice"
-GUARD = 0.8
-"""A checkpoint is not chosen when its Dice on the source falls below this share of what it was
-before the adaptation."""
 WARM_UP = 50
 """Steps over which the learning rate of the adaptation rises."""
-CHECKED_SOURCE, CHECKED_TARGET = 8, 40
-"""Planes, at most, on which the checks are done."""
-
-
-class Params(MethodParams):
-    """The three stages: style, source, adaptation."""
-
-    steps: int = Field(2700, ge=1, le=10_000_000)
-    """Training steps of all three stages together."""
-    style_share: float = Field(0.37, ge=0, le=1)
-    """Share of the steps that learns the style; 0 leaves the style out."""
-    source_share: float = Field(0.44, ge=0, le=1)
-    """Share of the steps that trains on the source alone; the rest adapts."""
-    style_mode: Literal["fastcut", "cut"] = "fastcut"
-    """fastcut: no identity term, a tenfold contrast, flips; cut: the larger original."""
-    style_crop: int = Field(128, ge=32, le=1024)
-    """Side of the crops that the style is learned on, in pixels."""
-    style_batch: int = Field(1, ge=1, le=64)
-    """Crops per domain and step while the style is learned."""
-    style_width: int = Field(16, ge=4, le=128)
-    """Channels of the generator's and the discriminator's first level."""
-    style_blocks: int = Field(4, ge=1, le=16)
-    """Residual blocks of the generator."""
-    style_rate: float = Field(2e-4, gt=0, le=1)
-    """Learning rate of the style networks; it falls to 0 along the last part of their stage."""
-    patches: int = Field(64, ge=2, le=4096)
-    """Places per layer at which an image and its translation are compared."""
-    width: int = Field(16, ge=4, le=128)
-    """Channels of the U-Net's first level."""
-    depth: int = Field(4, ge=1, le=6)
-    """Number of times the U-Net halves the image."""
-    learning_rate: float = Field(1e-3, gt=0, le=1)
-    """Learning rate of the segmenter on the source."""
-    rate_falls: bool = True
-    """Whether that rate falls along half a cosine; the paper keeps it constant."""
-    adaptation_rate: float = Field(1e-4, gt=0, le=1)
-    """Learning rate of the segmenter while it adapts, constant after a short rise."""
-    weight_decay: float = Field(0.01, ge=0, le=1)
-    """Weight decay of the segmenter."""
-    noise: float = Field(0.05, ge=0, le=0.5)
-    """Largest standard deviation of the noise added to crops, as a share of the grey range."""
-    jitter: float = Field(0.2, ge=0, le=0.9)
-    """Largest change of brightness and contrast."""
-    student_input: Literal["stylised", "original", "both"] = "stylised"
-    """What the segmenter learns the pseudo-labels on. With "original" it predicts on original
-    images too, else on stylised ones."""
-    confidence: float = Field(0.0, ge=0, lt=1)
-    """Pseudo-labels that are less certain are left out; 0 keeps all."""
-    present_pixels: int = Field(16, ge=1)
-    """Pixels from which on a class counts as found in an image, when the checkpoint is chosen."""
-    validation_share: float = Field(0.15, gt=0, lt=1)
-    """Share of source planes, and of target planes with image-level labels, kept aside to check."""
-    validate_every: int = Field(100, ge=1)
-    """Steps between two checks."""
-
-    @property
-    def stage_ends(self) -> tuple[int, int, int]:
-        """Step at which each stage is done."""
-        style = round(self.style_share * self.steps)
-        source = min(self.steps, style + round(self.source_share * self.steps))
-        return style, source, self.steps
 
 
 def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
@@ -151,7 +82,7 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
     for first, last, title in (*stages, (source, end, "Adapt to the target")):
         if first == last or progress.stopped:
             continue
-        if first == source and not (yield from trainer.stylise_target()):
+        if first == source and not (yield from trainer.draw_target()):
             progress = replace(progress, stopped=True)
             break
         if done < last:
@@ -164,21 +95,10 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
             validate_every=1
             if first == source
             else gcd(params.validate_every, params.preview_every),
-            select=trainer.select if first == source else None,
+            select=trainer.checks.select if first == source else None,
             first=first,
         )
-    if load_best(job, network=trainer.network):
-        selection = f"The highest {trainer.selected_by}, step {progress.best_step}."
-    else:
-        selection = f"The last step, {progress.steps}: no target label took part in the choice."
-    return Adapted(
-        network=trainer.final_network(),
-        progress=progress,
-        selection=selection,
-        kind=job.map_kind,
-        output_names=job.map_names,
-        scores={} if progress.best_score is None else {str(trainer.select): progress.best_score},
-    )
+    return trainer.result(progress)
 
 
 class SegmentBatch(NamedTuple):
@@ -194,19 +114,6 @@ class SegmentBatch(NamedTuple):
     """(N, K) bool: the classes that each target crop's image shows."""
 
 
-class _Remembered:
-    """One number that a checkpoint keeps."""
-
-    def __init__(self) -> None:
-        self.value = 0.0
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"value": self.value}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.value = float(state["value"])
-
-
 class _Trainer:
     """All networks, their optimisers, and one step of each stage."""
 
@@ -216,36 +123,11 @@ class _Trainer:
         torch.manual_seed(job.seed)
         self.job, self.params = job, params
         self.ends = params.stage_ends
-        share = params.validation_share
-        self.source, checked = job.source.annotated().split(share, job.seed)
-        self.source_check = _thinned(checked, CHECKED_SOURCE)
-        self._split_target(share)
+        self.source, checked = job.source.annotated().split(params.validation_share, job.seed)
+        self.target = Target(job, params)
         self.fabric = make_fabric(job.device)
         self._build_networks()
-        self.shown = preview_pixels(job.target)
-        self.drawn: tuple[Plane, ...] = ()
-        self.guard = _Remembered()
-
-    def _split_target(self, share: float) -> None:
-        """Choose the target planes to adapt to, those to check, and the rule for the checkpoint."""
-        n = len(self.job.target)
-        self.adapted_to, self.checked_target = list(range(n)), list[int]()
-        self.select: str | None = None
-        self.selected_by = ""
-        weak = [i for i in range(n) if self.job.target.planes[i].present_mask is not None]
-        if self.job.validation is not None:
-            self.select = VALIDATION
-            self.selected_by = "Dice on the validation masks of target images that were given"
-        elif len(weak) > 1:
-            order = np.random.default_rng([self.job.seed, 7]).permutation(weak)
-            aside = order[: min(max(1, round(share * len(weak))), len(weak) - 1)].tolist()
-            self.adapted_to = [i for i in range(n) if i not in set(aside)]
-            self.checked_target = sorted(aside[:CHECKED_TARGET])
-            self.select = PRESENCE
-            self.selected_by = (
-                f"F1 of the classes found in {len(self.checked_target)} target image(s) with "
-                "image-level labels that were kept aside"
-            )
+        self.checks = Checks(job, params, self.network, self.fabric, checked, self.target)
 
     def _build_networks(self) -> None:
         job, params = self.job, self.params
@@ -281,9 +163,24 @@ class _Trainer:
         parts: dict[str, Stateful] = {
             "network": self.network,
             "segmenter optimiser": self.s_adam,
-            "guard": self.guard,
+            "guard": self.checks.guard,
         }
         return parts | (self.style.parts if self.style else {})
+
+    def result(self, progress: Progress) -> Adapted:
+        """Return what was learned, with the weights of the best checkpoint if one was chosen."""
+        chosen = load_best(self.job, network=self.network)
+        rule, best = self.checks.selected_by, progress.best_score
+        return Adapted(
+            network=self.final_network(),
+            progress=progress,
+            selection=f"The highest {rule}, step {progress.best_step}."
+            if chosen
+            else f"The last step, {progress.steps}: no target label took part in the choice.",
+            kind=self.job.map_kind,
+            output_names=self.job.map_names,
+            scores={} if best is None else {str(self.checks.select): best},
+        )
 
     def final_network(self) -> StyledSegmenter:
         """Return what to predict with, in eval mode, on the CPU."""
@@ -311,61 +208,16 @@ class _Trainer:
         cut = self.source.crops(rng, params.batch, params.crop)
         labels = torch.from_numpy(cut.labels)[:, None]
         images, labels = flip_and_turn(torch.from_numpy(cut.images).clamp(0, 1), labels, rng)
-        images = self._disturb(images, rng)
+        images = disturb_greys(images, rng, params.noise, params.jitter)
         if index < self.ends[1]:
             return SegmentBatch(images, labels)
-        return SegmentBatch(images, labels, *self._target_crops(index, rng))
+        return SegmentBatch(images, labels, *self.target.crops(index, rng))
 
-    def _target_crops(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Return stylised crops, what the student sees of them, and the classes they may show."""
-        params, planes = self.params, self.job.target.planes
-        place = [self.job.seed, 4, index]
-        stylised = Domain(tuple(self.drawn[i] for i in self.adapted_to))
-        cut = stylised.crops(np.random.default_rng(place), params.batch, params.crop)
-        clean = original = torch.from_numpy(cut.images)
-        if params.student_input != "stylised":
-            raw = Domain(tuple(planes[i] for i in self.adapted_to))
-            same = raw.crops(np.random.default_rng(place), params.batch, params.crop)
-            original = torch.from_numpy(same.images).clamp(0, 1)
-        clean, original = flip_and_turn(clean, original, rng)
-        seen = {"stylised": (clean,), "original": (original,), "both": (clean, original)}
-        student = torch.cat([self._disturb(x, rng) for x in seen[params.student_input]])
-        masks = [planes[self.adapted_to[i]].present_mask for i in cut.planes]
-        every = np.ones(self.job.n_classes, bool)
-        present = np.stack([every if mask is None else mask for mask in masks])
-        return clean, student, torch.from_numpy(present)
-
-    def _disturb(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        return disturb_greys(images, rng, self.params.noise, self.params.jitter)
-
-    def stylise_target(self) -> Task[bool]:
-        """Draw every target plane in the style of the source, once, and keep it on disk.
-
-        Returns
-        -------
-        bool
-            Whether it got to the end; False when it was asked to stop.
-        """
-        planes = self.job.target.planes
-        yield Stage("Draw the target in the style of the source", len(planes))
-        folder = self.job.scratch / f"stylised-{_fingerprint(self.network.generator)}"
+    def draw_target(self) -> Task[bool]:
+        """Draw the target in the style of the source; see `Target.draw`."""
         self.network.eval()
-        drawn = []
-        for i, plane in enumerate(planes):
-            if self.job.stop():
-                return False
-            path = folder / f"{i}.npy"
-            if not path.is_file():
-                folder.mkdir(parents=True, exist_ok=True)
-                with write_atomically(path) as aside, aside.open("wb") as file:
-                    np.save(file, self._stylised(plane.pixels))
-            drawn.append(replace(plane, pixels=np.load(path, mmap_mode="r")))
-            yield Step(i + 1)
-        self.drawn = tuple(drawn)
-        return True
-
-    def _stylised(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        return predict_plane(self.network.stylise, pixels, self.fabric)
+        drawn = partial(predict_plane, self.network.stylise, fabric=self.fabric)
+        return (yield from self.target.draw(self.network.generator, drawn))
 
     # -- one step ------------------------------------------------------------------------------
 
@@ -427,58 +279,9 @@ class _Trainer:
         # After one tiny step the network is still that of the source: adapting has to beat it.
         at_end = done in (*self.ends, self.ends[1] + 1)
         if done > self.ends[0] and (at_end or done % self.params.validate_every == 0):
-            yield from self._scores(done)
+            yield from self.checks.scores(done)
         if self.params.preview_every and (at_end or done % self.params.preview_every == 0):
-            yield from self._previews(done)
-
-    def _scores(self, done: int) -> Iterator[Event]:
-        dice = mean_dice(self.source_check, lambda p: self._segment(np.clip(p.pixels, 0, 1)))
-        yield Score("source dice", dice, done)
-        if done == self.ends[1]:
-            self.guard.value = GUARD * dice
-        if done <= self.ends[1]:
-            return
-        if self.job.validation is not None:
-            yield Score(VALIDATION, mean_dice(self.job.validation, self._predict), done)
-        elif self.select:
-            score = self._presence_score()
-            yield Score(PRESENCE, score if dice >= self.guard.value else 0.0, done)
-
-    def _presence_score(self) -> float:
-        planes = self.job.target.planes
-        found, truth = [], []
-        for i in self.checked_target:
-            original = self.params.student_input == "original"
-            maps = self._segment(
-                np.clip(planes[i].pixels, 0, 1) if original else self.drawn[i].pixels
-            )
-            counts = np.bincount(_argmax(maps).ravel(), minlength=self.job.n_classes)
-            found.append(counts >= self.params.present_pixels)
-            truth.append(planes[i].present_mask)
-        return presence_f1(np.stack(found), np.stack([t for t in truth if t is not None]))
-
-    def _segment(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        return predict_plane(self.network.segmenter, pixels, self.fabric)
-
-    def _predict(self, plane: Plane) -> NDArray[np.float32]:
-        if self.params.student_input == "original":
-            return self._segment(np.clip(plane.pixels, 0, 1))
-        return predict_plane(self.network, plane.pixels, self.fabric)
-
-    def _previews(self, done: int) -> Iterator[Event]:
-        stylised = self._stylised(self.shown)
-        yield Preview("stylised", stylised[0] if len(stylised) == 1 else stylised, done)
-        if done <= self.ends[0]:
-            return
-        maps = self._segment(stylised)
-        yield Preview("foreground" if len(maps) == 1 else "classes", maps, done)
-        every = class_maps(torch.from_numpy(maps)[None])
-        present = self.job.target.planes[0].present_mask
-        mask = np.ones(self.job.n_classes, bool) if present is None else present
-        for name, allowed in (("pseudo-labels", np.ones_like(mask)), ("filtered labels", mask)):
-            labels = filtered_labels(every, torch.from_numpy(allowed)[None])
-            yield Preview(name, labels[0, 0].numpy().astype(np.uint8), done)
-        yield Preview("confidence", every[0].amax(dim=0).numpy(), done)
+            yield from self.checks.previews(done)
 
 
 def _freeze_norms(network: torch.nn.Module) -> None:
@@ -490,26 +293,6 @@ def _freeze_norms(network: torch.nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eval()
-
-
-def _argmax(maps: NDArray[np.float32]) -> NDArray[np.intp]:
-    found: NDArray[np.intp] = (
-        (maps[0] > 0.5).astype(np.intp) if len(maps) == 1 else maps.argmax(axis=0)
-    )
-    return found
-
-
-def _thinned(domain: Domain, most: int) -> Domain:
-    """Return at most so many planes, spread over all."""
-    return Domain(domain.planes[:: -(-len(domain) // most)])
-
-
-def _fingerprint(network: torch.nn.Module | None) -> str:
-    """Tell one set of weights from another."""
-    digest = hashlib.sha256()
-    for tensor in () if network is None else network.state_dict().values():
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]
 
 
 METHODS = [

@@ -1,0 +1,147 @@
+"""How StyleFilter looks at itself: scores that need no target mask, and previews."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from napari_cellda.core.adaptation.domain import Domain, Plane
+from napari_cellda.core.adaptation.predict import mean_dice, predict_plane, preview_pixels
+from napari_cellda.core.events import Event, Preview, Score
+from napari_cellda.methods._stylefilter_losses import class_maps, filtered_labels, presence_f1
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from napari_cellda.core.adaptation.job import AdaptJob
+    from napari_cellda.core.nets.styled import StyledSegmenter
+    from napari_cellda.methods._stylefilter_params import Params
+    from napari_cellda.methods._stylefilter_target import Target
+
+PRESENCE = "present classes F1"
+VALIDATION = "validation dice"
+GUARD = 0.8
+"""A checkpoint is not chosen when its Dice on the source falls below this share of what it was
+before the adaptation."""
+CHECKED_SOURCE = 8
+"""Planes of the source, at most, on which the checks are done."""
+
+
+class Remembered:
+    """One number that a checkpoint keeps."""
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the number by name."""
+        return {"value": self.value}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the number back."""
+        self.value = float(state["value"])
+
+
+class Checks:
+    """Scores and previews of one network.
+
+    Parameters
+    ----------
+    job : AdaptJob
+    params : Params
+    network : StyledSegmenter
+        In eval mode whenever a method is called.
+    fabric : lightning_fabric.Fabric
+    source : Domain
+        Annotated planes kept aside.
+    target : Target
+    """
+
+    def __init__(
+        self,
+        job: AdaptJob,
+        params: Params,
+        network: StyledSegmenter,
+        fabric: Any,
+        source: Domain,
+        target: Target,
+    ) -> None:
+        self.job, self.params, self.network, self.fabric = job, params, network, fabric
+        self.source, self.target = _thinned(source, CHECKED_SOURCE), target
+        self.shown = preview_pixels(job.target)
+        self.guard = Remembered()
+        self.select: str | None = None
+        self.selected_by = ""
+        if job.validation is not None:
+            self.select = VALIDATION
+            self.selected_by = "Dice on the validation masks of target images that were given"
+        elif target.checked:
+            self.select = PRESENCE
+            self.selected_by = (
+                f"F1 of the classes found in {len(target.checked)} target image(s) with "
+                "image-level labels that were kept aside"
+            )
+
+    def scores(self, done: int) -> Iterator[Event]:
+        """Score the segmenter on the source and, once it adapts, by what is known of the target."""
+        dice = mean_dice(self.source, lambda p: self._segment(np.clip(p.pixels, 0, 1)))
+        yield Score("source dice", dice, done)
+        adapts_after = self.params.stage_ends[1]
+        if done == adapts_after:
+            self.guard.value = GUARD * dice
+        if done <= adapts_after:
+            return
+        if self.job.validation is not None:
+            yield Score(VALIDATION, mean_dice(self.job.validation, self._predict), done)
+        elif self.select:
+            score = self._presence_score()
+            yield Score(PRESENCE, score if dice >= self.guard.value else 0.0, done)
+
+    def _presence_score(self) -> float:
+        found, truth = [], []
+        for i in self.target.checked:
+            labels = _argmax(self._segment(self.target.seen(i)))
+            counts = np.bincount(labels.ravel(), minlength=self.job.n_classes)
+            found.append(counts >= self.params.present_pixels)
+            truth.append(self.target.planes[i].present_mask)
+        return presence_f1(np.stack(found), np.stack([t for t in truth if t is not None]))
+
+    def _segment(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        return predict_plane(self.network.segmenter, pixels, self.fabric)
+
+    def _predict(self, plane: Plane) -> NDArray[np.float32]:
+        if self.params.student_input == "original":
+            return self._segment(np.clip(plane.pixels, 0, 1))
+        return predict_plane(self.network, plane.pixels, self.fabric)
+
+    def previews(self, done: int) -> Iterator[Event]:
+        """Show the drawn image and, once there is a segmenter, its maps and labels."""
+        stylised = predict_plane(self.network.stylise, self.shown, self.fabric)
+        yield Preview("stylised", stylised[0] if len(stylised) == 1 else stylised, done)
+        if done <= self.params.stage_ends[0]:
+            return
+        maps = self._segment(stylised)
+        yield Preview("foreground" if len(maps) == 1 else "classes", maps, done)
+        every = class_maps(torch.from_numpy(maps)[None])
+        present = self.job.target.planes[0].present_mask
+        mask = np.ones(self.job.n_classes, bool) if present is None else present
+        for name, allowed in (("pseudo-labels", np.ones_like(mask)), ("filtered labels", mask)):
+            labels = filtered_labels(every, torch.from_numpy(allowed)[None])
+            yield Preview(name, labels[0, 0].numpy().astype(np.uint8), done)
+        yield Preview("confidence", every[0].amax(dim=0).numpy(), done)
+
+
+def _argmax(maps: NDArray[np.float32]) -> NDArray[np.intp]:
+    found: NDArray[np.intp] = (
+        (maps[0] > 0.5).astype(np.intp) if len(maps) == 1 else maps.argmax(axis=0)
+    )
+    return found
+
+
+def _thinned(domain: Domain, most: int) -> Domain:
+    """Return at most so many planes, spread over all."""
+    return Domain(domain.planes[:: -(-len(domain) // most)])

@@ -1,0 +1,125 @@
+"""The target as StyleFilter learns from it: drawn in the style of the source, and cut to crops."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from napari_cellda.core.adaptation.domain import Domain, Plane
+from napari_cellda.core.atomic import write_atomically
+from napari_cellda.core.augment import flip_and_turn
+from napari_cellda.core.events import Stage, Step, Task
+from napari_cellda.methods._stylefilter_losses import disturb_greys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from napari_cellda.core.adaptation.job import AdaptJob
+    from napari_cellda.methods._stylefilter_params import Params
+
+    Draw = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+CHECKED = 40
+"""Planes, at most, on which the classes that are found are checked."""
+
+
+class Target:
+    """Which planes are adapted to, which are kept aside, and what both look like when drawn.
+
+    Planes are kept aside only when there are image-level labels to check by, and no masks.
+    """
+
+    def __init__(self, job: AdaptJob, params: Params) -> None:
+        self.job, self.params = job, params
+        self.planes = job.target.planes
+        n = len(self.planes)
+        self.adapted_to, self.checked = list(range(n)), list[int]()
+        self.drawn: tuple[Plane, ...] = ()
+        weak = [i for i in range(n) if self.planes[i].present_mask is not None]
+        if job.validation is None and len(weak) > 1:
+            order = np.random.default_rng([job.seed, 7]).permutation(weak)
+            count = min(max(1, round(params.validation_share * len(weak))), len(weak) - 1)
+            aside = order[:count].tolist()
+            self.adapted_to = [i for i in range(n) if i not in set(aside)]
+            self.checked = sorted(aside[:CHECKED])
+
+    def draw(self, network: torch.nn.Module | None, stylised: Draw) -> Task[bool]:
+        """Draw every plane in the style of the source, once, and keep it on disk.
+
+        Parameters
+        ----------
+        network : Module or None
+            The generator, whose weights name the folder.
+        stylised : callable (C, Y, X) -> (C, Y, X)
+
+        Returns
+        -------
+        bool
+            Whether it got to the end; False when it was asked to stop.
+        """
+        yield Stage("Draw the target in the style of the source", len(self.planes))
+        folder = self.job.scratch / f"stylised-{_fingerprint(network)}"
+        drawn = []
+        for i, plane in enumerate(self.planes):
+            if self.job.stop():
+                return False
+            path = folder / f"{i}.npy"
+            if not path.is_file():
+                folder.mkdir(parents=True, exist_ok=True)
+                with write_atomically(path) as aside, aside.open("wb") as file:
+                    np.save(file, stylised(plane.pixels))
+            drawn.append(replace(plane, pixels=np.load(path, mmap_mode="r")))
+            yield Step(i + 1)
+        self.drawn = tuple(drawn)
+        return True
+
+    def seen(self, i: int) -> NDArray[np.float32]:
+        """Return a plane as the segmenter is shown it."""
+        if self.params.student_input == "original":
+            clipped: NDArray[np.float32] = np.clip(self.planes[i].pixels, 0, 1)
+            return clipped
+        return self.drawn[i].pixels
+
+    def crops(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Cut the crops of one step.
+
+        Returns
+        -------
+        clean, student : (N, C, S, S) Tensor of float in [0, 1]
+            Drawn crops, and what the student sees of them: disturbed, with "both" 2 N of them.
+        present : (N, K) Tensor of bool
+            The classes that the image of each may show.
+        """
+        params = self.params
+        place = [self.job.seed, 4, index]
+        drawn = Domain(tuple(self.drawn[i] for i in self.adapted_to))
+        cut = drawn.crops(np.random.default_rng(place), params.batch, params.crop)
+        clean = original = torch.from_numpy(cut.images)
+        if params.student_input != "stylised":
+            raw = Domain(tuple(self.planes[i] for i in self.adapted_to))
+            same = raw.crops(np.random.default_rng(place), params.batch, params.crop)
+            original = torch.from_numpy(same.images).clamp(0, 1)
+        clean, original = flip_and_turn(clean, original, rng)
+        seen = {"stylised": (clean,), "original": (original,), "both": (clean, original)}
+        student = torch.cat(
+            [disturb_greys(x, rng, params.noise, params.jitter) for x in seen[params.student_input]]
+        )
+        masks = [self.planes[self.adapted_to[i]].present_mask for i in cut.planes]
+        every = np.ones(self.job.n_classes, bool)
+        present = np.stack([every if mask is None else mask for mask in masks])
+        return clean, student, torch.from_numpy(present)
+
+
+def _fingerprint(network: torch.nn.Module | None) -> str:
+    """Tell one set of weights from another."""
+    digest = hashlib.sha256()
+    for tensor in () if network is None else network.state_dict().values():
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
