@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from napari_cellda.core import loop
+from napari_cellda.core.batches import halved
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Score, Step, run_quietly
 from napari_cellda.core.loop import MemoryStore, cosine_rate, prepare, set_learning_rate, train
@@ -234,7 +235,7 @@ def test_a_fault_in_a_step_is_not_taken_for_lack_of_memory():
 
 
 def test_large_single_crops_are_cut_smaller():
-    small = loop.halved((torch.zeros(1, 1, 256, 256), "points"), 1)
+    small = halved((torch.zeros(1, 1, 256, 256), "points"), 1)
     assert small[0].shape == (1, 1, 128, 128)
     assert small[1] == "points"
-    assert loop.halved((torch.zeros(1, 1, 64, 64),), 3)[0].shape == (1, 1, 64, 64)
+    assert halved((torch.zeros(1, 1, 64, 64),), 3)[0].shape == (1, 1, 64, 64)

@@ -11,19 +11,19 @@ import logging
 import math
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
+from napari_cellda.core.batches import crop_shapes, halved, made_ahead
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Note, Score, Step, Stop, Task
 from napari_cellda.core.memory import ran_out_of_memory
 from napari_cellda.core.processes import agree, world_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import torch
 
@@ -146,7 +146,7 @@ def train(
     if first < start < steps:
         yield Note(f"Going on from the checkpoint at step {start} of {steps}.")
     stopped = False
-    for index, ready in _ahead(batch, start, steps):
+    for index, ready in made_ahead(batch, start, steps):
         if agree(stop()):
             stopped = True
             break
@@ -202,8 +202,8 @@ class _Keeper:
         if not ran_out_of_memory(error):
             raise error
         self.halvings += 1
-        shapes = _shapes(halved(batch, self.halvings))
-        if shapes == _shapes(halved(batch, self.halvings - 1)):
+        shapes = crop_shapes(halved(batch, self.halvings))
+        if shapes == crop_shapes(halved(batch, self.halvings - 1)):
             raise UserError(
                 "There is not enough memory for a single crop; choose a smaller width or crop."
             ) from error
@@ -245,52 +245,6 @@ class _Keeper:
             "halvings": self.halvings,
             "parts": {key: part.state_dict() for key, part in self.parts.items()},
         }
-
-
-def _ahead(batch: Callable[[int], Batch], start: int, steps: int) -> Iterator[tuple[int, Batch]]:
-    """Make each batch while the one before it is in use."""
-    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-        coming = pool.submit(batch, start) if start < steps else None
-        for index in range(start, steps):
-            assert coming is not None
-            ready = coming.result()
-            coming = pool.submit(batch, index + 1) if index + 1 < steps else None
-            yield index, ready
-
-
-def halved(batch: Any, times: int) -> Any:
-    """Return a smaller batch: every second crop, or once only one is left, a quarter of each.
-
-    Parameters
-    ----------
-    batch : tuple of (N, C, Y, X) Tensors
-        Those of another kind or shape, and what else it holds, are left as they are.
-    times : int
-    """
-    if times == 0 or not isinstance(batch, tuple):
-        return batch
-    crops = [part for part in batch if _is_crops(part)]
-    if crops and max(len(part) for part in crops) > 1:
-        smaller = tuple(part[::2] if _is_crops(part) else part for part in batch)
-    else:
-        smaller = tuple(_quarter(part) if _is_crops(part) else part for part in batch)
-    return halved(smaller, times - 1)
-
-
-SMALLEST_CROP = 64
-
-
-def _is_crops(part: Any) -> bool:
-    return getattr(part, "ndim", 0) == 4
-
-
-def _quarter(crops: Any) -> Any:
-    height, width = (max(side // 2, min(side, SMALLEST_CROP)) for side in crops.shape[-2:])
-    return crops[..., :height, :width]
-
-
-def _shapes(batch: Any) -> list[tuple[int, ...]]:
-    return [tuple(part.shape) for part in batch if _is_crops(part)]
 
 
 def _free_memory() -> None:

@@ -1,0 +1,60 @@
+"""The batches of a training: made ahead, and smaller when memory runs out."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Batch = TypeVar("Batch")
+
+SMALLEST_CROP = 64
+"""Pixels along a side: below, crops are not quartered."""
+
+
+def made_ahead(
+    batch: Callable[[int], Batch], start: int, steps: int
+) -> Iterator[tuple[int, Batch]]:
+    """Make each batch while the one before it is in use."""
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+        coming = pool.submit(batch, start) if start < steps else None
+        for index in range(start, steps):
+            assert coming is not None
+            ready = coming.result()
+            coming = pool.submit(batch, index + 1) if index + 1 < steps else None
+            yield index, ready
+
+
+def halved(batch: Any, times: int) -> Any:
+    """Return a smaller batch: every second crop, or once only one is left, a quarter of each.
+
+    Parameters
+    ----------
+    batch : tuple of (N, C, Y, X) Tensors
+        Those of another kind or shape, and what else it holds, are left as they are.
+    times : int
+    """
+    if times == 0 or not isinstance(batch, tuple):
+        return batch
+    crops = [part for part in batch if _is_crops(part)]
+    if crops and max(len(part) for part in crops) > 1:
+        smaller = tuple(part[::2] if _is_crops(part) else part for part in batch)
+    else:
+        smaller = tuple(_quarter(part) if _is_crops(part) else part for part in batch)
+    return halved(smaller, times - 1)
+
+
+def _is_crops(part: Any) -> bool:
+    return getattr(part, "ndim", 0) == 4
+
+
+def _quarter(crops: Any) -> Any:
+    height, width = (max(side // 2, min(side, SMALLEST_CROP)) for side in crops.shape[-2:])
+    return crops[..., :height, :width]
+
+
+def crop_shapes(batch: Any) -> list[tuple[int, ...]]:
+    """List the shapes of the crops in a batch."""
+    return [tuple(part.shape) for part in batch if _is_crops(part)]
