@@ -19,7 +19,8 @@ from napari_cellda.ui.layers import (
     make_strokes,
     refresh_layers,
 )
-from napari_cellda.ui.state import PaintedImage, Session
+from napari_cellda.ui.painted import PaintedImage
+from napari_cellda.ui.state import Session
 from napari_cellda.ui.strokes import StrokeWatcher
 
 if TYPE_CHECKING:

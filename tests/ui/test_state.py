@@ -34,7 +34,8 @@ from napari_cellda.ui.classes import (
     ClassList,
     class_list,
 )
-from napari_cellda.ui.state import PaintedImage, Session
+from napari_cellda.ui.painted import PaintedImage
+from napari_cellda.ui.state import Session
 
 
 class Viewer:

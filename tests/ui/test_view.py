@@ -14,8 +14,9 @@ from napari_cellda.ui import results
 from napari_cellda.ui.arrays import Scratch
 from napari_cellda.ui.axes import ImageChoice
 from napari_cellda.ui.images import choose_image
+from napari_cellda.ui.painted import PaintedImage
 from napari_cellda.ui.results import coarser_shapes, prepare_arrays, show_next, write_answer
-from napari_cellda.ui.state import PaintedImage, Session
+from napari_cellda.ui.state import Session
 from napari_cellda.ui.view import camera_of, look_at, visible_region
 
 if TYPE_CHECKING:

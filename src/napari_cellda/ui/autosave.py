@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from napari_cellda.core.images import Image
     from napari_cellda.core.live.stroke_index import TileStrokes
-    from napari_cellda.ui.state import PaintedImage, Session
+    from napari_cellda.ui.painted import PaintedImage
+    from napari_cellda.ui.state import Session
     from napari_cellda.ui.worker import TaskHandle
 
 SAVE_MS = 1500

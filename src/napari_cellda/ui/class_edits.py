@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from napari_cellda.core.live.stroke_index import TileStrokes
     from napari_cellda.ui.classes import ClassList
-    from napari_cellda.ui.state import PaintedImage, Session
+    from napari_cellda.ui.painted import PaintedImage
+    from napari_cellda.ui.state import Session
 
 MAX_STEPS = 50
 

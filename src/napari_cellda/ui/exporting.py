@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from napari_cellda.core.images import Image
     from napari_cellda.core.images.normalisation import Normalisation
     from napari_cellda.core.pipeline import Pipeline
-    from napari_cellda.ui.state import PaintedImage, Session
+    from napari_cellda.ui.painted import PaintedImage
+    from napari_cellda.ui.state import Session
 
     OpenSource = Callable[[], tuple[Image, Normalisation | None]]
 

@@ -22,7 +22,7 @@ from napari_cellda.ui.layers import (
     stroke_colormap,
 )
 from napari_cellda.ui.live import LivePainter
-from napari_cellda.ui.state import PaintedImage
+from napari_cellda.ui.painted import PaintedImage
 from napari_cellda.ui.worker import run_task
 
 if TYPE_CHECKING:

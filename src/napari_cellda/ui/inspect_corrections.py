@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from napari_cellda.core.inspect.comparison import PlaneComparison
     from napari_cellda.core.inspect.objects import PlaneError
     from napari_cellda.ui.overlays import OverlayView
-    from napari_cellda.ui.state import PaintedImage, Session
+    from napari_cellda.ui.painted import PaintedImage
+    from napari_cellda.ui.state import Session
 
 POINTS_NAME = "Points"
 

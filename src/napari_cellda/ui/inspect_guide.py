@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from napari_cellda.core.inspect.guidance import ReadSignals, Signals
     from napari_cellda.core.inspect.places import Place
     from napari_cellda.core.tiles import Region
-    from napari_cellda.ui.state import PaintedImage, Session
+    from napari_cellda.ui.painted import PaintedImage
+    from napari_cellda.ui.state import Session
     from napari_cellda.ui.worker import TaskHandle
 
 COUNT = 10

@@ -11,7 +11,8 @@ from napari_cellda.ui.layers import TAG, keep_selection
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_cellda.ui.state import PaintedImage, Session
+    from napari_cellda.ui.painted import PaintedImage
+    from napari_cellda.ui.state import Session
 
 INSPECTION = "inspection"
 """Role of the layers that inspecting adds; they cannot be compared themselves."""

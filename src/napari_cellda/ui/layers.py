@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from napari_cellda.core.images import Image
-    from napari_cellda.ui.state import PaintedImage, Session
+    from napari_cellda.ui.painted import PaintedImage
+    from napari_cellda.ui.state import Session
 
 STROKES_OPACITY = 0.9
 TAG = "napari-cellda"

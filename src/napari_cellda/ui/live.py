@@ -51,7 +51,8 @@ if TYPE_CHECKING:
     from napari_cellda.core.events import Stop
     from napari_cellda.core.live.engine import Engine
     from napari_cellda.core.live.snapshot import Answer
-    from napari_cellda.ui.state import PaintedImage, Session
+    from napari_cellda.ui.painted import PaintedImage
+    from napari_cellda.ui.state import Session
 
 VIEW_MS = 120
 """How long the view must rest before what it shows is computed."""

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from napari_cellda.core.events import Stop
     from napari_cellda.core.tiles import Region
-    from napari_cellda.ui.state import PaintedImage, Session
+    from napari_cellda.ui.painted import PaintedImage
+    from napari_cellda.ui.state import Session
 
 ROLE = "preview"
 WAIT_MS = 150

@@ -15,10 +15,10 @@ from napari_cellda.ui.images import follow_data
 from napari_cellda.ui.layers import make_strokes
 from napari_cellda.ui.live import LivePainter
 from napari_cellda.ui.model_loading import ModelLoader
+from napari_cellda.ui.painted import PaintedImage
 from napari_cellda.ui.panel_states import PanelStates
 from napari_cellda.ui.project_images import look_for, open_as_layer
 from napari_cellda.ui.projects import LeftOut, SessionProject
-from napari_cellda.ui.state import PaintedImage
 from napari_cellda.ui.worker import run_task
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ from napari_cellda.ui.panel_states import PanelStates
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_cellda.ui.state import PaintedImage, Session
+    from napari_cellda.ui.painted import PaintedImage
+    from napari_cellda.ui.state import Session
 
 ENDING = ".cellda"
 

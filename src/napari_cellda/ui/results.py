@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from napari_cellda.core.tiles import Region
     from napari_cellda.ui.arrays import Scratch
-    from napari_cellda.ui.state import PaintedImage, Session
+    from napari_cellda.ui.painted import PaintedImage
+    from napari_cellda.ui.state import Session
 
 MASK_DTYPE = np.uint8
 LARGE_PLANE = 2**22

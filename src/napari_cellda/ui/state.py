@@ -8,7 +8,6 @@ used here, so all of it is tested without a window.
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from psygnal import Signal
@@ -23,11 +22,9 @@ if TYPE_CHECKING:
     from napari_cellda.core.enhancer import Enhancer
     from napari_cellda.core.features import FeatureSpec
     from napari_cellda.core.forest import ForestParams
-    from napari_cellda.core.images import Image
-    from napari_cellda.core.images.normalisation import Kind, Normalisation
+    from napari_cellda.core.images.normalisation import Kind
     from napari_cellda.core.instances import InstanceParams
-    from napari_cellda.core.live.stroke_index import StrokeIndex
-    from napari_cellda.ui.axes import ImageChoice
+    from napari_cellda.ui.painted import PaintedImage
 
 
 class LiveEnhancerOptions(EnhancerOptions):
@@ -35,53 +32,6 @@ class LiveEnhancerOptions(EnhancerOptions):
 
     live: bool = True
     """Whether the enhanced map follows the strokes."""
-
-
-@dataclass(eq=False)
-class PaintedImage:
-    """One image of the viewer that takes part: its layer, its strokes, what was measured.
-
-    Two of them are the same only if they are the same object; `key` names it in caches.
-    """
-
-    choice: ImageChoice
-    """Which layer, which axes and channels."""
-    image: Image
-    """The image as core sees it, channels already selected."""
-    data: Any = None
-    """The layer's data when the image was read; the layer may show other data by now."""
-    strokes: Any = None
-    """The napari Labels layer that is painted on; None before it is made, or once deleted."""
-    strokes_array: Any = None
-    """The strokes, of the image's `label_shape`; numpy or zarr, uint8."""
-    index: StrokeIndex | None = None
-    """Where the painted pixels are; brought up to date by ui.strokes."""
-    norm: Normalisation | None = None
-    """Measured once per image in the background; None until then."""
-    arrays: dict[str, Any] = field(default_factory=dict)
-    """Result arrays by role, each of the image's `label_shape`: "forest:0", "forest:1"..., "mask",
-    "uncertainty", "enhanced", "boundary", "difference". Parts not computed yet are 0."""
-    levels: dict[str, list[Any]] = field(default_factory=dict)
-    """Coarser versions of the arrays of large planes, each half the one before, by role."""
-    results: dict[str, Any] = field(default_factory=dict)
-    """The napari layers that show them, by the same roles."""
-    unwanted: set[str] = field(default_factory=set)
-    """Roles whose layer the user deleted; they stay away until results are asked for again."""
-
-    @property
-    def layer(self) -> Any:
-        """The napari Image layer (the first one, when several are taken as channels)."""
-        return self.choice.layer
-
-    @property
-    def name(self) -> str:
-        """The name of the image: its file's stem, or what the layer was called at first."""
-        return self.image.name
-
-    @property
-    def key(self) -> int:
-        """A number that no other image of this session has."""
-        return id(self)
 
 
 class Session:
@@ -242,9 +192,8 @@ class Session:
     def find(self, layer: Any) -> PaintedImage | None:
         """Return the image that `layer` belongs to, as image, strokes or result; else None."""
         for painted in self.images:
-            if layer is painted.layer or layer is painted.strokes:
-                return painted
-            if any(layer is result for result in painted.results.values()):
+            mine = (painted.layer, painted.strokes, *painted.results.values())
+            if any(layer is one for one in mine):
                 return painted
         return None
 

@@ -15,7 +15,8 @@ from napari_cellda.ui.worker import run_task
 
 if TYPE_CHECKING:
     from napari_cellda.core.events import Stop
-    from napari_cellda.ui.state import PaintedImage, Session
+    from napari_cellda.ui.painted import PaintedImage
+    from napari_cellda.ui.state import Session
     from napari_cellda.ui.worker import TaskHandle
 
 READ_AFTER_MS = 40

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from napari_cellda.core.live.stroke_index import TileStrokes
     from napari_cellda.core.tiles import Region
-    from napari_cellda.ui.state import PaintedImage, Session
+    from napari_cellda.ui.painted import PaintedImage
+    from napari_cellda.ui.state import Session
 
 __all__ = ["hide_ring", "jump_in_stack", "jump_in_view"]
 

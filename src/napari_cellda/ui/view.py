@@ -9,7 +9,7 @@ import numpy as np
 from napari_cellda.core.tiles import Region
 
 if TYPE_CHECKING:
-    from napari_cellda.ui.state import PaintedImage
+    from napari_cellda.ui.painted import PaintedImage
 
 
 def camera_of(viewer: Any) -> Any:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from napari_cellda.core.export.image import ExportChoice, Exported
     from napari_cellda.core.images import Channels, Image
     from napari_cellda.ui.exporting import OpenSource
-    from napari_cellda.ui.state import PaintedImage
+    from napari_cellda.ui.painted import PaintedImage
     from napari_cellda.ui.worker import TaskHandle
 
 T = TypeVar("T")

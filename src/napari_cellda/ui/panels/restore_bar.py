@@ -14,7 +14,8 @@ from napari_cellda.ui.worker import run_task
 
 if TYPE_CHECKING:
     from napari_cellda.ui.autosave import SavedStrokes
-    from napari_cellda.ui.state import PaintedImage, Session
+    from napari_cellda.ui.painted import PaintedImage
+    from napari_cellda.ui.state import Session
 
 
 class RestoreBar(QFrame):
