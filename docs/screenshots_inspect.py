@@ -160,7 +160,7 @@ def domains(folder: Path, scratch: Path) -> None:
     compare = one.panels["Compare"]
     compare.tabs.setCurrentIndex(1)
     for sub in sorted(scratch.iterdir()):
-        compare.domains.add_folder(sub)
+        compare.domains.folders.add(sub, sub.name)
     compare.domains.pictures.setChecked(True)
     one.click(compare.domains.start)
     wait_until(lambda: compare.domains.plot is not None, "the map")

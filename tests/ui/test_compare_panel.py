@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
 import pytest
+import tifffile
+import yaml
 from napari.components import ViewerModel
 from pytestqt.qtbot import QtBot
 from scipy.ndimage import gaussian_filter
 
+from napari_cellda.core.modelzoo.bundled import bundled_folder
+from napari_cellda.core.samples import nuclei_field
 from napari_cellda.ui.panels import inspect_domains
 from napari_cellda.ui.panels.compare import ComparePanel
+from napari_cellda.ui.panels.inspect_compare import CompareTab
+from napari_cellda.ui.panels.inspect_domains import DomainsTab
+from napari_cellda.ui.panels.inspect_folders import natural_name
 from painting import WAIT_MS
 
 
@@ -44,17 +52,21 @@ def folders(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def add(tab: CompareTab | DomainsTab, folder: Path) -> None:
+    tab.folders.add(folder, natural_name(folder))
+
+
 def compare(panel: ComparePanel, qtbot: QtBot) -> None:
     panel.models.start.click()
-    qtbot.waitUntil(lambda: not panel.models.running, timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: not panel.models.work.running, timeout=WAIT_MS)
 
 
 def test_models_are_compared_shown_and_reported(
     panel: ComparePanel, qtbot: QtBot, folders: Path, tmp_path: Path
 ):
     tab = panel.models
-    tab.add_prediction(folders / "good")
-    tab.add_prediction(folders / "poor", "the poor one")
+    add(tab, folders / "good")
+    tab.folders.add(folders / "poor", "the poor one")
     assert not tab.start.isEnabled()
     tab.set_reference(folders / "truth")
     compare(panel, qtbot)
@@ -75,17 +87,17 @@ def test_models_are_compared_shown_and_reported(
 
 def test_a_model_can_be_renamed_and_removed(panel: ComparePanel, folders: Path):
     tab = panel.models
-    tab.add_prediction(folders / "good")
-    tab.list.item(0, 0).setText("mine")
-    assert list(tab.predictions) == ["mine"]
-    tab.list.setCurrentCell(0, 0)
-    tab.remove.click()
-    assert tab.predictions == {}
+    add(tab, folders / "good")
+    tab.folders.table.item(0, 0).setText("mine")
+    assert list(tab.folders.paths) == ["mine"]
+    tab.folders.table.setCurrentCell(0, 0)
+    tab.folders.remove.click()
+    assert tab.folders.paths == {}
 
 
 def test_names_without_a_partner_are_all_told(panel: ComparePanel, qtbot: QtBot, folders: Path):
     (folders / "good" / "b.png").unlink()
-    panel.models.add_prediction(folders / "good")
+    add(panel.models, folders / "good")
     panel.models.set_reference(folders / "truth")
     compare(panel, qtbot)
     assert "has none for b" in panel.banner.text
@@ -93,9 +105,74 @@ def test_names_without_a_partner_are_all_told(panel: ComparePanel, qtbot: QtBot,
 
 
 def test_two_models_of_one_name_are_refused(panel: ComparePanel, folders: Path):
-    panel.models.add_prediction(folders / "good")
-    panel.models._trying(lambda: panel.models.add_prediction(folders / "good"))()
+    add(panel.models, folders / "good")
+    panel.models._trying(lambda: add(panel.models, folders / "good"))()
     assert panel.banner.text.startswith("There is a prediction called 'good' already")
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """Two networks, one said to be larger, with images and truth."""
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    for seed in range(2):
+        field = nuclei_field((64, 64), seed=seed)
+        tifffile.imwrite(tmp_path / "images" / f"{seed}.tif", field.image / np.float32(255))
+        imageio.imwrite(tmp_path / "masks" / f"{seed}.png", (field.labels > 0).astype(np.uint8))
+    for name, n_parameters in (("small", 50_000), ("large", 200_000)):
+        shutil.copytree(bundled_folder("nuclei"), tmp_path / name)
+        rdf = tmp_path / name / "rdf.yaml"
+        described = yaml.safe_load(rdf.read_text())
+        described["config"]["cellda"]["training"]["parameters"] = n_parameters
+        rdf.write_text(yaml.safe_dump(described))
+    return tmp_path
+
+
+def test_models_are_applied_and_held_against_their_size(
+    panel: ComparePanel, qtbot: QtBot, models: Path, tmp_path: Path
+):
+    tab = panel.models
+    tab.set_reference(models / "masks")
+    for name in ("small", "large"):
+        add(tab, models / name)
+    compare(panel, qtbot)
+    assert panel.banner.text == "'small' is a model; choose the folder of images to try it on."
+    tab.set_images(models / "images")
+    compare(panel, qtbot)
+    assert panel.banner.text == ""
+    sizes = {name: model.n_parameters for name, model in tab.evaluation.models.items()}
+    assert sizes == {"small": 50_000, "large": 200_000}
+    assert tab.upper_bound.itemText(2) == "large"
+    tab.upper_bound.setCurrentIndex(2)
+    assert tab.sizes.texts == ["small  0.00", "large  1.00"]
+    tab.write_report(tmp_path / "report.html")
+    assert "like the upper bound large" in (tmp_path / "report.html").read_text()
+
+
+def test_an_image_that_a_model_cannot_use_is_told(panel: ComparePanel, qtbot: QtBot, models: Path):
+    tifffile.imwrite(models / "images" / "1.tif", np.full((64, 64), 7, np.uint8))
+    tab = panel.models
+    tab.set_reference(models / "masks")
+    tab.set_images(models / "images")
+    add(tab, models / "small")
+    compare(panel, qtbot)
+    assert panel.banner.text.startswith(
+        "'small' cannot predict 1 of 2 images; of the first, '1.tif'"
+    )
+    assert "takes a probability map in [0, 1]" in panel.banner.text
+    assert tab.evaluation is None
+
+
+def test_images_that_the_truth_does_not_know_are_told_first(
+    panel: ComparePanel, qtbot: QtBot, models: Path, folders: Path
+):
+    tab = panel.models
+    add(tab, models / "small")
+    tab.set_images(models / "images")
+    tab.set_reference(folders / "truth")
+    compare(panel, qtbot)
+    assert "has none for 0, 1" in panel.banner.text
+    assert "has none for a, b" in panel.banner.text
 
 
 # -- domains -----------------------------------------------------------------------------------
@@ -120,9 +197,9 @@ def test_the_domain_map_advises_the_nearest_source(
     monkeypatch.setattr(inspect_domains, "PATCHES", 12)
     tab = panel.domains
     for name in ("target", "alike", "coarse"):
-        tab.add_folder(textures / name)
+        add(tab, textures / name)
     tab.start.click()
-    qtbot.waitUntil(lambda: not tab.running, timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: not tab.work.running, timeout=WAIT_MS)
     assert panel.banner.text == ""
     assert tab.target.currentText() == "target"
     assert "'alike' is the nearest source" in tab.advice.text()
@@ -134,15 +211,15 @@ def test_the_domain_map_advises_the_nearest_source(
 
 
 def test_a_map_needs_two_domains(panel: ComparePanel, textures: Path):
-    panel.domains.add_folder(textures / "target")
+    add(panel.domains, textures / "target")
     panel.domains.start.click()
     assert panel.banner.text.startswith("A map needs two sets of images")
 
 
 def test_an_empty_folder_is_told(panel: ComparePanel, qtbot: QtBot, textures: Path):
     (textures / "empty").mkdir()
-    panel.domains.add_folder(textures / "target")
-    panel.domains.add_folder(textures / "empty")
+    add(panel.domains, textures / "target")
+    add(panel.domains, textures / "empty")
     panel.domains.start.click()
-    qtbot.waitUntil(lambda: not panel.domains.running, timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: not panel.domains.work.running, timeout=WAIT_MS)
     assert "holds no image" in panel.banner.text

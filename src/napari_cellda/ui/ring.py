@@ -32,7 +32,7 @@ def show_ring(
     place : sequence of float
         Coordinates in the data of the layer that it lies on.
     placement : dict
-        Scale, translation... of that layer, as for a new layer.
+        Scale, translation, units... of that layer, as for a new layer.
     diameter : float
         Pixels.
     """
@@ -40,8 +40,8 @@ def show_ring(
 
     ring = session.parts.get("ring")
     if ring is not None and ring in session.viewer.layers and ring.ndim == len(place):
-        for name in ("scale", "translate", "rotate", "shear", "affine"):
-            setattr(ring, name, placement[name])
+        for name, value in placement.items():  # units as well: mixed ones are drawn without any
+            setattr(ring, name, value)
         ring.data = np.array([place], float)
         ring.size = diameter
         ring.visible = True

@@ -2,12 +2,58 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_cellda.core.compare.scoring import LOWER_IS_BETTER
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from napari_cellda.core.compare.summary import ModelResult
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A model's score and what its size buys."""
+
+    n_parameters: int
+    score: float
+    """Mean over the images."""
+    efficiency: float
+    """See `performance_efficiency`; nan when the upper bound's size is unknown."""
+
+
+def standings(
+    models: Mapping[str, ModelResult], key: str, upper_bound: str | None = None
+) -> dict[str, Standing]:
+    """Hold the models' mean of one figure against their size (CULPICO Fig. 4).
+
+    Parameters
+    ----------
+    models : mapping of name to ModelResult
+    key : str
+        Of `scoring.KEYS`.
+    upper_bound : str, optional
+        None: the model that is best in this figure.
+
+    Returns
+    -------
+    dict of name to Standing
+        Models of unknown size, or where the figure is undefined, are left out; empty unless two
+        are left.
+    """
+    sizes = {name: m.n_parameters for name, m in models.items() if m.n_parameters is not None}
+    scores = {name: mean for name in sizes if np.isfinite(mean := models[name].mean[key])}
+    if len(scores) < 2:
+        return {}
+    best = min if key in LOWER_IS_BETTER else max
+    target = upper_bound or best(scores, key=lambda name: scores[name])
+    found = performance_efficiency(scores, sizes, target)
+    rated = {name: found.get(name, float("nan")) for name in scores}
+    return {name: Standing(sizes[name], scores[name], rated[name]) for name in scores}
 
 
 def performance_efficiency(

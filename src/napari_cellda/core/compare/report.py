@@ -11,7 +11,7 @@ import numpy as np
 from napari_cellda import __version__
 from napari_cellda.core.atomic import write_atomically
 from napari_cellda.core.compare.charts import histogram_chart, size_chart, strip_chart
-from napari_cellda.core.compare.efficiency import performance_efficiency
+from napari_cellda.core.compare.efficiency import standings
 from napari_cellda.core.compare.overlays import OBJECT_NAMES, OVERLAY_COLORS, PIXEL_NAMES
 from napari_cellda.core.compare.scoring import KEYS, LOWER_IS_BETTER
 from napari_cellda.core.compare.summary import contents, paired_differences, size_histogram
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from napari_cellda.core.compare.efficiency import Standing
     from napari_cellda.core.compare.evaluate import Evaluation
     from napari_cellda.core.compare.scoring import Figures
     from napari_cellda.core.compare.summary import Difference, ModelResult
@@ -201,36 +202,35 @@ def _difference_cell(found: Difference | None) -> str:
 def _efficiency(
     models: Mapping[str, ModelResult], keys: Sequence[str], upper_bound: str | None
 ) -> str:
-    known = {name: m.n_parameters for name, m in models.items() if m.n_parameters is not None}
-    if len(known) < 2:
+    found = {key: standings(models, key, upper_bound) for key in keys}
+    found = {key: of_key for key, of_key in found.items() if of_key}
+    if not found:
         return ""
-    means = {name: models[name].mean for name in known}
-    columns, charts = {}, []
-    for key in keys:
-        scores = {name: mean[key] for name, mean in means.items() if np.isfinite(mean[key])}
-        if len(scores) < 2:
-            continue
-        best = min if key in LOWER_IS_BETTER else max
-        target = upper_bound or best(scores, key=lambda name: scores[name])
-        columns[key] = performance_efficiency(scores, known, target)
-        points = {name: (known[name], score) for name, score in scores.items()}
+    charts = []
+    for key, of_key in found.items():
+        points = {name: (one.n_parameters, one.score) for name, one in of_key.items()}
         charts.append(size_chart(TITLES[key], points, list(models)))
     rows = [
         [
             escape(name),
-            f"{known[name] / 1e6:.2f} M",
-            *(f"{found[name]:.3f}" if name in found else "–" for found in columns.values()),
+            f"{model.n_parameters / 1e6:.2f} M",
+            *(_efficiency_cell(of_key.get(name)) for of_key in found.values()),
         ]
-        for name in known
+        for name, model in models.items()
+        if model.n_parameters is not None
     ]
     against = f"the upper bound {upper_bound}" if upper_bound else "the best model of each figure"
     return (
         "<h2>Performance efficiency</h2>"
-        f"{_table(['model', 'parameters', *(TITLES[key] for key in columns)], rows)}"
+        f"{_table(['model', 'parameters', *(TITLES[key] for key in found)], rows)}"
         f'<p class="quiet">1 = like {escape(against)} in score and size, 0 = farthest from it. '
         "It depends on which models take part: never compare it between reports.</p>"
         f'<div class="row">{"".join(charts)}</div>'
     )
+
+
+def _efficiency_cell(found: Standing | None) -> str:
+    return "–" if found is None or np.isnan(found.efficiency) else f"{found.efficiency:.3f}"
 
 
 def _classes(evaluation: Evaluation) -> str:

@@ -143,39 +143,75 @@ def score_image(
     objects each, as have the planes of a stack that is compared by its boundaries.
     """
     n_slices = min(predicted.limits[0], truth.limits[0])  # 1 when either says that it is time
-    whole = {index: _ClassTally() for index in scheme.classes}
-    tables: list[list[Overlaps]] = []
-    slices: list[Figures] = []
+    several = n_planes(truth) > 1
+    tally = _ImageTally(scheme, pixel_size, scores)
     for index in range(n_planes(truth)):
         if stop():
             return None
         pair = read_pair(predicted, truth, index, scheme)
         overlaps = _overlaps(pair, scheme)
-        planes = {c: _score_class(pair, c, scheme, pixel_size[-2:]) for c in whole}
-        for c, tally in planes.items():
-            whole[c].add(tally)
+        apart = index % n_slices == 0 or scheme.kind == "boundary"
+        tally.add(pair, overlaps, apart=apart, as_slice=several)
         if see is not None:
             see(index, pair, overlaps)
-        if overlaps is not None:
-            if index % n_slices == 0 or scheme.kind == "boundary":
-                tables.append([])
-            tables[-1].append(replace(overlaps, runs=None))  # which are many in a long stack
-        if n_planes(truth) > 1:
-            objects = [] if overlaps is None else [ObjectMatches.of(overlaps)]
-            slices.append(_image_figures(planes, objects, scores))
         yield Step(first_step + index)
-    objects = [ObjectMatches.of(Overlaps.total(table)) for table in tables]
-    solid = bool(tables) and len(tables[0]) > 1
-    return ImageResult(
-        name,
-        unit,
-        f"{unit}{'³' if solid else '²'}",
-        _image_figures(whole, objects, scores),
-        _class_results(whole, objects, scores, pixel_size if solid else pixel_size[-2:]),
-        tuple(slices),
-        _detections(objects, scores),
-        _dice_sums(objects),
-    )
+    return tally.result(name, unit)
+
+
+class _ImageTally:
+    """What the planes of one image add up to."""
+
+    def __init__(
+        self, scheme: Scheme, pixel_size: Sequence[float], scores: Mapping[int, float] | None
+    ) -> None:
+        self._scheme, self._pixel_size, self._scores = scheme, pixel_size, scores
+        self._classes = {index: _ClassTally() for index in scheme.classes}
+        self._tables: list[list[Overlaps]] = []
+        """Of the planes that share their objects."""
+        self._slices: list[Figures] = []
+
+    def add(
+        self, pair: PlanePair, overlaps: Overlaps | None, *, apart: bool, as_slice: bool
+    ) -> None:
+        """Count a plane.
+
+        Parameters
+        ----------
+        pair : PlanePair
+        overlaps : Overlaps, optional
+            Of its objects.
+        apart : bool
+            Whether its objects are others than those of the plane before.
+        as_slice : bool
+            Whether to keep its own figures.
+        """
+        spacing = self._pixel_size[-2:]
+        plane = {c: _score_class(pair, c, self._scheme, spacing) for c in self._classes}
+        for c, tally in plane.items():
+            self._classes[c].add(tally)
+        if overlaps is not None:
+            if apart:
+                self._tables.append([])
+            self._tables[-1].append(replace(overlaps, runs=None))  # which are many in long stacks
+        if as_slice:
+            objects = [] if overlaps is None else [ObjectMatches.of(overlaps)]
+            self._slices.append(_image_figures(plane, objects, self._scores))
+
+    def result(self, name: str, unit: str) -> ImageResult:
+        """Return the figures of all planes."""
+        objects = [ObjectMatches.of(Overlaps.total(table)) for table in self._tables]
+        solid = bool(self._tables) and len(self._tables[0]) > 1
+        size = self._pixel_size if solid else self._pixel_size[-2:]
+        return ImageResult(
+            name,
+            unit,
+            f"{unit}{'³' if solid else '²'}",
+            _image_figures(self._classes, objects, self._scores),
+            _class_results(self._classes, objects, self._scores, size),
+            tuple(self._slices),
+            _detections(objects, self._scores),
+            _dice_sums(objects),
+        )
 
 
 def _overlaps(pair: PlanePair, scheme: Scheme) -> Overlaps | None:

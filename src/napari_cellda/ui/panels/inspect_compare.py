@@ -1,4 +1,4 @@
-"""The tab Models: several folders of predictions against one folder of truth."""
+"""The tab Models: several predictions or models against one folder of truth."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import Qt, QUrl, Signal
+from qtpy.QtCore import QUrl, Signal
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -14,28 +14,26 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QLabel,
-    QProgressBar,
-    QPushButton,
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
-    QWidget,
 )
 
+from napari_cellda.core.compare.efficiency import standings
+from napari_cellda.core.compare.models import evaluate_sources, is_model
 from napari_cellda.core.compare.report import TITLES, rank
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Note, Stage, Step
-from napari_cellda.ui.panels.inspect_plots import make_strips
-from napari_cellda.ui.panels.inspect_tabs import side_by_side
-from napari_cellda.ui.worker import run_task
+from napari_cellda.ui.background import BackgroundWork
+from napari_cellda.ui.panels.inspect_folders import Folders
+from napari_cellda.ui.panels.inspect_plots import make_sizes, make_strips
+from napari_cellda.ui.panels.inspect_tabs import Tab, WorkBar, button, side_by_side
+from napari_cellda.ui.panels.parts import choices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from napari_cellda.core.compare.evaluate import Evaluation
-    from napari_cellda.core.events import Event
+    from napari_cellda.core.compare.summary import ModelResult
+    from napari_cellda.ui.panels.inspect_tabs import Trying
     from napari_cellda.ui.state import Session
-    from napari_cellda.ui.worker import TaskHandle
 
 KINDS = (
     ("semantic", "pixels", "Files *_mask, or any masks"),
@@ -46,16 +44,13 @@ KINDS = (
     ),
     ("boundary", "membranes", "Files *_probability, or any boundary maps"),
 )
+PROMPT = "Choose\u2026"
+BEST = "the best of each figure"
+PROJECTS = "Projects and packages (*.cellda *.zip)"
 
 
-class CompareTab(QWidget):
+class CompareTab(Tab):
     """Choose folders, compare, look, write a report.
-
-    Parameters
-    ----------
-    session : Session
-    trying : callable
-        Wraps an action so that its error is shown in the panel.
 
     Signals
     -------
@@ -65,151 +60,110 @@ class CompareTab(QWidget):
 
     told = Signal(str, str)
 
-    def __init__(self, session: Session, trying: Callable[[Callable[[], Any]], Any]) -> None:
-        super().__init__()
-        self._session, self._trying = session, trying
-        self.predictions: dict[str, Path] = {}
+    def __init__(self, session: Session, trying: Trying) -> None:
+        super().__init__(session, trying)
+        self.work = BackgroundWork(session, self)
+        self.images: Path | None = None
         self.reference: Path | None = None
         self.evaluation: Evaluation | None = None
-        self._task: TaskHandle | None = None
-        self._make_widgets()
-        self._lay_out()
-        self._connect()
-        self._refresh()
-        self.destroyed.connect(lambda: self._abandon())
+        self.build()
 
     # -- construction ---------------------------------------------------------------------------
 
     def _make_widgets(self) -> None:
-        self.list = QTableWidget(0, 2)
-        self.list.setHorizontalHeaderLabels(["Name", "Folder"])
-        self.list.verticalHeader().hide()
-        self.list.horizontalHeader().setStretchLastSection(True)
-        self.list.setFixedHeight(110)
-        self.list.setToolTip("Predictions, one folder per model; the name can be changed")
-        self.add = QPushButton("Add a folder\u2026")
-        self.remove = QPushButton("Remove")
-        self.truth = QPushButton("Choose\u2026")
-        self.truth.setToolTip("The folder of the truth; files pair with the predictions by name")
-        self.kind = QComboBox()
-        for index, (value, title, tip) in enumerate(KINDS):
-            self.kind.addItem(title, value)
-            self.kind.setItemData(index, tip, Qt.ItemDataRole.ToolTipRole)
-        self.start = QPushButton("Compare")
-        self.cancel = QPushButton("Stop")
+        asks = {"Add a folder\u2026": self._ask_folder, "Add a project\u2026": self._ask_project}
+        self.folders = Folders("prediction", asks, self._trying)
+        self.folders.table.setToolTip(
+            "Folders of predictions, runs or model packages; the names can be changed"
+        )
+        self.image_folder = button(PROMPT, "The images that runs, projects and packages predict")
+        tip = "The folder of the truth; files pair with the predictions by name"
+        self.truth = button(PROMPT, tip)
+        self.kind = choices(KINDS)
+        self.start = button("Compare")
+        self.bar = WorkBar(self.work, self.start)
         self.status = QLabel()
-        self.progress = QProgressBar()
-        self.progress.setFixedHeight(6)
-        self.progress.setTextVisible(False)
+        self._make_results()
+
+    def _make_results(self) -> None:
         self.table = QTableWidget()
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.table.verticalHeader().hide()
         self.table.setMinimumHeight(130)
         self.figure = QComboBox()
-        self.plot: Any = None
+        self.strips: Any = None
+        self.sizes: Any = None
+        self.upper_bound = QComboBox()
+        self.upper_bound.setToolTip("What performance efficiency is measured against")
         self.extremes = QLabel()
         self.extremes.setWordWrap(True)
-        self.report = QPushButton("Write a report\u2026")
-        self.report.setToolTip("One HTML page with tables, plots and pictures")
-        self.save = QPushButton("Save the table\u2026")
+        self.report = button("Write a report\u2026", "One HTML page with tables, plots, pictures")
+        self.save = button("Save the table\u2026")
 
     def _lay_out(self) -> None:
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(4, 8, 4, 4)
-        layout.setSpacing(8)
-        layout.addWidget(self.list)
-        layout.addLayout(side_by_side(self.add, self.remove))
-        form = QFormLayout()
-        form.addRow("Truth", self.truth)
-        form.addRow("Compare by", self.kind)
-        layout.addLayout(form)
-        layout.addLayout(side_by_side(self.start, self.cancel))
-        layout.addWidget(self.status)
-        layout.addWidget(self.progress)
-        layout.addWidget(self.table, 1)
-        layout.addWidget(self.figure)
+        self.body.addWidget(self.folders)
+        self._form = QFormLayout()
+        self._form.addRow("Images", self.image_folder)
+        self._form.addRow("Truth", self.truth)
+        self._form.addRow("Compare by", self.kind)
+        self.body.addLayout(self._form)
+        self.body.addWidget(self.bar)
+        self.body.addWidget(self.status)
+        self.body.addWidget(self.table, 1)
+        self.body.addWidget(self.figure)
         self._plot_place = QVBoxLayout()
-        layout.addLayout(self._plot_place)
-        layout.addWidget(self.extremes)
-        layout.addLayout(side_by_side(self.report, self.save))
-        layout.addStretch(0)
+        self.body.addLayout(self._plot_place)
+        self._bound_form = QFormLayout()
+        self._bound_form.addRow("Upper bound", self.upper_bound)
+        self.body.addLayout(self._bound_form)
+        self.body.addWidget(self.extremes)
+        self.body.addLayout(side_by_side(self.report, self.save))
+        self.body.addStretch(0)
 
     def _connect(self) -> None:
-        self.add.clicked.connect(self._trying(self._ask_prediction))
-        self.remove.clicked.connect(self._trying(self._remove))
+        self.folders.changed.connect(self._refresh)
+        self.image_folder.clicked.connect(self._trying(self._ask_images))
         self.truth.clicked.connect(self._trying(self._ask_truth))
         self.start.clicked.connect(self._trying(self.compare))
-        self.cancel.clicked.connect(self.stop)
+        self.work.changed.connect(self._refresh)
+        self.work.progressed.connect(lambda *_: self.status.setText(self.work.stage))
+        self.work.noted.connect(lambda text: self.told.emit(text, "info"))
+        self.work.failed.connect(lambda text: self.told.emit(text, "error"))
         self.figure.currentIndexChanged.connect(self._draw)
+        self.upper_bound.currentIndexChanged.connect(self._draw)
         self.report.clicked.connect(self._trying(self._ask_report))
         self.save.clicked.connect(self._trying(self._ask_table))
-        self.list.cellChanged.connect(self._on_renamed)
 
-    # -- folders --------------------------------------------------------------------------------
+    # -- what is compared -----------------------------------------------------------------------
 
-    def _ask_prediction(self) -> None:
-        chosen = QFileDialog.getExistingDirectory(self, "A folder of predictions")
-        if chosen:
-            self.add_prediction(Path(chosen))
+    def _ask_folder(self) -> str:
+        title = "A folder of predictions, a run or a model package"
+        return QFileDialog.getExistingDirectory(self, title)
 
-    def add_prediction(self, folder: Path, name: str = "") -> None:
-        """Add a model's folder of predictions, called like the folder unless named.
+    def _ask_project(self) -> str:
+        return QFileDialog.getOpenFileName(self, "A project or a package", "", PROJECTS)[0]
 
-        Raises
-        ------
-        UserError
-            If there is a prediction of this name.
-        """
-        name = name or folder.name
-        if name in self.predictions:
-            raise UserError(f"There is a prediction called '{name}' already; rename it first.")
-        self.predictions[name] = folder
-        self._show_folders()
+    def set_images(self, folder: Path) -> None:
+        """Choose the folder of the images that models predict."""
+        self.images = folder
+        self._refresh()
 
     def set_reference(self, folder: Path) -> None:
         """Choose the folder of the truth."""
         self.reference = folder
-        self._show_folders()
+        self._refresh()
+
+    def _ask_images(self) -> None:
+        chosen = QFileDialog.getExistingDirectory(self, "The folder of the images")
+        if chosen:
+            self.set_images(Path(chosen))
 
     def _ask_truth(self) -> None:
         chosen = QFileDialog.getExistingDirectory(self, "The folder of the truth")
         if chosen:
             self.set_reference(Path(chosen))
 
-    def _remove(self) -> None:
-        row = self.list.currentRow()
-        if 0 <= row < len(self.predictions):
-            del self.predictions[list(self.predictions)[row]]
-            self._show_folders()
-
-    def _on_renamed(self, row: int, column: int) -> None:
-        names = list(self.predictions)
-        new = self.list.item(row, 0).text().strip()
-        if column == 0 and new and new not in names:
-            names[row] = new
-            self.predictions = dict(zip(names, self.predictions.values(), strict=True))
-        self._show_folders()
-
-    def _show_folders(self) -> None:
-        self.list.blockSignals(True)
-        self.list.setRowCount(len(self.predictions))
-        for row, (name, folder) in enumerate(self.predictions.items()):
-            self.list.setItem(row, 0, QTableWidgetItem(name))
-            item = QTableWidgetItem(str(folder))
-            item.setFlags(item.flags() & ~Qt.ItemFlag.ItemIsEditable)
-            item.setToolTip(str(folder))
-            self.list.setItem(row, 1, item)
-        self.list.resizeColumnToContents(0)
-        self.list.blockSignals(False)
-        self.truth.setText(self.reference.name if self.reference is not None else "Choose\u2026")
-        self._refresh()
-
     # -- comparing ------------------------------------------------------------------------------
-
-    @property
-    def running(self) -> bool:
-        """Whether models are being compared."""
-        return self._task is not None
 
     def compare(self) -> None:
         """Compare in the background.
@@ -219,75 +173,51 @@ class CompareTab(QWidget):
         UserError
             If a folder is missing.
         """
-        from napari_cellda.core.compare.evaluate import evaluate
-
-        if not self.predictions or self.reference is None:
+        if not self.folders.paths or self.reference is None:
             raise UserError(
                 "Choose at least one folder of predictions and the folder of the truth."
             )
-        predictions, reference = dict(self.predictions), self.reference
+        sources, images, reference = dict(self.folders.paths), self.images, self.reference
         kind = self.kind.currentData()
-
-        def take(found: Evaluation | None) -> None:
-            if found is not None:
-                self.evaluation = found
-
-        self._task = run_task(
-            lambda stop: evaluate(predictions, reference, kind, pictures=True, stop=stop),
-            session=self._session,
-            title="compare models",
-            on_event=self._on_event,
-            on_result=take,
-            on_error=self._fail,
-            on_finished=self._on_finished,
+        self.work.begin(
+            lambda stop: evaluate_sources(sources, images, reference, kind, stop=stop),
+            "compare models",
+            self._take,
         )
-        self._refresh()
 
-    def stop(self) -> None:
-        """End the comparison; the table stays as it is."""
-        if self._task is not None:
-            self._task.stop()
-
-    def _abandon(self) -> None:
-        if self._task is not None:
-            self._task.abandon()
-
-    def _on_event(self, event: Event) -> None:
-        if isinstance(event, Stage):
-            self.status.setText(event.title)
-            self.progress.setRange(0, event.total or 0)
-        elif isinstance(event, Step):
-            self.progress.setValue(event.index)
-        elif isinstance(event, Note):
-            self.told.emit(event.text, "info")
-
-    def _fail(self, error: Exception) -> None:
-        if isinstance(error, UserError):
-            self.told.emit(str(error), "error")
-        else:
-            self._session.report(error)
-
-    def _on_finished(self) -> None:
-        self._task = None
-        self._refresh()
-        self._show_figures()
+    def _take(self, found: Evaluation | None) -> None:
+        if found is None:
+            return
+        self.evaluation = found
+        keys = self._fill(found.models)
+        ranked = rank(found)
+        self.extremes.setText(
+            f"Worst images: {', '.join(ranked[:3])}.  Best: {', '.join(ranked[::-1][:3])}."
+        )
+        _refill(self.figure, [(TITLES[key], key) for key in keys])
+        _refill(self.upper_bound, [(BEST, None), *((name, name) for name in found.models)])
+        self._draw()
 
     # -- what came of it ------------------------------------------------------------------------
 
     def _refresh(self) -> None:
-        running = self.running
-        self.start.setEnabled(bool(self.predictions) and self.reference is not None and not running)
-        self.cancel.setEnabled(running)
-        self.remove.setEnabled(bool(self.predictions))
+        running = self.work.running
+        for chooser, folder in ((self.image_folder, self.images), (self.truth, self.reference)):
+            chooser.setText(PROMPT if folder is None else folder.name)
+        self._form.setRowVisible(self.image_folder, any(map(is_model, self.folders.paths.values())))
+        ready = bool(self.folders.paths) and self.reference is not None
+        self.start.setEnabled(ready and not running)
         self.status.setVisible(running)
-        self.progress.setVisible(running)
         for widget in (self.table, self.figure, self.extremes, self.report, self.save):
             widget.setVisible(self.evaluation is not None)
+        self._bound_form.setRowVisible(self.upper_bound, self._has_sizes())
 
-    def _show_figures(self) -> None:
-        if self.evaluation is None:
-            return
-        models = self.evaluation.models
+    def _has_sizes(self) -> bool:
+        models = {} if self.evaluation is None else self.evaluation.models
+        return sum(model.n_parameters is not None for model in models.values()) > 1
+
+    def _fill(self, models: dict[str, ModelResult]) -> list[str]:
+        """Fill the table; returns the figures that it shows."""
         keys = [key for key in TITLES if any(np.isfinite(m.mean[key]) for m in models.values())]
         self.table.setColumnCount(1 + len(keys))
         self.table.setHorizontalHeaderLabels(["Model", *(TITLES[key] for key in keys)])
@@ -297,30 +227,25 @@ class CompareTab(QWidget):
             mean, std, missing = model.mean, model.std, model.undefined
             for column, key in enumerate(keys, 1):
                 text = f"{mean[key]:.3f} ± {std[key]:.3f}" if np.isfinite(mean[key]) else "–"
-                item = QTableWidgetItem(
-                    text + (f"  ({missing[key]} undefined)" * bool(missing[key]))
-                )
-                self.table.setItem(row, column, item)
+                lacking = f"  ({missing[key]} undefined)" if missing[key] else ""
+                self.table.setItem(row, column, QTableWidgetItem(text + lacking))
         self.table.resizeColumnsToContents()
-        ranked = rank(self.evaluation)
-        self.extremes.setText(
-            f"Worst images: {', '.join(ranked[:3])}.  Best: {', '.join(ranked[::-1][:3])}."
-        )
-        if self.plot is None:
-            self.plot = make_strips()
-            self._plot_place.addWidget(self.plot)
-        self.figure.blockSignals(True)
-        self.figure.clear()
-        for key in keys:
-            self.figure.addItem(TITLES[key], key)
-        self.figure.blockSignals(False)
-        self._draw()
+        return keys
 
     def _draw(self, *_: Any) -> None:
         key = self.figure.currentData()
-        if self.evaluation is not None and self.plot is not None and key is not None:
-            values = {name: m.values(key) for name, m in self.evaluation.models.items()}
-            self.plot.draw(values, TITLES[key])
+        if self.evaluation is None or key is None:
+            return
+        if self.strips is None:
+            self.strips, self.sizes = make_strips(), make_sizes()
+            self._plot_place.addWidget(self.strips)
+            self._plot_place.addWidget(self.sizes)
+        models = self.evaluation.models
+        values = {name: model.values(key) for name, model in models.items()}
+        self.strips.draw(values, TITLES[key])
+        found = standings(models, key, self.upper_bound.currentData())
+        self.sizes.setVisible(bool(found))
+        self.sizes.draw(found, list(models), TITLES[key])
 
     def _ask_report(self) -> None:
         title, kinds = "Write a report", "Web page (*.html)"
@@ -331,11 +256,10 @@ class CompareTab(QWidget):
 
     def write_report(self, path: Path) -> None:
         """Write the HTML page."""
-        from napari_cellda.core.compare.report import check_report, write_report
+        from napari_cellda.core.compare.report import write_report
 
         assert self.evaluation is not None
-        check_report(path, None, self.evaluation.models)
-        write_report(path, self.evaluation)
+        write_report(path, self.evaluation, upper_bound=self.upper_bound.currentData())
         self.told.emit(f"Wrote {path}.", "success")
 
     def _ask_table(self) -> None:
@@ -351,3 +275,14 @@ class CompareTab(QWidget):
         assert self.evaluation is not None
         write_table(path, self.evaluation)
         self.told.emit(f"Wrote {path}.", "success")
+
+
+def _refill(box: QComboBox, entries: list[tuple[str, Any]]) -> None:
+    """List other entries, keeping the choice where it still is; tells nobody."""
+    chosen = box.currentText()
+    box.blockSignals(True)
+    box.clear()
+    for title, value in entries:
+        box.addItem(title, value)
+    box.setCurrentIndex(max(0, box.findText(chosen)))
+    box.blockSignals(False)

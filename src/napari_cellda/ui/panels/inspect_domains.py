@@ -13,28 +13,31 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QLabel,
-    QListWidget,
-    QProgressBar,
-    QPushButton,
     QVBoxLayout,
-    QWidget,
 )
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Stage, Step
+from napari_cellda.ui.background import BackgroundWork
+from napari_cellda.ui.panels.inspect_folders import Folders
 from napari_cellda.ui.panels.inspect_plots import make_map
-from napari_cellda.ui.panels.inspect_tabs import side_by_side
-from napari_cellda.ui.worker import run_task
+from napari_cellda.ui.panels.inspect_tabs import Tab, WorkBar, button, side_by_side
+from napari_cellda.ui.panels.parts import choices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from napari_cellda.core.events import Event, Task
+    from napari_cellda.core.events import Stop, Task
     from napari_cellda.core.images import Image
     from napari_cellda.core.inspect.domain_map import Patches
+    from napari_cellda.ui.panels.inspect_tabs import Trying
     from napari_cellda.ui.state import Session
-    from napari_cellda.ui.worker import TaskHandle
 
+DESCRIBED_BY = (
+    ("features", "pixel features", "Mean and deviation of the forest's features"),
+    ("network", "a network's bottleneck\u2026", "Of a run or a model package"),
+)
+MAPPED_BY = (
+    ("pca", "PCA", "Keeps distances"),
+    ("tsne", "t-SNE", "Keeps neighbours"),
+)
 OPEN = "Images in the viewer"
 MOST_IMAGES = 24
 """Of a folder, so many images are looked at, evenly spread."""
@@ -42,14 +45,8 @@ PATCHES = 120
 """About so many patches of each domain."""
 
 
-class DomainsTab(QWidget):
+class DomainsTab(Tab):
     """Choose sets of images, map them, hear which is nearest.
-
-    Parameters
-    ----------
-    session : Session
-    trying : callable
-        Wraps an action so that its error is shown in the panel.
 
     Signals
     -------
@@ -59,103 +56,59 @@ class DomainsTab(QWidget):
 
     told = Signal(str, str)
 
-    def __init__(self, session: Session, trying: Callable[[Callable[[], Any]], Any]) -> None:
-        super().__init__()
-        self._session, self._trying = session, trying
-        self.folders: dict[str, Path] = {}
+    def __init__(self, session: Session, trying: Trying) -> None:
+        super().__init__(session, trying)
+        self.work = BackgroundWork(session, self)
         self.network: Path | None = None
         self.patches: dict[str, Patches] = {}
         self._spots: np.ndarray | None = None
-        self._task: TaskHandle | None = None
         self.plot: Any = None
-        self._make_widgets()
-        self._lay_out()
-        self._connect()
-        self._refresh()
-        self.destroyed.connect(lambda: self._abandon())
+        self.build()
 
     def _make_widgets(self) -> None:
-        self.list = QListWidget()
-        self.list.setFixedHeight(90)
-        self.list.setToolTip("Each folder of images is one domain, beside the images in the viewer")
-        self.add = QPushButton("Add a folder\u2026")
-        self.remove = QPushButton("Remove")
-        self.by = QComboBox()
-        self.by.addItem("pixel features", "features")
-        self.by.addItem("a network's bottleneck\u2026", "network")
-        self.by.setToolTip("What a patch is described by")
-        self.layout_by = QComboBox()
-        self.layout_by.addItem("PCA", "pca")
-        self.layout_by.addItem("t-SNE", "tsne")
-        self.layout_by.setToolTip("PCA keeps distances, t-SNE keeps neighbours")
+        asks = {"Add a folder\u2026": self._ask_folder}
+        self.folders = Folders("domain", asks, self._trying, taken=(OPEN,))
+        self.folders.table.setToolTip(
+            "Each folder of images is one domain, beside the images in the viewer"
+        )
+        self.by = choices(DESCRIBED_BY)
+        self.layout_by = choices(MAPPED_BY)
         self.pictures = QCheckBox("pictures")
-        self.start = QPushButton("Map")
-        self.cancel = QPushButton("Stop")
-        self.progress = QProgressBar()
-        self.progress.setFixedHeight(6)
-        self.progress.setTextVisible(False)
+        self.start = button("Map")
+        self.bar = WorkBar(self.work, self.start)
         self.target = QComboBox()
         self.target.setToolTip("The domain that a model is wanted for")
         self.advice = QLabel("Add folders of images whose labels you have.")
         self.advice.setWordWrap(True)
 
     def _lay_out(self) -> None:
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(4, 8, 4, 4)
-        layout.setSpacing(8)
-        layout.addWidget(self.list)
-        layout.addLayout(side_by_side(self.add, self.remove))
+        self.body.addWidget(self.folders)
         form = QFormLayout()
         form.addRow("Patches by", self.by)
-        row = side_by_side(self.layout_by, self.pictures)
-        form.addRow("Map by", row)
-        layout.addLayout(form)
-        layout.addLayout(side_by_side(self.start, self.cancel))
-        layout.addWidget(self.progress)
+        form.addRow("Map by", side_by_side(self.layout_by, self.pictures))
+        self.body.addLayout(form)
+        self.body.addWidget(self.bar)
         self._plot_place = QVBoxLayout()
-        layout.addLayout(self._plot_place)
+        self.body.addLayout(self._plot_place)
         form = QFormLayout()
         form.addRow("Target", self.target)
-        layout.addLayout(form)
-        layout.addWidget(self.advice)
-        layout.addStretch(1)
+        self.body.addLayout(form)
+        self.body.addWidget(self.advice)
+        self.body.addStretch(1)
 
     def _connect(self) -> None:
-        self.add.clicked.connect(self._trying(self._ask_folder))
-        self.remove.clicked.connect(self._trying(self._remove))
         self.by.activated.connect(self._trying(self._on_by))
         self.layout_by.activated.connect(self._trying(self._lay_out_again))
         self.pictures.toggled.connect(lambda _: self._draw())
         self.start.clicked.connect(self._trying(self.map))
-        self.cancel.clicked.connect(self._stop)
+        self.work.changed.connect(self._refresh)
+        self.work.failed.connect(lambda text: self.told.emit(text, "error"))
         self.target.currentIndexChanged.connect(self._advise)
 
     # -- what is mapped -------------------------------------------------------------------------
 
-    def _ask_folder(self) -> None:
-        chosen = QFileDialog.getExistingDirectory(self, "A folder of images")
-        if chosen:
-            self.add_folder(Path(chosen))
-
-    def add_folder(self, folder: Path, name: str = "") -> None:
-        """Add a domain: a folder of images, called like it (or what it lies in) unless named.
-
-        Raises
-        ------
-        UserError
-            If there is a domain of this name.
-        """
-        name = name or (folder.parent.name if folder.name == "images" else folder.name)
-        if name in self.folders or name == OPEN:
-            raise UserError(f"There is a domain called '{name}' already.")
-        self.folders[name] = folder
-        self._refresh()
-
-    def _remove(self) -> None:
-        row = self.list.currentRow()
-        if 0 <= row < len(self.folders):
-            del self.folders[list(self.folders)[row]]
-            self._refresh()
+    def _ask_folder(self) -> str:
+        return QFileDialog.getExistingDirectory(self, "A folder of images")
 
     def _on_by(self) -> None:
         if self.by.currentData() == "network":
@@ -164,11 +117,6 @@ class DomainsTab(QWidget):
             self.by.setCurrentIndex(int(bool(chosen)))
 
     # -- mapping --------------------------------------------------------------------------------
-
-    @property
-    def running(self) -> bool:
-        """Whether patches are being looked at."""
-        return self._task is not None
 
     def map(self) -> None:
         """Look at the patches in the background, then lay them out.
@@ -179,59 +127,28 @@ class DomainsTab(QWidget):
             If there are not two domains.
         """
         mine = [painted.image for painted in self._session.images]
-        if len(self.folders) + bool(mine) < 2:
+        folders = dict(self.folders.paths)
+        if len(folders) + bool(mine) < 2:
             raise UserError("A map needs two sets of images; add a folder, or open an image.")
-        folders = dict(self.folders)
         network = self.network if self.by.currentData() == "network" else None
         method = self.layout_by.currentData()
 
-        def work(stop: Callable[[], bool]) -> Task[tuple[dict[str, Patches], np.ndarray]]:
+        def work(stop: Stop) -> Task[tuple[dict[str, Patches], np.ndarray] | None]:
             patches = yield from _embed(mine, folders, network, stop)
-            return patches, _project(patches, method)
+            return None if stop() else (patches, _project(patches, method))
 
-        self._task = run_task(
-            work,
-            session=self._session,
-            title="domain map",
-            on_event=self._on_event,
-            on_result=self._take,
-            on_error=self._fail,
-            on_finished=self._on_finished,
-        )
-        self._refresh()
-
-    def _stop(self) -> None:
-        self._abandon()
-        self._on_finished()
-
-    def _abandon(self) -> None:
-        if self._task is not None:
-            self._task.abandon()
+        self.work.begin(work, "domain map", self._take)
 
     def _lay_out_again(self) -> None:
         patches, method = self.patches, self.layout_by.currentData()
-        if not patches or self.running:
+        if patches and not self.work.running:
+            self.work.begin(
+                lambda stop: (patches, _project(patches, method)), "domain map", self._take
+            )
+
+    def _take(self, found: tuple[dict[str, Patches], np.ndarray] | None) -> None:
+        if found is None:
             return
-
-        def take(spots: np.ndarray) -> None:
-            self._spots = spots
-            self._draw()
-
-        self._task = run_task(
-            lambda stop: _project(patches, method),
-            session=self._session,
-            title="domain map",
-            on_result=take,
-            on_finished=self._on_finished,
-        )
-
-    def _on_event(self, event: Event) -> None:
-        if isinstance(event, Stage):
-            self.progress.setRange(0, event.total or 0)
-        elif isinstance(event, Step):
-            self.progress.setValue(event.index)
-
-    def _take(self, found: tuple[dict[str, Patches], np.ndarray]) -> None:
         self.patches, self._spots = found
         chosen = self.target.currentText()
         self.target.blockSignals(True)
@@ -241,16 +158,6 @@ class DomainsTab(QWidget):
         self.target.blockSignals(False)
         self._draw()
         self._advise()
-
-    def _fail(self, error: Exception) -> None:
-        if isinstance(error, UserError):
-            self.told.emit(str(error), "error")
-        else:
-            self._session.report(error)
-
-    def _on_finished(self) -> None:
-        self._task = None
-        self._refresh()
 
     def _advise(self, *_: Any) -> None:
         from napari_cellda.core.inspect.domain_map import advice, gaps_to
@@ -271,21 +178,14 @@ class DomainsTab(QWidget):
         self.plot.draw(self._spots, domains, thumbnails, pictures=self.pictures.isChecked())
 
     def _refresh(self) -> None:
-        names = list(self.folders)
-        if names != [self.list.item(i).text() for i in range(self.list.count())]:
-            self.list.clear()
-            self.list.addItems(names)
-        self.remove.setEnabled(bool(names))
-        self.start.setEnabled(not self.running)
-        self.cancel.setEnabled(self.running)
-        self.progress.setVisible(self.running)
+        self.start.setEnabled(not self.work.running)
 
 
 def _embed(
     mine: list[Image],
     folders: dict[str, Path],
     network: Path | None,
-    stop: Callable[[], bool],
+    stop: Stop,
 ) -> Task[dict[str, Patches]]:
     """Embed the patches of the open images and of every folder."""
     from napari_cellda.core.inspect.domain_map import embed_patches

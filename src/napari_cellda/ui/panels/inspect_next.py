@@ -19,6 +19,7 @@ from napari_cellda.ui.inspect_trust import Trust
 from napari_cellda.ui.keys import STACK_KEY
 from napari_cellda.ui.panels.inspect_lights import Lights
 from napari_cellda.ui.panels.inspect_tabs import Tab, button, side_by_side
+from napari_cellda.ui.panels.parts import check_box
 from napari_cellda.ui.panels.section import Section
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ class NextTab(Tab):
         self.build()
 
     def _make_widgets(self) -> None:
-        self.contradiction = QCheckBox("the enhancer contradicts the forest")
-        self.contradiction.setToolTip("Enhances every plane that is searched: slower")
+        tip = "Enhances every plane that is searched: slower"
+        self.contradiction = check_box("the enhancer contradicts the forest", tip, on=False)
         self.discrepancy = QCheckBox("the two maps above disagree")
         tip = "In planes spread over the whole stack, in the background"
         self.search = button("Look for places", tip)

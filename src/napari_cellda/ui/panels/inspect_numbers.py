@@ -10,7 +10,6 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QApplication,
-    QCheckBox,
     QFileDialog,
     QLabel,
     QTableWidget,
@@ -20,7 +19,8 @@ from qtpy.QtWidgets import (
 from napari_cellda.core.compare.report import TITLES
 from napari_cellda.core.errors import UserError
 from napari_cellda.ui.inspect_numbers import Numbers, Row
-from napari_cellda.ui.panels.inspect_tabs import Tab, WorkBar, button, choice, side_by_side
+from napari_cellda.ui.panels.inspect_tabs import Tab, WorkBar, button, side_by_side
+from napari_cellda.ui.panels.parts import check_box, choices
 
 if TYPE_CHECKING:
     from napari_cellda.ui.panels.inspect_pair import LayerPair
@@ -89,11 +89,11 @@ class NumbersTab(Tab):
         self.build()
 
     def _make_widgets(self) -> None:
-        self.kind = choice(KINDS)
-        self.classes = QCheckBox("classes apart")
-        self.classes.setToolTip("Labels are classes, each with figures of its own")
-        self.live = QCheckBox("live")
-        self.live.setToolTip("Score again whenever the maps change")
+        self.kind = choices(KINDS)
+        self.classes = check_box(
+            "classes apart", "Labels are classes, each with figures of its own", on=False
+        )
+        self.live = check_box("live", "Score again whenever the maps change", on=False)
         self.score_button = button("Score", "Every plane of the two layers, plane by plane")
         self.bar = WorkBar(self.numbers, self.score_button)
         self.table = QTableWidget()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
-    QCheckBox,
+    QComboBox,
     QDoubleSpinBox,
     QFileDialog,
     QFormLayout,
@@ -31,7 +31,8 @@ from napari_cellda.ui.inspect_corrections import (
 )
 from napari_cellda.ui.overlays import OverlayView, may_go_through
 from napari_cellda.ui.panels.inspect_legend import Legend
-from napari_cellda.ui.panels.inspect_tabs import Tab, WorkBar, button, choice, side_by_side
+from napari_cellda.ui.panels.inspect_tabs import Tab, WorkBar, button, side_by_side
+from napari_cellda.ui.panels.parts import check_box, choices
 
 if TYPE_CHECKING:
     from napari_cellda.core.inspect.comparison import PlaneComparison
@@ -73,16 +74,24 @@ class OverlayTab(Tab):
         self._make_errors()
 
     def _make_settings(self) -> None:
-        self.kind = choice(KINDS)
+        self.kind = choices(KINDS)
         self.threshold = _spin(0.5, 0.01, 0.99, 0.05, "A map is foreground above it")
         self.tolerance = _spin(2.0, 0.0, 50.0, 1.0, "Boundaries this far apart are one, in pixels")
-        self.classes = QCheckBox("Labels are classes")
-        self.classes.setToolTip("So the wrong class is an error; else every number is an object")
-        self.membranes = QCheckBox("The foreground is the boundary")
-        self.membranes.setToolTip("For maps of membranes; else objects' outlines are compared")
-        self.through = QCheckBox("Objects go through the planes")
-        self.through.setToolTip("Match the whole stack's objects; else each plane has its own")
-        self.through.setChecked(True)
+        self.classes = check_box(
+            "Labels are classes",
+            "So the wrong class is an error; else every number is an object",
+            on=False,
+        )
+        self.membranes = check_box(
+            "The foreground is the boundary",
+            "For maps of membranes; else objects' outlines are compared",
+            on=False,
+        )
+        self.through = check_box(
+            "Objects go through the planes",
+            "Match the whole stack's objects; else each plane has its own",
+            on=True,
+        )
         self.iou = QSlider(Qt.Orientation.Horizontal)
         self.iou.setRange(0, 95)
         self.iou.setValue(50)
@@ -102,7 +111,8 @@ class OverlayTab(Tab):
         self.told = QLabel("Click into the overlay to see what is there.")
         self.told.setWordWrap(True)
         self.told.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.right_class = choice((), "The class that is right where the error is")
+        self.right_class = QComboBox()
+        self.right_class.setToolTip("The class that is right where the error is")
         tip = "Paint the error's inside with this class; Ctrl-Z takes it back"
         self.to_strokes = button("Error to strokes", tip)
         self.to_point = button("to point", "Put a point on it, for training from points")

@@ -9,6 +9,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from napari_cellda.core.compare.efficiency import Standing
+
 BACKGROUND = "#1b1d23"
 COLORS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00", "#999999")
 """Okabe and Ito's, which colour-blind people tell apart."""
@@ -50,6 +52,57 @@ def make_strips() -> Any:
             event.ignore()
 
     return Strips()
+
+
+def make_sizes() -> Any:
+    """Make a plot of score over size, one point per model, with its performance efficiency."""
+    import pyqtgraph as pg
+
+    class Sizes(pg.PlotWidget):
+        """Large and poor is the lower right corner."""
+
+        def __init__(self) -> None:
+            super().__init__(background=BACKGROUND)
+            self.setFixedHeight(220)
+            self.setMouseEnabled(False, False)
+            self.setMenuEnabled(False)
+            self.hideButtons()
+            self.setLabel("bottom", "million parameters")
+            self.setToolTip(
+                "Performance efficiency: 1 like the upper bound in score and size, 0 farthest "
+                "from it; it depends on which models take part"
+            )
+            self.texts: list[str] = []
+
+        def draw(self, found: Mapping[str, Standing], order: Sequence[str], title: str) -> None:
+            """Show models; `order` lists all of them, for their colours."""
+            self.clear()
+            self.setLabel("left", title)
+            self.texts = []
+            for name, one in found.items():
+                x, y = one.n_parameters / 1e6, one.score
+                color = COLORS[list(order).index(name) % len(COLORS)]
+                self.plot([x], [y], pen=None, symbol="o", symbolSize=10, symbolBrush=color)
+                rated = "" if np.isnan(one.efficiency) else f"  {one.efficiency:.2f}"
+                label = pg.TextItem(name + rated, color=color, anchor=(0.5, 1.3))
+                label.setPos(x, y)
+                self.addItem(label)
+                self.texts.append(name + rated)
+            places = [(one.n_parameters / 1e6, one.score) for one in found.values()]
+            if places:
+                low, high = np.min(places, axis=0), np.max(places, axis=0)
+                room = np.maximum(high - low, (0.1 * high[0], 0.02)) * (0.3, 0.35)
+                self.setRange(
+                    xRange=(low[0] - room[0], high[0] + room[0]),
+                    yRange=(low[1] - room[1] / 3, high[1] + room[1]),
+                    padding=0,
+                )
+
+        def wheelEvent(self, event: Any) -> None:
+            """Let the panel scroll."""
+            event.ignore()
+
+    return Sizes()
 
 
 def make_map() -> Any:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
-    QComboBox,
     QHBoxLayout,
     QProgressBar,
     QPushButton,
@@ -18,7 +16,7 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.ui.panels.scrolling import Scrolling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from napari_cellda.ui.background import BackgroundWork
     from napari_cellda.ui.panels.banner import Banner
@@ -66,16 +64,16 @@ class Tab(QWidget):
 
 
 class WorkBar(QWidget):
-    """A button that starts work, one that stops it, and how far it is.
+    """What starts or tells of work, a button that stops it, and how far it is.
 
     Parameters
     ----------
     work : BackgroundWork
-    start : QPushButton
+    start : QPushButton or QLabel
         Who enables it is the tab's own affair.
     """
 
-    def __init__(self, work: BackgroundWork, start: QPushButton) -> None:
+    def __init__(self, work: BackgroundWork, start: QWidget) -> None:
         super().__init__()
         self._work = work
         self.stop = QPushButton("Stop")
@@ -101,17 +99,6 @@ class WorkBar(QWidget):
     def _on_progress(self, done: int, total: int) -> None:
         self.progress.setRange(0, total)
         self.progress.setValue(done)
-
-
-def choice(entries: Iterable[tuple[Any, ...]], tip: str = "") -> QComboBox:
-    """Return a combo box of (value, title) or (value, title, tip)."""
-    box = QComboBox()
-    box.setToolTip(tip)
-    for index, (value, title, *more) in enumerate(entries):
-        box.addItem(title, value)
-        if more:
-            box.setItemData(index, more[0], Qt.ItemDataRole.ToolTipRole)
-    return box
 
 
 def button(title: str, tip: str = "") -> QPushButton:
