@@ -118,7 +118,10 @@ def classify(
 
 @app.command()
 def predict(
-    model: Annotated[str, typer.Argument(help="A project X.cellda, or a bioimage.io package.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="A project X.cellda, the folder of a run, or a bioimage.io package."),
+    ],
     images: Images,
     output: Output,
     instances: Instances = False,
@@ -129,7 +132,7 @@ def predict(
     overwrite: Overwrite = False,
     trust: Trust = None,
 ) -> None:
-    """Run a saved project or a model package on images."""
+    """Run a saved project, a run's network or a model package on images."""
     from napari_cellda.core.batch import BatchOptions, predict_images
 
     _run(

@@ -135,6 +135,10 @@ def classify_batch(
     """
     if job.save is not None and job.save.suffix != ".cellda":
         raise UserError(f"--save is '{job.save}'; a project's name ends in .cellda.")
+    if job.enhancer is None and job.enhanced_class != 1:
+        raise UserError(
+            f"--enhancer-class is {job.enhanced_class}, but no --enhancer is given; expected both."
+        )
     paths = find_images(images)
     check_unique_stems(paths)
     options = options or BatchOptions()
@@ -167,8 +171,8 @@ def _train(
     )
     if enhancer is not None and not job.enhanced_class < classifier.n_classes:
         raise UserError(
-            f"--enhancer-class is {job.enhanced_class}, but the strokes hold only the foreground "
-            f"classes 1 to {classifier.n_classes - 1}."
+            f"--enhancer-class is {job.enhanced_class}, but the strokes hold "
+            f"{classifier.n_classes - 1} class(es) besides the background; expected one of them."
         )
     pipeline = Pipeline(classifier, enhancer, EnhancerOptions(class_index=job.enhanced_class))
     if job.save is not None and not stop():

@@ -43,7 +43,7 @@ def find_rdf(folder: Path) -> Path:
     found = [path for path in folder.iterdir() if is_rdf_name(path.name) and path.is_file()]
     if found:
         return min(found, key=lambda path: (path.name != "rdf.yaml", path.name))
-    raise UserError(f"{folder.name} is no model package: it holds no rdf.yaml.")
+    raise UserError(f"{folder.resolve().name} is no model package: it holds no rdf.yaml.")
 
 
 def read_card(folder: Path) -> ModelCard:
