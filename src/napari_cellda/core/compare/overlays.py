@@ -103,10 +103,14 @@ def instance_overlay(
     found = iou if isinstance(iou, Matches) else matches.at(iou)
     plane = plane or matches.overlaps
     assert plane.runs is not None, "a table that was added up has no picture; name a plane"
+    return plane.runs.paint(pair_values(matches, found, plane), OVERLAY_VALUES["ignored"])
+
+
+def pair_values(matches: ObjectMatches, found: Matches, plane: Overlaps) -> NDArray[np.uint8]:
+    """Return what `instance_overlay` shows where each pair of `plane` lies, as (N,)."""
     of_truth = _values(plane.truth, matches.truth_ids, found.truth_state)
     of_predicted = _values(plane.predicted, matches.predicted_ids, found.predicted_state)
-    values = np.where(of_predicted > 0, of_predicted, of_truth)
-    return plane.runs.paint(values, OVERLAY_VALUES["ignored"])
+    return np.where(of_predicted > 0, of_predicted, of_truth)
 
 
 def boundary_overlay(
