@@ -20,6 +20,8 @@ from napari_cellda.core.nets.cut import Generator, Halve, PatchDiscriminator, Pr
 from napari_cellda.core.nets.styled import StyledSegmenter
 from napari_cellda.methods import find_method, stylefilter
 from napari_cellda.methods._cut import StyleBatch, lsgan_loss, patch_nce
+from napari_cellda.methods._stylefilter_balance import Balance, class_shares
+from napari_cellda.methods._stylefilter_checks import _thinned
 from napari_cellda.methods._stylefilter_losses import (
     class_maps,
     cross_entropy,
@@ -177,6 +179,55 @@ def test_greys_are_disturbed_within_limits_and_by_the_seed_alone():
     assert torch.equal(a, b)
     assert 0 <= a.min() <= a.max() <= 1
     assert torch.equal(disturb_greys(x, np.random.default_rng(3), 0, 0), x)
+
+
+# -- the balance of classes ----------------------------------------------------------------------
+
+
+def test_weighing_multiplies_and_keeps_the_sum():
+    balance = Balance(torch.tensor([0.7, 0.2, 0.1]))
+    balance.log_weights.copy_(torch.tensor([1.0, 2.0, 0.5]).log())
+    maps = torch.softmax(torch.randn(2, 3, 4, 5), dim=1)
+    found = balance.weigh(maps)
+    for n, y, x in np.ndindex(2, 4, 5):
+        products = [float(maps[n, k, y, x]) * w for k, w in enumerate((1.0, 2.0, 0.5))]
+        for k in range(3):
+            assert float(found[n, k, y, x]) == pytest.approx(products[k] / sum(products), rel=1e-4)
+
+
+def test_a_class_that_is_labelled_too_seldom_gains_weight_until_its_share_is_right():
+    prior = torch.tensor([0.8, 0.2])
+    balance = Balance(prior)
+    # The network is unsure: the rare class never wins, though it is likelier where it should be.
+    rare = torch.linspace(0, 0.45, 1000).reshape(1, 1, 20, 50)
+    maps, every = torch.cat([1 - rare, rare], dim=1), torch.ones(1, 2, dtype=torch.bool)
+    assert (filtered_labels(balance.weigh(maps), every) == 0).all()
+    for _ in range(200):
+        balance.observe(filtered_labels(balance.weigh(maps), every))
+    share = (filtered_labels(balance.weigh(maps), every) == 1).float().mean()
+    assert float(share) == pytest.approx(0.2, abs=0.03)
+    assert float(balance.log_weights[0]) == 0
+
+
+def test_weights_have_a_limit_and_unknown_pixels_do_not_count():
+    balance = Balance(torch.tensor([0.5, 0.5]))
+    for _ in range(200):
+        balance.observe(torch.tensor([[[[0, UNKNOWN, UNKNOWN]]]]))
+    assert balance.shares.tolist() == pytest.approx([1, 0], abs=1e-3)
+    assert float(balance.log_weights.exp()[1]) == pytest.approx(20)
+
+
+def test_class_shares_are_those_of_the_annotated_pixels():
+    labels = np.array([[0, 1, 1, UNKNOWN], [2, 0, 0, UNKNOWN]])
+    one = Plane("a", np.zeros((1, 2, 4), np.float32), PLAIN, labels=labels)
+    assert class_shares(Domain((one,)), 3).tolist() == pytest.approx([3 / 6, 2 / 6, 1 / 6])
+
+
+def test_checked_planes_are_limited_by_their_pixels():
+    planes = tuple(plane(i, dim=False, labelled=True, present=None) for i in range(10))
+    assert len(_thinned(Domain(planes), 40 * 44 * 10)) == 10
+    assert len(_thinned(Domain(planes), 40 * 44 * 3)) == 3
+    assert len(_thinned(Domain(planes), 1)) == 1
 
 
 # -- networks ------------------------------------------------------------------------------------
@@ -435,6 +486,16 @@ def test_two_classes_work_as_well(tmp_path):
 def test_presets_are_valid(preset: str):
     ends = find_method("stylefilter").settings(preset).stage_ends
     assert 0 < ends[0] < ends[1] < ends[2]
+
+
+def test_the_published_preset_does_not_weigh_classes(tmp_path):
+    assert not find_method("stylefilter").settings("published").match_shares
+    trainer = adapting(tmp_path, match_shares=False)
+    trainer.step(4, trainer.batch(4))
+    assert not trainer.balance.log_weights.any()
+    weighing = adapting(tmp_path)
+    weighing.step(4, weighing.batch(4))
+    assert weighing.balance.log_weights.any()
 
 
 def test_judge_sees_patches():

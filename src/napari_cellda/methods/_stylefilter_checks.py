@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from napari_cellda.core.adaptation.job import AdaptJob
     from napari_cellda.core.nets.styled import StyledSegmenter
+    from napari_cellda.methods._stylefilter_balance import Balance
     from napari_cellda.methods._stylefilter_params import Params
     from napari_cellda.methods._stylefilter_target import Target
 
@@ -27,8 +28,8 @@ VALIDATION = "validation dice"
 GUARD = 0.8
 """A checkpoint is not chosen when its Dice on the source falls below this share of what it was
 before the adaptation."""
-CHECKED_SOURCE = 8
-"""Planes of the source, at most, on which the checks are done."""
+CHECKED_SOURCE = 2**21
+"""Pixels of the source, about and at most, on which the checks are done."""
 
 
 class Remembered:
@@ -59,6 +60,8 @@ class Checks:
     source : Domain
         Annotated planes kept aside.
     target : Target
+    balance : Balance
+        Of the pseudo-labels.
     """
 
     def __init__(
@@ -69,9 +72,10 @@ class Checks:
         fabric: Any,
         source: Domain,
         target: Target,
+        balance: Balance,
     ) -> None:
         self.job, self.params, self.network, self.fabric = job, params, network, fabric
-        self.source, self.target = _thinned(source, CHECKED_SOURCE), target
+        self.source, self.target, self.balance = _thinned(source, CHECKED_SOURCE), target, balance
         self.shown = preview_pixels(job.target)
         self.guard = Remembered()
         self.select: str | None = None
@@ -127,10 +131,11 @@ class Checks:
         maps = self._segment(stylised)
         yield Preview("foreground" if len(maps) == 1 else "classes", maps, done)
         every = class_maps(torch.from_numpy(maps)[None])
+        weighed = self.balance.weigh(every.to(self.fabric.device)).cpu()
         present = self.job.target.planes[0].present_mask
         mask = np.ones(self.job.n_classes, bool) if present is None else present
         for name, allowed in (("pseudo-labels", np.ones_like(mask)), ("filtered labels", mask)):
-            labels = filtered_labels(every, torch.from_numpy(allowed)[None])
+            labels = filtered_labels(weighed, torch.from_numpy(allowed)[None])
             yield Preview(name, labels[0, 0].numpy().astype(np.uint8), done)
         yield Preview("confidence", every[0].amax(dim=0).numpy(), done)
 
@@ -143,5 +148,9 @@ def _argmax(maps: NDArray[np.float32]) -> NDArray[np.intp]:
 
 
 def _thinned(domain: Domain, most: int) -> Domain:
-    """Return at most so many planes, spread over all."""
-    return Domain(domain.planes[:: -(-len(domain) // most)])
+    """Return planes of about so many pixels at most, spread over all.
+
+    Small planes may lack a class each, and so would a few of them: their Dice means little.
+    """
+    pixels = sum(int(np.prod(plane.shape)) for plane in domain.planes)
+    return Domain(domain.planes[:: max(1, -(-pixels // most))])

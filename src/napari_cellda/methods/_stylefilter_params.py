@@ -53,6 +53,10 @@ class Params(MethodParams):
     images too, else on stylised ones."""
     confidence: float = Field(0.0, ge=0, lt=1)
     """Pseudo-labels that are less certain are left out; 0 keeps all."""
+    match_shares: bool = True
+    """Whether classes are weighed so that the pseudo-labels hold each as often as the source masks
+    do. Not in the paper, where rare classes may vanish; leave it out where the classes of your
+    images are far rarer or more frequent than the source's."""
     present_pixels: int = Field(16, ge=1)
     """Pixels from which on a class counts as found in an image, when the checkpoint is chosen."""
     validation_share: float = Field(0.15, gt=0, lt=1)

@@ -39,6 +39,7 @@ from napari_cellda.core.loop import (
 )
 from napari_cellda.core.nets.styled import StyledSegmenter
 from napari_cellda.methods._cut import StyleBatch, StyleTrainer
+from napari_cellda.methods._stylefilter_balance import Balance, class_shares
 from napari_cellda.methods._stylefilter_checks import Checks
 from napari_cellda.methods._stylefilter_losses import (
     class_maps,
@@ -127,7 +128,10 @@ class _Trainer:
         self.target = Target(job, params)
         self.fabric = make_fabric(job.device)
         self._build_networks()
-        self.checks = Checks(job, params, self.network, self.fabric, checked, self.target)
+        self.balance = Balance(class_shares(self.source, job.n_classes)).to(self.fabric.device)
+        self.checks = Checks(
+            job, params, self.network, self.fabric, checked, self.target, self.balance
+        )
 
     def _build_networks(self) -> None:
         job, params = self.job, self.params
@@ -163,6 +167,7 @@ class _Trainer:
         parts: dict[str, Stateful] = {
             "network": self.network,
             "segmenter optimiser": self.s_adam,
+            "balance": self.balance,
             "guard": self.checks.guard,
         }
         return parts | (self.style.parts if self.style else {})
@@ -269,7 +274,11 @@ class _Trainer:
         clean, present = (self.fabric.to_device(t) for t in (batch.clean, batch.present))
         self.s.eval()
         maps = class_maps(self.s(clean.to(memory_format=torch.channels_last)).float())
-        return filtered_labels(maps, present, self.params.confidence)
+        if not self.params.match_shares:
+            return filtered_labels(maps, present, self.params.confidence)
+        labels = filtered_labels(self.balance.weigh(maps), present, self.params.confidence)
+        self.balance.observe(labels)
+        return labels
 
     # -- checks and previews -------------------------------------------------------------------
 
@@ -312,6 +321,7 @@ METHODS = [
                 "steps": 1_100_000, "style_share": 0.6, "source_share": 0.2, "style_mode": "cut",
                 "style_width": 64, "style_blocks": 9, "style_crop": 256, "patches": 256,
                 "width": 64, "crop": 512, "batch": 1, "learning_rate": 1e-4, "rate_falls": False,
+                "match_shares": False,
             },
         },
         needs=("target_images", "source_images", "source_masks"),
