@@ -256,6 +256,12 @@ def test_a_layer_of_an_unknown_image_is_refused(viewer: ViewerModel):
     session = Session.of(viewer)
     with pytest.raises(UserError, match="which of your images 'truth 1' belongs to"):
         partners(session, [viewer.layers["truth 1"]], target, names)
+    viewer.layers["truth 1"].name = "target 1 (truth)"
+    assert partners(session, [viewer.layers["target 1 (truth)"]], target, names) == ["target_1"]
+    viewer.layers["target 1 (truth)"].name = "target 11"
+    with pytest.raises(UserError, match="belongs to"):
+        partners(session, [viewer.layers["target 11"]], target, names)
+    viewer.layers["target 11"].name = "truth 1"
     both = [viewer.layers["truth 1"], viewer.layers["masks 0"]]
     assert partners(session, both, target, names) == ["target_0", "target_1"]
 

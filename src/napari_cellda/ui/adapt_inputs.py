@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -125,7 +126,8 @@ def partners(
 ) -> list[str]:
     """Return the name of the target image that each layer belongs to.
 
-    Strokes know their image; a layer may be called like it; as many layers as images pair in order.
+    Strokes know their image; a layer may be called like it, perhaps with more words after it, such
+    as "field 1 masks"; as many layers as images pair in order.
 
     Raises
     ------
@@ -142,7 +144,7 @@ def partners(
             image = by_layer.get(id(painted.layer)) or (
                 painted.name if painted.name in names else None
             )
-        image = image or next((one for one in names if one == name), None)
+        image = image or _called_like(name, names)
         if image is None and len(layers) == len(names):
             image = names[len(found)]
         if image is None:
@@ -152,6 +154,12 @@ def partners(
             )
         found.append(image)
     return found
+
+
+def _called_like(name: str, images: Sequence[str]) -> str | None:
+    """Return the image with the longest name that a name begins with, as a whole word."""
+    alike = [one for one in images if re.match(rf"{re.escape(one)}(?![0-9A-Za-z])", name)]
+    return max(alike, key=len, default=None)
 
 
 def _source_names(picks: AdaptPicks, role: str) -> Sequence[str]:

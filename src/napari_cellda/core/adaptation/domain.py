@@ -44,6 +44,11 @@ class Plane:
         """(Y, X) pixels."""
         return self.pixels.shape[1], self.pixels.shape[2]
 
+    @property
+    def is_annotated(self) -> bool:
+        """Whether the label of any pixel is known; a strokes file may be empty."""
+        return self.labels is not None and bool((self.labels != UNKNOWN).any())
+
 
 class Crops(NamedTuple):
     """Crops of one size, with the truth that belongs to them."""
@@ -75,7 +80,7 @@ class Domain:
     @property
     def is_annotated(self) -> bool:
         """Whether any plane has labels."""
-        return any(plane.labels is not None for plane in self.planes)
+        return any(plane.is_annotated for plane in self.planes)
 
     def select(self, keep: Callable[[Plane], bool]) -> Domain:
         """Return the domain of those planes for which `keep` says so."""
@@ -83,7 +88,7 @@ class Domain:
 
     def annotated(self) -> Domain:
         """Return the domain of the planes that have labels."""
-        return self.select(lambda plane: plane.labels is not None)
+        return self.select(lambda plane: plane.is_annotated)
 
     def foreground(self) -> Domain:
         """Return the same planes with one foreground class: labels 0, 1 and `UNKNOWN`."""

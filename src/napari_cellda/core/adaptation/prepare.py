@@ -92,6 +92,7 @@ def prepare_domains(
     source_labels = [read_mask(path, image) for image, path in opened.source]
     validation = [read_mask(f.validation, f.image) if f.validation else None for f in opened.target]
     known = [a for a in (*strokes_and_masks, *source_labels, *validation) if a is not None]
+    _check_both([a for a in (*strokes_and_masks, *source_labels) if a is not None])
     classes = _classes(names or opened.class_names, method, known)
     binary = len(classes) == 2 and not method.instances
     if len(classes) > 2:
@@ -170,6 +171,17 @@ def _classes(names: tuple[str, ...], method: Method, known: Sequence[Labels]) ->
         if 1 < top < MAX_CLASSES and method.classes_by_default:
             names = tuple(f"class {k}" for k in range(1, top + 1))
     return ("background", *(names or ("foreground",)))
+
+
+def _check_both(labels: Sequence[Labels]) -> None:
+    """Make sure that there is foreground and background, if anything is annotated at all."""
+    background = any((one == 0).any() for one in labels)
+    foreground = any((one > 0).any() for one in labels)
+    if background != foreground:
+        only = "only background" if background else "no background"
+        raise UserError(
+            f"The masks and strokes show {only}; annotate some background and some foreground."
+        )
 
 
 def _check_ids(known: Sequence[Labels], classes: tuple[str, ...]) -> None:
