@@ -14,19 +14,19 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Preview, Score, Step
 from napari_cellda.core.images.normalisation import Normalisation
 from napari_cellda.core.instances.windows import find_in_plane, finder, window_params
-from napari_cellda.core.nets.cks import (
-    CksPrincipal,
+from napari_cellda.core.nets.cks import CksPrincipal, whole_multiple
+from napari_cellda.core.nets.cks_collaborator import Collaborator
+from napari_cellda.core.nets.cks_windows import (
     Detections,
     Windows,
     canvas_index,
     grid_centres,
     refine,
-    whole_multiple,
 )
-from napari_cellda.core.nets.cks_collaborator import Collaborator
 from napari_cellda.methods import find_method
 from napari_cellda.methods._cks_crops import Batch, at_most, cut_crop, turned
 from napari_cellda.methods._cks_losses import (
+    balanced_loss,
     border_canvas,
     border_loss,
     detection_loss,
@@ -40,8 +40,10 @@ from napari_cellda.methods._cks_losses import (
     segmentation_loss,
     size_loss,
     warm_up_loss,
+    winner_loss,
+    winners,
 )
-from napari_cellda.methods.cks import _Trainer, zoom_for
+from napari_cellda.methods._cks_trainer import Trainer, zoom_for
 
 W, SHAPE = 16, (2, 24, 32)
 TINY = {
@@ -239,6 +241,42 @@ def test_segmentation_loss_is_eq_8(kind):
     assert float(loss.detach()) == pytest.approx(total / m.size, rel=1e-4)
 
 
+def test_each_pixel_of_a_cell_goes_to_the_one_that_claims_it_most():
+    windows, canvas = some_windows(n=4), some_canvas()
+    logits = windows.logits.detach()
+    claims = {}
+    for i, y, x, image, row, column in pixels_of(windows):
+        r2 = (y + 0.5 - W / 2) ** 2 + (x + 0.5 - W / 2) ** 2
+        claim = float(logits[i, y, x]) + 2 * math.exp(-r2 / (2 * 5.0**2))
+        claims.setdefault((image, row, column), []).append((claim, i))
+    total, count = 0.0, 0
+    for i, y, x, image, row, column in pixels_of(windows):
+        if in_image(row, column):
+            mine = max(claims[image, row, column])[1] == i and canvas[image, row, column] > 0.5
+            p = sigmoid(float(logits[i, y, x]))
+            total -= math.log(p if mine else 1 - p)
+            count += 1
+    loss = winner_loss(lay_out(windows, canvas), width=5.0, weight=2.0)
+    assert float(loss.detach()) == pytest.approx(total / count, rel=1e-5)
+    loss.backward()
+    assert windows.logits.grad.abs().sum() > 0
+
+
+def test_no_sharp_masks_are_better_than_the_winners_by_eq_8():
+    windows, canvas = some_windows(n=3), some_canvas()
+    best = winners(lay_out(windows, canvas), width=5.0, weight=2.0)
+
+    def eq_8(masks):
+        sharp = windows._replace(logits=60.0 * masks - 30.0)
+        return float(segmentation_loss(lay_out(sharp, canvas)))
+
+    rng = torch.Generator().manual_seed(0)
+    for share in (0.001, 0.01, 0.1, 0.5):
+        for _ in range(5):
+            flipped = torch.rand(best.shape, generator=rng) < share
+            assert eq_8(best) <= eq_8(torch.where(flipped, 1 - best, best)) + 1e-6
+
+
 def test_two_masks_at_one_place_pay_their_mean():
     logits = torch.full((1, W, W), -20.0)
     logits[0, 4:12, 4:9] = 20.0
@@ -323,6 +361,18 @@ def test_foreground_loss_is_eq_6_or_5(how):
             total -= math.log(c) if p > 0.5 else math.log(1 - c)
     loss = foreground_loss(logits, target, how)
     assert float(loss.detach()) == pytest.approx(total / target.numel(), rel=1e-5)
+
+
+def test_cells_and_background_weigh_alike_in_the_balanced_loss():
+    logits = torch.from_numpy(np.random.default_rng(3).normal(size=SHAPE)).float()
+    target = some_canvas() * 0.6  # a sixth above 1 / 2
+    sums = {True: [], False: []}
+    for value, wanted in zip(logits.flatten().tolist(), target.flatten().tolist(), strict=True):
+        c = sigmoid(value)
+        sums[wanted > 0.5].append(-math.log(c if wanted > 0.5 else 1 - c))
+    expected = (np.mean(sums[True]) + np.mean(sums[False])) / 2
+    assert float(balanced_loss(logits, target)) == pytest.approx(expected, rel=1e-5)
+    assert float(balanced_loss(logits, target * 0)) < 1  # no cells, no division by 0
 
 
 def test_the_gradient_of_the_foreground_loss_is_eq_7():
@@ -504,7 +554,7 @@ def drive(name, job, params):
 
 def test_each_loss_reaches_the_model_that_it_is_for(tmp_path):
     job = make_job(tmp_path, instances=True)
-    trainer = _Trainer(job, tiny(), job.target, 16.0, False)
+    trainer = Trainer(job, tiny(), job.target, 16.0, False)
     batch = trainer.batch(0)
 
     def grads(term):
@@ -525,7 +575,8 @@ def test_each_loss_reaches_the_model_that_it_is_for(tmp_path):
 
 def test_the_head_start_teaches_the_collaborator_discs_of_the_cells_size(tmp_path):
     job = make_job(tmp_path, instances=True)
-    trainer = _Trainer(job, tiny(head_start=2), job.target, 16.0, False)
+    params = tiny(head_start=2, prior_width=0.45)
+    trainer = Trainer(job, params, job.target, 16.0, False)
     batch = trainer.batch(0)
     assert set(trainer._losses(batch, 0)) == {"score", "offset", "foreground"}
     assert "segmentation" in trainer._losses(batch, 1)
@@ -604,7 +655,7 @@ def test_a_principal_is_a_beginning(tmp_path):
     trained = CksPrincipal(1, **TINY)
     torch.save(trained.state_dict(), tmp_path / "principal.pt")
     job = make_job(tmp_path, instances=True, pretrained=tmp_path / "principal.pt")
-    trainer = _Trainer(job, tiny(), job.target, 16.0, False)
+    trainer = Trainer(job, tiny(), job.target, 16.0, False)
     mine = trainer.principal.state_dict()
     assert all(torch.equal(mine[key], value) for key, value in trained.state_dict().items())
 

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from napari_cellda.core.adaptation.domain import cut_plane
+from napari_cellda.core.points import centroids
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -104,6 +105,14 @@ def lit(images: Tensor, rng: np.random.Generator) -> Tensor:
     spread = (images - mean).std(dim=(1, 2, 3), keepdim=True)
     shift = float(rng.uniform(-0.3, 0.3)) * spread
     return mean + (images - mean) * float(rng.uniform(0.6, 1.4)) + shift
+
+
+def cells_of(plane: Plane, with_masks: bool) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the points (n, 2) of a plane and the ids (n,) of their cells."""
+    if with_masks and plane.labels is not None:
+        return centroids(plane.labels)
+    points = np.zeros((0, 2)) if plane.points is None else np.asarray(plane.points, np.float64)
+    return points, np.zeros(len(points), np.int64)
 
 
 def at_most(batch: Batch, count: int) -> Batch:

@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch.nn import functional as F
 
-from napari_cellda.core.nets.cks import OFF_IMAGE, canvas_index, cropped, paint_largest
+from napari_cellda.core.nets.cks_windows import OFF_IMAGE, canvas_index, cropped, paint_largest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from napari_cellda.core.nets.cks import Detections, Windows
+    from napari_cellda.core.nets.cks_windows import Detections, Windows
 
 Consistency = Literal["linear", "entropy"]
+"""How one model follows the other."""
+Following = Literal["linear", "entropy", "winner"]
 EPS = 1e-8
 
 
@@ -200,6 +202,47 @@ def size_loss(drawn: Drawn, *, delta: float = 0.01, exponent: float = 0.5) -> Te
     return delta * _mean(share**-exponent)
 
 
+def winner_loss(drawn: Drawn, *, width: float, weight: float) -> Tensor:
+    """Cross entropy of masks with the sharp ones for which L_S (Eq. 8) is smallest.
+
+    Where ``M_c > 0.5`` that is one cell per pixel, whichever; it is given to the cell that claims
+    it most, the maximum of M_p (Eq. 4). Elsewhere it is none. Eq. 8 itself has next to no gradient
+    where a mask is sure and wrong, and needs trainings that are far longer.
+
+    Parameters
+    ----------
+    drawn : Drawn
+    width, weight : float
+        Of the prior; see `prior_canvas`.
+
+    Returns
+    -------
+    Tensor
+        Mean over the windows' pixels that are in the image.
+    """
+    loss = F.binary_cross_entropy_with_logits(
+        drawn.windows.logits, winners(drawn, width=width, weight=weight), reduction="none"
+    )
+    return (loss * drawn.inside).sum() / drawn.inside.sum().clamp_min(1)
+
+
+def winners(drawn: Drawn, *, width: float, weight: float) -> Tensor:
+    """Return the sharp masks (n, W, W) of `winner_loss`, without gradient."""
+    windows = drawn.windows
+    claims = windows.logits.detach() + weight * hill(windows, width)
+    index, side = canvas_index(windows, drawn.shape)
+    largest = claims.new_full((drawn.shape[0] * side[0] * side[1],), OFF_IMAGE)
+    largest = largest.scatter_reduce(0, index.flatten(), claims.flatten(), "amax")
+    return ((claims >= largest[index]) & (drawn.foreground > 0.5)).float()
+
+
+def hill(windows: Windows, width: float) -> Tensor:
+    """Return the prior's hill (W, W), 1 in the middle (Eq. 4)."""
+    side = windows.logits.shape[-1]
+    r = torch.arange(side, device=windows.logits.device) + 0.5 - side / 2
+    return torch.exp(-(r[:, None] ** 2 + r[None, :] ** 2) / (2 * width**2))
+
+
 def prior_canvas(windows: Windows, shape: Sequence[int], *, width: float, weight: float) -> Tensor:
     """M_p (Eq. 4) of whole images, without gradient.
 
@@ -220,10 +263,8 @@ def prior_canvas(windows: Windows, shape: Sequence[int], *, width: float, weight
     (N, Y, X) Tensor of float in [0, 1]
     """
     logits = windows.logits.detach()
-    side = logits.shape[-1]
-    r = torch.arange(side, device=logits.device) + 0.5 - side / 2
-    hill = torch.exp(-(r[:, None] ** 2 + r[None, :] ** 2) / (2 * width**2))
-    return torch.sigmoid(paint_largest(windows, shape, logits + weight * hill, OFF_IMAGE))
+    raised = logits + weight * hill(windows, width)
+    return torch.sigmoid(paint_largest(windows, shape, raised, OFF_IMAGE))
 
 
 def mark_points(canvas: Tensor, points: Tensor, owner: Tensor) -> Tensor:
@@ -252,6 +293,18 @@ def foreground_loss(logits: Tensor, target: Tensor, how: Consistency = "linear")
         return F.binary_cross_entropy_with_logits(logits, (target > 0.5).float())
     shared = torch.sigmoid(logits)
     return ((1 - target) * shared + target * (1 - shared)).mean()
+
+
+def balanced_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross entropy of M_c with ``target > 0.5``, cells and background weighing alike.
+
+    For the head start: discs at the points cover a part of large cells only, so that nothing would
+    be cell rather than background if all pixels weighed the same.
+    """
+    hard = (target.detach() > 0.5).float()
+    share = hard.mean().clamp(1e-3, 1 - 1e-3)
+    weight = torch.where(hard > 0, 0.5 / share, 0.5 / (1 - share))
+    return F.binary_cross_entropy_with_logits(logits, hard, weight)
 
 
 def border_canvas(masks: Tensor, windows: Windows, shape: Sequence[int]) -> Tensor:

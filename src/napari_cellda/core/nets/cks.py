@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -11,6 +11,15 @@ from torch.nn import functional as F
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.nets.cks_trunk import STRIDES, Encoder, Pyramid, conv_stack
+from napari_cellda.core.nets.cks_windows import (
+    Detections,
+    Found,
+    Windows,
+    gather,
+    grid_centres,
+    paint_largest,
+    refine,
+)
 from napari_cellda.core.nets.packable import Packable
 from napari_cellda.core.nets.unet import pad_to_multiple
 
@@ -25,50 +34,6 @@ DETECTION_LEVELS = 3
 """Cells are looked for at strides 4, 8 and 16."""
 ENCODING = (4, 8)
 """Channels and side of a position encoding."""
-OFF_IMAGE = -1e6
-"""Logit where a window says nothing."""
-
-
-class Detections(NamedTuple):
-    """Candidates from all scales, G grid cells in all; places are pixel edges, (row, column)."""
-
-    logits: Tensor
-    """(N, G); the sigmoid is the score."""
-    offsets: Tensor
-    """(N, G, 2): from the centre of a grid cell to the cell, in strides."""
-    centres: Tensor
-    """(G, 2), in pixels."""
-    strides: Tensor
-    """(G,), in pixels."""
-
-    @property
-    def places(self) -> Tensor:
-        """(N, G, 2): where the cells are, in pixels."""
-        return self.centres + self.offsets * self.strides[:, None]
-
-
-class Windows(NamedTuple):
-    """Cells drawn one by one: n windows of W x W pixels."""
-
-    logits: Tensor
-    """(n, W, W)."""
-    corners: Tensor
-    """(n, 2) int: row and column of each window's first pixel; may be negative."""
-    owner: Tensor
-    """(n,) int: the image of the batch that each belongs to."""
-
-
-class Found(NamedTuple):
-    """The cells of one image, drawn in its own pixels."""
-
-    points: Tensor
-    """(n, 2): row and column of each cell, 0 = the centre of the first pixel."""
-    scores: Tensor
-    """(n,), in [0, 1], falling."""
-    masks: Tensor
-    """(n, S, S) bool."""
-    corners: Tensor
-    """(n, 2) int: row and column of each mask's first pixel; may be negative."""
 
 
 class CksPrincipal(Packable):
@@ -239,13 +204,13 @@ class CksPrincipal(Packable):
         half = self.window // (2 * STRIDE)
         limits = torch.tensor(drawing.shape[2:], device=places.device)
         middle = torch.minimum((places / STRIDE).round().long().clamp_min(0), limits)
-        here = _gather(pyramid, owner, middle - 1, 2).mean(dim=(1, 2))
+        here = gather(pyramid, owner, middle - 1, 2).mean(dim=(1, 2))
         channels, side = ENCODING
         encoding = self.position(here).view(-1, channels, side, side)
         encoding = F.interpolate(
             encoding, size=(2 * half, 2 * half), mode="bilinear", align_corners=False
         )
-        features = _gather(drawing, owner, middle - half, 2 * half).permute(0, 3, 1, 2)
+        features = gather(drawing, owner, middle - half, 2 * half).permute(0, 3, 1, 2)
         logits = self.finish(features + self.join(encoding))
         logits = F.interpolate(logits, scale_factor=2.0, mode="bilinear", align_corners=False)
         return Windows(logits[:, 0].float(), (middle - half) * STRIDE, owner)
@@ -399,103 +364,6 @@ def zoom_by(x: Tensor, zoom: float) -> Tensor:
         return x
     size = [side * round(zoom * 8) // 8 for side in x.shape[2:]]
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=zoom < 1)
-
-
-def grid_centres(height: int, width: int, stride: int, device: torch.device) -> Tensor:
-    """Return the centres (H * W, 2) of a grid's cells in pixels: ``(i + 0.5) * stride``."""
-    rows = (torch.arange(height, device=device) + 0.5) * stride
-    columns = (torch.arange(width, device=device) + 0.5) * stride
-    return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).reshape(-1, 2)
-
-
-@torch.no_grad()
-def refine(
-    points: Tensor, owner: Tensor, found: Detections, *, score: float = 0.2, within: float = 12.0
-) -> Tensor:
-    """Replace points by the detections that belong to them: all that there is at inference.
-
-    Parameters
-    ----------
-    points : (n, 2) Tensor
-        In pixels, edges.
-    owner : (n,) Tensor of int
-    found : Detections
-    score : float
-        Weaker detections are not considered.
-    within : float
-        Largest distance in pixels.
-
-    Returns
-    -------
-    (n, 2) Tensor
-        Of each point, the strongest detection whose nearest point it is; itself without one.
-    """
-    image, cell = torch.nonzero(torch.sigmoid(found.logits) >= score, as_tuple=True)
-    if not len(points) or not len(image):
-        return points
-    places = found.places[image, cell]
-    distance = torch.cdist(places, points)
-    distance = distance.masked_fill(image[:, None] != owner, torch.inf)
-    nearest, which = distance.min(dim=1)
-    close = nearest < within
-    places, which, scores = places[close], which[close], found.logits[image, cell][close]
-    best = scores.new_full((len(points),), -torch.inf).scatter_reduce(0, which, scores, "amax")
-    # Of equally strong ones the first, so that the choice is the same every time.
-    rank = torch.where(scores == best[which], torch.arange(len(which)).to(which), len(which))
-    first = which.new_full((len(points),), len(which)).scatter_reduce(0, which, rank, "amin")
-    taken = first < len(which)
-    refined = points.clone()
-    refined[taken] = places[first[taken]]
-    return refined
-
-
-def paint_largest(windows: Windows, shape: Sequence[int], values: Tensor, empty: float) -> Tensor:
-    """Return the largest of `values` (n, W, W) at every pixel of (N, Y, X); `empty` without any."""
-    index, side = canvas_index(windows, shape)
-    canvas = values.new_full((shape[0] * side[0] * side[1],), empty)
-    canvas = canvas.scatter_reduce(0, index.flatten(), values.flatten(), "amax")
-    return cropped(canvas, windows, shape)
-
-
-def canvas_index(windows: Windows, shape: Sequence[int]) -> tuple[Tensor, tuple[int, int]]:
-    """Return where each window's pixels lie on a flat canvas with half a window around images.
-
-    Returns
-    -------
-    index : (n, W, W) Tensor of int
-    side : (int, int)
-        Rows and columns of each of the canvas's images.
-    """
-    window = windows.logits.shape[-1]
-    side = (shape[-2] + window, shape[-1] + window)
-    steps = torch.arange(window, device=windows.corners.device)
-    first = windows.corners + window // 2
-    rows = windows.owner[:, None] * side[0] + first[:, :1] + steps
-    columns = first[:, 1:] + steps
-    return rows[:, :, None] * side[1] + columns[:, None, :], side
-
-
-def cropped(canvas: Tensor, windows: Windows, shape: Sequence[int]) -> Tensor:
-    """Return the images (N, Y, X) of a flat canvas, without what is around them."""
-    window = windows.logits.shape[-1]
-    margin = window // 2
-    full = canvas.view(shape[0], shape[-2] + window, shape[-1] + window)
-    return full[:, margin : margin + shape[-2], margin : margin + shape[-1]]
-
-
-def _gather(features: Tensor, owner: Tensor, corners: Tensor, side: int) -> Tensor:
-    """Cut (n, side, side, C) squares out of (N, C, H, W) in one go; 0 outside.
-
-    Their middles lie in the image or on its edge.
-    """
-    margin = side // 2
-    padded = F.pad(features, (margin,) * 4).permute(0, 2, 3, 1)
-    _, height, width, channels = padded.shape
-    steps = torch.arange(side, device=corners.device) + margin
-    rows = owner[:, None] * height + corners[:, :1] + steps
-    index = rows[:, :, None] * width + (corners[:, 1:] + steps)[:, None, :]
-    flat = padded.reshape(-1, channels)
-    return flat[index.flatten()].view(-1, side, side, channels)
 
 
 def _check(config: dict[str, Any]) -> None:
