@@ -13,7 +13,12 @@ from napari_cellda.core.compare.matching import ObjectMatches, instance_dice
 from napari_cellda.core.compare.pairing import name_predictions, pair_folders
 from napari_cellda.core.compare.parameters import count_parameters
 from napari_cellda.core.compare.partition import vi_of
-from napari_cellda.core.compare.reading import Scheme, components, truth_boundaries
+from napari_cellda.core.compare.reading import (
+    Scheme,
+    check_probability,
+    components,
+    truth_boundaries,
+)
 from napari_cellda.core.compare.report import rank, report_html
 from napari_cellda.core.compare.scoring import KEYS, object_figures, score_image
 from napari_cellda.core.compare.summary import ModelResult, paired_differences
@@ -368,3 +373,18 @@ def test_components_and_boundaries_of_truth():
 def test_an_entry_of_a_sum_has_no_picture():
     plane = Overlaps.of(square(), square())
     assert Overlaps.total([plane]).runs is None
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ([0.2, 1.7], "values from 0.2 to 1.7; expected"),
+        ([0.2, np.nan], "values from 0.2 to 0.2 and NaN; expected"),
+        ([np.nan, np.nan], "nothing but NaN; expected"),
+    ],
+)
+def test_what_is_no_probability_is_told(values: list[float], told: str):
+    block = np.array(values, np.float32).reshape(1, 1, 2)
+    image = image_from_array(block[0], "yx", name="x")
+    with pytest.raises(UserError, match=rf"'x' holds {told} probabilities in \[0, 1\]"):
+        check_probability(block, image)

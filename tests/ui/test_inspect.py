@@ -266,6 +266,11 @@ def test_pixels_can_be_ignored(panel: InspectPanel, qtbot: QtBot):
     panel.overlay.show_button.click()
     qtbot.waitUntil(lambda: bool(panel.banner.text), timeout=WAIT_MS)
     assert panel.banner.text.endswith("set Ignore to 255.")
+    panel.banner.clear()
+    panel.numbers.classes.setChecked(True)
+    score(panel, qtbot, "semantic")
+    assert panel.banner.text.endswith("set Ignore to 255.")
+    panel.numbers.classes.setChecked(False)
     panel.pair.ignored.setValue(255)
     panel.overlay.show_button.click()
     qtbot.waitUntil(lambda: panel.overlay.view.comparison is not None, timeout=WAIT_MS)
@@ -477,6 +482,16 @@ def test_figures_are_listed_sorted_copied_and_saved(
     assert float(rows[1]["dice"]) == 1
     tab.numbers.write(tmp_path / "figures.json")
     assert json.loads((tmp_path / "figures.json").read_text())["images"]
+
+
+def test_classes_that_paint_does_not_know_are_told(panel: InspectPanel, qtbot: QtBot):
+    choose(panel, qtbot, TRUTH, TRUTH)
+    panel.numbers.classes.setChecked(True)
+    score(panel, qtbot, "semantic")
+    assert panel.banner.text.startswith("Class 2, 3 is none of the classes in Paint")
+    assert panel.banner.kind == "info"
+    (row,) = panel.numbers.numbers.rows()
+    assert row.figures["iou"] == 1
 
 
 def test_undefined_figures_are_told_and_sort_last(panel: InspectPanel, qtbot: QtBot):

@@ -10,7 +10,8 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.inspect.comparison import Comparing, to_labels
+from napari_cellda.core.events import Note
+from napari_cellda.core.inspect.comparison import Comparing, refuse_ignored, to_labels
 from napari_cellda.core.inspect.maps import check_shapes
 from napari_cellda.ui.background import BackgroundWork
 from napari_cellda.ui.connect import connect_while_alive
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from napari_cellda.core.compare.reading import Kind, Scheme
+    from napari_cellda.core.compare.overlaps import Overlaps
+    from napari_cellda.core.compare.reading import Kind, PlanePair, Scheme
     from napari_cellda.core.compare.scoring import Figures, ImageResult
     from napari_cellda.core.events import Stop, Task
     from napari_cellda.core.images import Image
@@ -208,19 +210,32 @@ def _as_image(array: Any, layer: Any, kind: Kind) -> Image:
 
 
 def _score(predicted: Image, truth: Image, scheme: Scheme, stop: Stop) -> Task[ImageResult | None]:
+    from napari_cellda.core.compare.reading import numbers_in
     from napari_cellda.core.compare.scoring import score_image
 
-    return (
-        yield from score_image(
-            truth.name,
-            predicted,
-            truth,
-            scheme,
-            pixel_size=truth.pixel_size,
-            unit=truth.unit,
-            stop=stop,
-        )
+    strangers: set[int] = set()
+
+    def see(index: int, pair: PlanePair, overlaps: Overlaps | None) -> None:
+        if scheme.reference_type == "classes":
+            if scheme.ignore is None:
+                refuse_ignored(pair.truth_mask, truth.name)
+            for mask in (pair.predicted_mask, pair.truth_mask):
+                strangers.update(numbers_in(mask) - set(scheme.classes))
+
+    found = yield from score_image(
+        truth.name,
+        predicted,
+        truth,
+        scheme,
+        pixel_size=truth.pixel_size,
+        unit=truth.unit,
+        see=see,
+        stop=stop,
     )
+    if strangers:
+        which = ", ".join(map(str, sorted(strangers)))
+        yield Note(f"Class {which} is none of the classes in Paint, so it gets no figures.")
+    return found
 
 
 def _with_contents(found: ImageResult, index: int | None) -> Figures:

@@ -231,7 +231,7 @@ class OverlayView(QObject):
         error = self.errors[self.index]
         plane = self.plane if error.plane is None else (*self.plane[:-1], error.plane)
         go_to(self._session, self.layer, plane, error.y, error.x)
-        size = max(30.0, 2.5 * float(np.sqrt(error.pixels)))
+        size = max(30.0, 2.5 * float(np.sqrt(error.area)))
         spot = (*plane, error.y, error.x)
         show_ring(self._session, spot, placement(self.layer), diameter=size)
         if plane == self.plane:

@@ -197,12 +197,12 @@ def check_probability(block: NDArray[np.floating], image: Image) -> None:
     """Raise a UserError that names the range unless all values are in [0, 1]."""
     # float32 sums of probabilities miss 1 by some roundings
     if not ((block >= -1e-5) & (block <= 1 + 1e-5)).all():
-        lowest, highest = np.nanmin(block), np.nanmax(block)
-        beside = " and NaN" if np.isnan(block).any() else ""
-        raise UserError(
-            f"'{_name(image)}' holds values from {lowest:.4g} to {highest:.4g}{beside}; "
-            "expected probabilities in [0, 1]."
-        )
+        numbers = block[~np.isnan(block)]
+        found = "nothing but NaN"
+        if numbers.size:
+            beside = " and NaN" if numbers.size < block.size else ""
+            found = f"values from {numbers.min():.4g} to {numbers.max():.4g}{beside}"
+        raise UserError(f"'{_name(image)}' holds {found}; expected probabilities in [0, 1].")
 
 
 def numbers_in(plane: NDArray[np.integer]) -> set[int]:

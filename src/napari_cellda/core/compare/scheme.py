@@ -51,14 +51,14 @@ def find_scheme(
         yield Step(step)
         if kind != "semantic" and not binary:
             break  # so they are objects
-    if reference_type is None:
-        reference_type = _guess(kind, numbers, binary)
-        if kind != "boundary" and reference_type != _usual(kind, binary):
-            yield Note(_say(reference_type, numbers))
-    if reference_type != "classes":
-        return Scheme(kind, reference_type, ignore)
-    _refuse_ignored(numbers, truths)
-    return Scheme(kind, reference_type, ignore, tuple(sorted(numbers)) or (1,))
+    found = reference_type or _guess(kind, numbers, binary)
+    if found == "classes":
+        _refuse_ignored(numbers, truths)
+    if reference_type is None and kind != "boundary" and found != _usual(kind, binary):
+        yield Note(_say(found, numbers))
+    if found != "classes":
+        return Scheme(kind, found, ignore)
+    return Scheme(kind, found, ignore, tuple(sorted(numbers)) or (1,))
 
 
 def _guess(kind: Kind, numbers: set[int], binary: bool) -> ReferenceType:

@@ -160,7 +160,7 @@ class PlaneComparison:
         spots = table.runs.spots(table.truth)
         worst = np.argsort(-spots.area, kind="stable")[:MOST_ERRORS]
         found = np.stack([spots.y, spots.x, spots.area], axis=1)[worst].tolist()
-        return [PlaneError(NAMES[int(overlay[y, x])], y, x, n, n) for y, x, n in found]
+        return [PlaneError(NAMES[int(overlay[y, x])], y, x, n, n, area=n) for y, x, n in found]
 
     def describe(self, y: int, x: int, iou: float) -> str:
         """Say in one line what is at a pixel: an object with its match, or a region."""
@@ -203,7 +203,7 @@ def compare_planes(
     check_shapes(result, reference, names)
     reference, ignore = without_ignored(reference, settings.ignore)
     if settings.classes and settings.ignore is None:
-        _refuse_ignored(reference, names[1])
+        refuse_ignored(reference, names[1])
     as_objects = settings.kind == "objects" or (
         settings.kind == "boundaries" and not settings.membranes
     )
@@ -224,7 +224,8 @@ def without_ignored(
     return np.where(mask, 0, reference), mask
 
 
-def _refuse_ignored(reference: NDArray[Any], name: str) -> None:
+def refuse_ignored(reference: NDArray[Any], name: str) -> None:
+    """Raise a UserError if classes have 255 beside them, which many programs ignore."""
     if reference.dtype.kind in "ui" and (reference == 255).any():
         others = marks_ignored(numbers_in(reference))
         if others:

@@ -40,6 +40,8 @@ class PlaneError:
     """With its best partner; 0 without one, and of regions."""
     plane: int | None = None
     """Where an object of a stack is largest; None: in the plane that was compared."""
+    area: int = 0
+    """Pixels in that plane."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +122,7 @@ class ObjectComparison:
                 float(weight[i]),
                 float(side.iou[i]),
                 int(spots.plane[i]) if self.is_stack else None,
+                int(spots.area[i]),
             )
             for i in worst
         ]

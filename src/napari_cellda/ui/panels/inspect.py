@@ -56,6 +56,7 @@ class InspectPanel(QWidget):
             self.next.trust,
         ):
             part.failed.connect(lambda text: self.banner.tell(text, "error"))
+        self.numbers.numbers.noted.connect(lambda text: self.banner.tell(text, "info"))
         connect_while_alive(self, self.session.failed, self._on_error)
         self._bind_keys()
 
