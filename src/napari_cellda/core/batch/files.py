@@ -69,6 +69,11 @@ class Failure:
     traceback: str = ""
     """Of a fault of ours; "" for what the user can mend."""
 
+    def __str__(self) -> str:
+        """Return the sentence, after the file's name if it does not name it."""
+        name = self.path.name
+        return self.sentence if name in self.sentence else f"{name}: {self.sentence}"
+
 
 @dataclass(frozen=True)
 class BatchReport:
@@ -164,7 +169,7 @@ def run_in_turn(work: Work, paths: Sequence[Path], *, stop: Stop) -> Task[BatchR
                 raise
             report += BatchReport(failures=(failure,))
             if len(paths) > 1:
-                yield Note(f"Skipped: {name_failure(failure)}")
+                yield Note(f"Skipped: {failure}")
     return report
 
 
@@ -187,7 +192,7 @@ def run_together(
                 except Exception as error:
                     failure = describe_failure(path, error)
                     report += BatchReport(failures=(failure,))
-                    yield Note(f"Skipped: {name_failure(failure)}")
+                    yield Note(f"Skipped: {failure}")
                 else:
                     yield from notes
                     report += BatchReport((path,), tuple(files)) if files else BatchReport()
@@ -265,7 +270,7 @@ def list_failures(report: BatchReport) -> Generator[Event, None, list[Path]]:
     if total > 1:
         yield Note(f"{len(failures)} of {total} images failed:")
         for failure in failures:
-            yield Note(f"  {name_failure(failure)}")
+            yield Note(f"  {failure}")
     summary = failures[0].sentence
     if total > 1:
         summary = (
@@ -276,12 +281,6 @@ def list_failures(report: BatchReport) -> Generator[Event, None, list[Path]]:
     if fault is not None:
         raise BatchFault(summary) from BatchFault(f"\n{fault.traceback}")
     raise UserError(summary)
-
-
-def name_failure(failure: Failure) -> str:
-    """Return the sentence, after the file's name if it does not name it."""
-    name = failure.path.name
-    return failure.sentence if name in failure.sentence else f"{name}: {failure.sentence}"
 
 
 def _numbered(task: Task[T], number: int, total: int) -> Task[T]:

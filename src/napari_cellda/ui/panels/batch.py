@@ -246,8 +246,7 @@ class BatchPanel(QWidget):
     def _on_result(self, report: BatchReport) -> None:
         stopped = self.foot.stopping
         self.failures.clear()
-        for failure in report.failures:
-            self.failures.addItem(f"{failure.path.name}: {failure.sentence}")
+        self.failures.addItems([str(failure) for failure in report.failures])
         self.failures.setVisible(bool(report.failures))
         parts = [f"{len(report.done)} done"]
         parts += [f"{len(report.kept)} were done before"] if report.kept else []
