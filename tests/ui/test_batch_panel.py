@@ -77,7 +77,7 @@ def test_a_folder_is_done_and_what_fails_is_listed(
         assert {f"{stem}_{kind}" for kind in kinds} <= names
     assert "2 done, 1 failed" in ready.message.text
     assert ready.failures.count() == 1
-    assert "b.tif' is damaged" in ready.failures.item(0).text()
+    assert "b.tif' is a damaged TIFF" in ready.failures.item(0).text()
     assert ready.overall.value() >= 2
     tifffile.imwrite(tmp_path / "in" / "b.tif", PIXELS)
     ready.start.click()
