@@ -29,15 +29,18 @@ import numpy as np
 import torch
 
 import timing
+from napari_cellda.core.atomic import write_atomically
 from napari_cellda.core.compare.pixels import pixel_scores
 from napari_cellda.core.events import run_quietly
 from napari_cellda.core.features import FeatureSpec, compute_features
 from napari_cellda.core.forest import ForestParams, fit_forest
 from napari_cellda.core.images import Image, image_from_array
-from napari_cellda.core.inspect.domain_map import domain_gap, embed_patches, standardise
+from napari_cellda.core.inspect.domain_map import NEAR, domain_gap, embed_patches, standardise
 from napari_cellda.core.nets.unet import UNet
+from pairs import CACHE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 LINES = ("A172", "BT474", "Huh7", "MCF7", "SKOV3")
@@ -46,6 +49,8 @@ PATCHES = 120
 PAINTED = 20_000
 SAMPLED = 20_000
 SPEC = FeatureSpec(name="compact")
+NETWORKS = CACHE.parent / "domain_map"
+"""Trained networks are kept here, so that a stopped benchmark goes on where it was."""
 
 
 class Domain:
@@ -156,17 +161,30 @@ def network_transfer(all_domains: list[Domain], steps: int) -> np.ndarray:
     table = np.zeros((len(all_domains),) * 2)
     for column, source in enumerate(all_domains):
         started = time.monotonic()
-        network = train_network(source, steps)
+        network = trained_network(source, steps)
         for row, target in enumerate(all_domains):
             table[row, column] = np.mean([_dice(network, *pair) for pair in target.test])
         print(source.name, f"{time.monotonic() - started:.0f} s", flush=True)
     return table
 
 
-def train_network(source: Domain, steps: int) -> torch.nn.Module:
+def trained_network(source: Domain, steps: int) -> torch.nn.Module:
+    """Train a small U-Net on one domain, or read the one that is kept."""
     torch.manual_seed(0)
-    rng = np.random.default_rng(0)
     network = UNet(1, 1, width=8, depth=3)
+    kept = NETWORKS / f"{source.name}, {steps} steps.pt"
+    if kept.is_file():
+        network.load_state_dict(torch.load(kept, weights_only=True))
+    else:
+        _train(network, source, steps)
+        NETWORKS.mkdir(parents=True, exist_ok=True)
+        with write_atomically(kept) as aside:
+            torch.save(network.state_dict(), aside)
+    return network.eval()
+
+
+def _train(network: torch.nn.Module, source: Domain, steps: int) -> None:
+    rng = np.random.default_rng(0)
     optimiser = torch.optim.Adam(network.parameters(), 1e-3)
     for _ in range(steps):
         pixels, truth = zip(*(_crop(source, rng) for _ in range(4)), strict=True)
@@ -176,7 +194,6 @@ def train_network(source: Domain, steps: int) -> torch.nn.Module:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    return network.eval()
 
 
 def _crop(source: Domain, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -239,17 +256,55 @@ def matrix(names: list[str], table: np.ndarray) -> list[str]:
     return lines
 
 
+def in_short(names: list[str], gap: np.ndarray, transfers: dict[str, np.ndarray]) -> list[str]:
+    """Tell what the advice by pixel features is worth, for targets with and without a near set."""
+    lines = [
+        "| model | targets | nearest is the best | lost by the advice | lost at random | "
+        "mean rank correlation |",
+        "|---|---|---|---|---|---|",
+    ]
+    others = [[i for i in range(len(names)) if i != row] for row in range(len(names))]
+    nearest = [min(others[row], key=lambda i: gap[row, i]) for row in range(len(names))]
+    near = [gap[row, nearest[row]] < NEAR for row in range(len(names))]
+    for model, score in transfers.items():
+        for title, wanted in (
+            (f"with a set nearer than {NEAR}", True),
+            ("without one", False),
+        ):
+            rows = [row for row in range(len(names)) if near[row] == wanted]
+            best = [score[row, others[row]].max() for row in rows]
+            lost = [b - score[row, nearest[row]] for b, row in zip(best, rows, strict=True)]
+            random = [b - score[row, others[row]].mean() for b, row in zip(best, rows, strict=True)]
+            rank = [rank_correlation(gap[r, others[r]], score[r, others[r]]) for r in rows]
+            hits = sum(one == 0 for one in lost)
+            lines.append(
+                f"| {model} | {len(rows)} {title} | {hits} of {len(rows)} | {np.mean(lost):.3f} | "
+                f"{np.mean(random):.3f} | {np.mean(rank):+.2f} |"
+            )
+    return lines
+
+
+def kept(name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return a table that is kept, made on first use."""
+    path = NETWORKS / f"{name}.npy"
+    if not path.is_file():
+        NETWORKS.mkdir(parents=True, exist_ok=True)
+        with write_atomically(path) as aside, aside.open("wb") as file:
+            np.save(file, make())
+    return np.load(path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=0, help="of each U-Net; 0 trains none")
     steps = parser.parse_args().steps
-    torch.set_num_threads(2)
     all_domains = domains()
     gap = gaps(all_domains)
-    transfers = {"forest": forest_transfer(all_domains)}
+    transfers = {"forest": kept("forest", lambda: forest_transfer(all_domains))}
     write(all_domains, gap, transfers, steps)
     if steps:
-        transfers[f"U-Net ({steps} steps)"] = network_transfer(all_domains, steps)
+        table = kept(f"network, {steps} steps", lambda: network_transfer(all_domains, steps))
+        transfers[f"U-Net ({steps} steps)"] = table
         write(all_domains, gap, transfers, steps)
 
 
@@ -269,6 +324,12 @@ def write(
         "",
         "A correlation of -1 means that the nearer source was always the better one. 'At random' "
         "is the mean over the other seven sources.",
+        "",
+        "## In short",
+        "",
+        "Gaps by pixel features, as in the window.",
+        "",
+        *in_short(names, gap["pixel features"], transfers),
         "",
     ]
     for by, gaps_by in gap.items():

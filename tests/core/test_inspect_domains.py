@@ -78,6 +78,14 @@ def test_the_nearest_source_is_the_one_with_the_same_texture():
     assert "'alike' is the nearest source" in advice("target", gaps)
 
 
+def test_the_advice_says_when_nothing_is_near():
+    assert "'a' is the nearest source" in advice("t", {"a": 0.05, "b": 0.2})
+    assert "'a' is hardly nearer than the next" in advice("t", {"a": 0.05, "b": 0.055})
+    assert "not near" not in advice("t", {"a": 0.05, "b": 0.2})
+    assert "gap 0.30, against 'b' 0.50. It is not near" in advice("t", {"a": 0.3, "b": 0.5})
+    assert "labelled set" in advice("t", {})
+
+
 def test_patches_carry_pictures_and_the_names_of_their_images():
     patches = run_quietly(embed_patches(fields(2, 0), per_image=3, patch=64))
     assert patches.images == ("0",) * 3 + ("1",) * 3

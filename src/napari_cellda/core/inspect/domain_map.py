@@ -32,6 +32,9 @@ THUMBNAIL = 48
 FEWEST = 3
 """Patches below which a domain has no spread to speak of."""
 
+NEAR = 0.15
+"""Where no source was nearer, the nearest was no better than any (benchmarks/domain_map.py)."""
+
 Projection = Literal["pca", "tsne"]
 
 
@@ -253,10 +256,11 @@ def _standardise_together(groups: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def advice(target: str, gaps: Mapping[str, float]) -> str:
-    """Say in one sentence which labelled set is the nearest source of a target.
+    """Say which labelled set is the nearest source of a target, and whether that means much.
 
     The nearest is often, but not always, the best to learn from: a gap knows nothing of what is
-    labelled, such as whether nuclei are dark or bright.
+    labelled, such as whether nuclei are dark or bright. Where no set is near, as across kinds of
+    microscopes, nearness says nothing.
     """
     if not gaps:
         return "Add at least one labelled set to hear which is the nearest source."
@@ -266,7 +270,13 @@ def advice(target: str, gaps: Mapping[str, float]) -> str:
     rest = ", ".join(f"'{name}' {value:.2f}" for name, value in others)
     clear = others[0][1] > 1.15 * gap
     sure = "is the nearest source" if clear else "is hardly nearer than the next"
-    return f"By looks, to '{target}' '{nearest}' {sure}: gap {gap:.2f}, against {rest}."
+    told = f"By looks, to '{target}' '{nearest}' {sure}: gap {gap:.2f}, against {rest}."
+    if gap >= NEAR:
+        told += (
+            f" It is not near, though: on our test images, where no gap was below {NEAR}, the "
+            "nearest was no better a source than another."
+        )
+    return told
 
 
 def project(vectors: np.ndarray, method: Projection = "pca", seed: int = 0) -> np.ndarray:

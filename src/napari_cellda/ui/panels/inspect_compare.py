@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QUrl, Signal
+from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -23,10 +23,9 @@ from napari_cellda.core.compare.efficiency import standings
 from napari_cellda.core.compare.models import evaluate_sources, is_model
 from napari_cellda.core.compare.report import TITLES, rank
 from napari_cellda.core.errors import UserError
-from napari_cellda.ui.background import BackgroundWork
 from napari_cellda.ui.panels.inspect_folders import Folders
 from napari_cellda.ui.panels.inspect_plots import make_sizes, make_strips
-from napari_cellda.ui.panels.inspect_tabs import Tab, WorkBar, button, side_by_side
+from napari_cellda.ui.panels.inspect_tabs import WorkBar, WorkTab, button, side_by_side
 from napari_cellda.ui.panels.parts import choices
 
 if TYPE_CHECKING:
@@ -49,20 +48,11 @@ BEST = "the best of each figure"
 PROJECTS = "Projects and packages (*.cellda *.zip)"
 
 
-class CompareTab(Tab):
-    """Choose folders, compare, look, write a report.
-
-    Signals
-    -------
-    told(str, str)
-        A sentence for the panel's banner, and its kind.
-    """
-
-    told = Signal(str, str)
+class CompareTab(WorkTab):
+    """Choose folders, compare, look, write a report."""
 
     def __init__(self, session: Session, trying: Trying) -> None:
         super().__init__(session, trying)
-        self.work = BackgroundWork(session, self)
         self.images: Path | None = None
         self.reference: Path | None = None
         self.evaluation: Evaluation | None = None
@@ -125,10 +115,7 @@ class CompareTab(Tab):
         self.image_folder.clicked.connect(self._trying(self._ask_images))
         self.truth.clicked.connect(self._trying(self._ask_truth))
         self.start.clicked.connect(self._trying(self.compare))
-        self.work.changed.connect(self._refresh)
         self.work.progressed.connect(lambda *_: self.status.setText(self.work.stage))
-        self.work.noted.connect(lambda text: self.told.emit(text, "info"))
-        self.work.failed.connect(lambda text: self.told.emit(text, "error"))
         self.figure.currentIndexChanged.connect(self._draw)
         self.upper_bound.currentIndexChanged.connect(self._draw)
         self.report.clicked.connect(self._trying(self._ask_report))

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -17,10 +16,9 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.ui.background import BackgroundWork
 from napari_cellda.ui.panels.inspect_folders import Folders
 from napari_cellda.ui.panels.inspect_plots import make_map
-from napari_cellda.ui.panels.inspect_tabs import Tab, WorkBar, button, side_by_side
+from napari_cellda.ui.panels.inspect_tabs import WorkBar, WorkTab, button, side_by_side
 from napari_cellda.ui.panels.parts import choices
 
 if TYPE_CHECKING:
@@ -45,20 +43,11 @@ PATCHES = 120
 """About so many patches of each domain."""
 
 
-class DomainsTab(Tab):
-    """Choose sets of images, map them, hear which is nearest.
-
-    Signals
-    -------
-    told(str, str)
-        A sentence for the panel's banner, and its kind.
-    """
-
-    told = Signal(str, str)
+class DomainsTab(WorkTab):
+    """Choose sets of images, map them, hear which is nearest."""
 
     def __init__(self, session: Session, trying: Trying) -> None:
         super().__init__(session, trying)
-        self.work = BackgroundWork(session, self)
         self.network: Path | None = None
         self.patches: dict[str, Patches] = {}
         self._spots: np.ndarray | None = None
@@ -101,8 +90,6 @@ class DomainsTab(Tab):
         self.layout_by.activated.connect(self._trying(self._lay_out_again))
         self.pictures.toggled.connect(lambda _: self._draw())
         self.start.clicked.connect(self._trying(self.map))
-        self.work.changed.connect(self._refresh)
-        self.work.failed.connect(lambda text: self.told.emit(text, "error"))
         self.target.currentIndexChanged.connect(self._advise)
 
     # -- what is mapped -------------------------------------------------------------------------

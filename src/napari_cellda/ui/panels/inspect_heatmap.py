@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QLabel, QListWid
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.inspect_heatmap import Heatmap, run_pictures
 from napari_cellda.ui.panels.inspect_curve import make_curve
-from napari_cellda.ui.panels.inspect_tabs import Tab, WorkBar, button
+from napari_cellda.ui.panels.inspect_tabs import PairTab, WorkBar, button
 from napari_cellda.ui.panels.section import Section
 
 if TYPE_CHECKING:
@@ -21,21 +21,11 @@ if TYPE_CHECKING:
 ITSELF = "(it is a discrepancy itself)"
 
 
-class HeatmapTab(Tab):
-    """Two layers or a run, the heatmap, its curve and its most disputed regions.
-
-    Parameters
-    ----------
-    session : Session
-    pair : LayerPair
-        The two layers.
-    trying : callable
-        See `Tab`.
-    """
+class HeatmapTab(PairTab):
+    """Two layers or a run, the heatmap, its curve and its most disputed regions."""
 
     def __init__(self, session: Session, pair: LayerPair, trying: Trying) -> None:
-        super().__init__(session, trying)
-        self._pair = pair
+        super().__init__(session, pair, trying)
         self.heatmap = Heatmap(session, self)
         self.folder: Path | None = None
         self.build()

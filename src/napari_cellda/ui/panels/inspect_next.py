@@ -18,7 +18,7 @@ from napari_cellda.ui.inspect_guide import Guide
 from napari_cellda.ui.inspect_trust import Trust
 from napari_cellda.ui.keys import STACK_KEY
 from napari_cellda.ui.panels.inspect_lights import Lights
-from napari_cellda.ui.panels.inspect_tabs import Tab, button, side_by_side
+from napari_cellda.ui.panels.inspect_tabs import PairTab, button, side_by_side
 from napari_cellda.ui.panels.parts import check_box
 from napari_cellda.ui.panels.section import Section
 
@@ -28,21 +28,11 @@ if TYPE_CHECKING:
     from napari_cellda.ui.state import Session
 
 
-class NextTab(Tab):
-    """The list of places to paint, and the traffic lights.
-
-    Parameters
-    ----------
-    session : Session
-    pair : LayerPair
-        Two maps whose disagreement may speak for a place.
-    trying : callable
-        See `Tab`.
-    """
+class NextTab(PairTab):
+    """The list of places to paint, and the traffic lights."""
 
     def __init__(self, session: Session, pair: LayerPair, trying: Trying) -> None:
-        super().__init__(session, trying)
-        self._pair = pair
+        super().__init__(session, pair, trying)
         self.guide = Guide.of(session)
         self.trust = Trust(session, self)
         self.build()

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 from napari_cellda.core.compare.report import TITLES
 from napari_cellda.core.errors import UserError
 from napari_cellda.ui.inspect_numbers import Numbers, Row
-from napari_cellda.ui.panels.inspect_tabs import Tab, WorkBar, button, side_by_side
+from napari_cellda.ui.panels.inspect_tabs import PairTab, WorkBar, button, side_by_side
 from napari_cellda.ui.panels.parts import check_box, choices
 
 if TYPE_CHECKING:
@@ -69,21 +69,11 @@ class _Number(QTableWidgetItem):
         return bool(super().__lt__(other))
 
 
-class NumbersTab(Tab):
-    """Score the two layers that are chosen; see `Numbers`.
-
-    Parameters
-    ----------
-    session : Session
-    pair : LayerPair
-        The two layers.
-    trying : callable
-        See `Tab`.
-    """
+class NumbersTab(PairTab):
+    """Score the two layers that are chosen; see `Numbers`."""
 
     def __init__(self, session: Session, pair: LayerPair, trying: Trying) -> None:
-        super().__init__(session, trying)
-        self._pair = pair
+        super().__init__(session, pair, trying)
         self.numbers = Numbers(session, self)
         self._rows: list[Row] = []
         self.build()

@@ -31,7 +31,7 @@ from napari_cellda.ui.inspect_corrections import (
 )
 from napari_cellda.ui.overlays import OverlayView, may_go_through
 from napari_cellda.ui.panels.inspect_legend import Legend
-from napari_cellda.ui.panels.inspect_tabs import Tab, WorkBar, button, side_by_side
+from napari_cellda.ui.panels.inspect_tabs import PairTab, WorkBar, button, side_by_side
 from napari_cellda.ui.panels.parts import check_box, choices
 
 if TYPE_CHECKING:
@@ -48,21 +48,11 @@ KINDS = (
 NEXT_KEY, PREVIOUS_KEY = "N", "Shift-N"
 
 
-class OverlayTab(Tab):
-    """What to compare and how, the legend, the errors and what becomes of them.
-
-    Parameters
-    ----------
-    session : Session
-    pair : LayerPair
-        The two layers.
-    trying : callable
-        See `Tab`.
-    """
+class OverlayTab(PairTab):
+    """What to compare and how, the legend, the errors and what becomes of them."""
 
     def __init__(self, session: Session, pair: LayerPair, trying: Trying) -> None:
-        super().__init__(session, trying)
-        self._pair = pair
+        super().__init__(session, pair, trying)
         self.view = OverlayView(session, self)
         self._points: Any = None
         self.build()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QHBoxLayout,
     QProgressBar,
@@ -13,13 +14,14 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.ui.background import BackgroundWork
 from napari_cellda.ui.panels.scrolling import Scrolling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_cellda.ui.background import BackgroundWork
     from napari_cellda.ui.panels.banner import Banner
+    from napari_cellda.ui.panels.inspect_pair import LayerPair
     from napari_cellda.ui.state import Session
 
     Trying = Callable[[Callable[[], Any]], Callable[..., None]]
@@ -61,6 +63,42 @@ class Tab(QWidget):
     def _refresh(self) -> None:
         """Show what is so now."""
         raise NotImplementedError
+
+
+class PairTab(Tab):
+    """A tab about two layers of the viewer.
+
+    Parameters
+    ----------
+    session : Session
+    pair : LayerPair
+        The two layers.
+    trying : callable
+        See `Tab`.
+    """
+
+    def __init__(self, session: Session, pair: LayerPair, trying: Trying) -> None:
+        super().__init__(session, trying)
+        self._pair = pair
+
+
+class WorkTab(Tab):
+    """A tab about folders, with work of its own; call `build`, see `Tab`.
+
+    Signals
+    -------
+    told(str, str)
+        A sentence for the panel's banner, and its kind.
+    """
+
+    told = Signal(str, str)
+
+    def __init__(self, session: Session, trying: Trying) -> None:
+        super().__init__(session, trying)
+        self.work = BackgroundWork(session, self)
+        self.work.changed.connect(self._refresh)
+        self.work.noted.connect(lambda text: self.told.emit(text, "info"))
+        self.work.failed.connect(lambda text: self.told.emit(text, "error"))
 
 
 class WorkBar(QWidget):
