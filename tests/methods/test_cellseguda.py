@@ -27,6 +27,7 @@ from napari_cellda.methods._cellseguda_losses import (
     overlap_loss,
     reconstruction_loss,
 )
+from napari_cellda.methods._cellseguda_polarity import seems_swapped
 from napari_cellda.methods.cellseguda import Params
 
 PLAIN = Normalisation(kind="none", offset=(0.0,), factor=(1.0,))
@@ -213,6 +214,45 @@ def test_norms_are_measured_on_the_given_images_and_the_network_stays():
 
 def test_discriminator_halves_five_times():
     assert Discriminator(2, 4)(torch.zeros(1, 2, 64, 96)).shape == (1, 1, 2, 3)
+
+
+# -- bright and dark ---------------------------------------------------------------------------
+
+
+def planes(*, bright: bool, labelled: bool = True) -> Domain:
+    return Domain(tuple(plane(i, bright=bright, labelled=labelled) for i in range(3)))
+
+
+@pytest.mark.parametrize("source", [True, False])
+@pytest.mark.parametrize("target", [True, False])
+def test_swapped_greys_are_noticed_without_target_labels(source: bool, target: bool):
+    found = seems_swapped(planes(bright=source), planes(bright=target, labelled=False))
+    assert found == (source != target)
+
+
+def test_nothing_is_said_where_the_source_does_not_lean_as_its_cells_do():
+    # Dark cells in images whose few brightest pixels are something else, as in phase contrast.
+    odd = [replace(p, labels=1 - p.labels) for p in planes(bright=True).planes]
+    assert not seems_swapped(Domain(tuple(odd)), planes(bright=False))
+    rng = np.random.default_rng(0)
+    even = replace(plane(0), pixels=rng.normal(size=(1, 40, 48)).astype(np.float32))
+    assert not seems_swapped(planes(bright=True), Domain((even,)))
+
+
+def test_source_crops_are_inverted_where_greys_seem_swapped_or_when_told():
+    def inverted(**changes) -> float:
+        trainer = cellseguda._Trainer(job(), TINY.model_copy(update={"batch": 32, **changes}))
+        images, labels, _, _ = trainer.batch(0)
+        darker = [i[0][k[0] > 0].mean() < 0 for i, k in zip(images, labels, strict=True)
+                  if (k > 0).any()]  # fmt: skip
+        return float(np.mean(darker))
+
+    assert 0.2 < inverted() < 0.8
+    assert inverted(invert=0.0) == 0
+    assert inverted(invert=1.0) == 1
+    notes = [e for e in outcome(cellseguda.adapt(job(), TINY))[0] if isinstance(e, Note)]
+    assert any("invert=0" in e.text for e in notes)
+    assert find_method("cellseguda").settings("published").invert == 0
 
 
 # -- runs --------------------------------------------------------------------------------------

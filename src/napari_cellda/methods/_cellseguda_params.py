@@ -39,9 +39,10 @@ class Params(MethodParams):
     """Weight of redrawing the target image; 0 leaves the decoder out."""
     flips: bool = True
     """Whether crops are flipped and turned by quarters; the paper does neither."""
-    invert: float = Field(0.0, ge=0, le=1)
+    invert: float | None = Field(None, ge=0, le=1)
     """Share of source crops that are shown with bright and dark swapped; for targets that may be,
-    such as stained tissue for a fluorescent source. Not in the paper."""
+    such as stained tissue for a fluorescent source. None: half of them where the two seem to be
+    swapped, by their grey values and the source's masks, else none. Not in the paper."""
     norm_statistics: Literal["target", "training"] = "target"
     """Which statistics the batch norms end with. target: measured anew on target images; training:
     the moving averages, in which source and target mix, as published."""

@@ -28,7 +28,7 @@ from napari_cellda.core.adaptation.predict import mean_dice, predict_plane
 from napari_cellda.core.adaptation.training import load_best, train_job
 from napari_cellda.core.augment import flip_and_turn
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Event, Score, Stage, Task
+from napari_cellda.core.events import Event, Note, Score, Stage, Task
 from napari_cellda.core.loop import Stateful, make_fabric, setup
 from napari_cellda.core.nets.discriminator import Discriminator
 from napari_cellda.core.nets.norms import with_norms_of
@@ -41,6 +41,7 @@ from napari_cellda.methods._cellseguda_losses import (
     reconstruction_loss,
 )
 from napari_cellda.methods._cellseguda_params import Params
+from napari_cellda.methods._cellseguda_polarity import seems_swapped
 from napari_cellda.methods._cellseguda_watch import Watch
 
 if TYPE_CHECKING:
@@ -49,6 +50,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SELECT = "target dice"
+INVERT = 0.5
+"""Share of source crops with bright and dark swapped, where those seem to be."""
+SWAPPED = (
+    "Bright and dark seem to be swapped: cells stand out one way in the source, and the grey "
+    f"values of your images lean the other way. So a share of {INVERT} of the source crops is "
+    "shown inverted; if cells stand out the same way in both, set invert=0."
+)
 NORM_BATCHES, NORM_CROPS = 8, 4
 """Crops of the target that the norms' statistics are measured on."""
 
@@ -88,6 +96,8 @@ def adapt_with_labels(job: AdaptJob, params: Params) -> Task[Adapted]:
 
 def _adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
     trainer = _Trainer(job, params)
+    if params.invert is None and trainer.invert and job.store.load("last") is None:
+        yield Note(SWAPPED)
     yield Stage("Adapt the segmentation to the target", params.steps)
     progress = yield from train_job(
         job,
@@ -125,6 +135,8 @@ class _Trainer:
         share = params.validation_share
         self.source, checked = job.source.annotated().split(share, job.seed)
         self.target, self.validation, self.validated_on = _split_target(job, share)
+        swapped = params.invert is None and seems_swapped(self.source, job.target)
+        self.invert = params.invert or (INVERT if swapped else 0.0)
         self.fabric = make_fabric(job.device)
         self._build_networks()
         self.watch = Watch(
@@ -171,7 +183,7 @@ class _Trainer:
         # The source comes first, so that it is the same whatever is done with the target.
         rng = self.job.rng(index)
         images, labels = self._crops(self.source, rng)
-        swapped = rng.random((len(images), 1, 1, 1)) < self.params.invert
+        swapped = rng.random((len(images), 1, 1, 1)) < self.invert
         images = torch.where(torch.from_numpy(swapped), -images, images)
         return (images, labels, *self._crops(self.target, rng))
 
@@ -308,7 +320,8 @@ _METHOD = Method(
         },
         "published": {
             "width": 64, "decoder_width": 64, "discriminator_width": 64, "crop": 512, "batch": 1,
-            "steps": 5000, "learning_rate": 1e-4, "flips": False, "norm_statistics": "training",
+            "steps": 5000, "learning_rate": 1e-4, "flips": False, "invert": 0.0,
+            "norm_statistics": "training",
         },
     },
     needs=("target_images", "source_images", "source_masks"),
