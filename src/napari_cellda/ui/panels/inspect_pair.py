@@ -54,9 +54,7 @@ class LayerPair(QWidget):
         self.ignored.setValue(NOTHING)
         self.ignored.setSpecialValueText("nothing")
         self.ignored.setKeyboardTracking(False)
-        self.ignored.setToolTip(
-            "Number in the truth whose pixels do not count, often 255"
-        )
+        self.ignored.setToolTip("Number in the truth whose pixels do not count, often 255")
         self.ignored.valueChanged.connect(lambda _: self.changed.emit())
         form.addRow("Ignore", self.ignored)
         # Later, since several layers come and go at once.
