@@ -27,7 +27,7 @@ import psutil
 import tifffile
 
 import timing
-from napari_cellda.core.batch import ClassifyJob, classify_images
+from napari_cellda.core.batch import ClassifyJob, classify_batch, insist
 from napari_cellda.core.events import run_quietly
 from napari_cellda.core.export import open_writer
 
@@ -53,7 +53,7 @@ def save_project(folder: Path) -> Path:
     tifffile.imwrite(folder / "field_strokes.tif", strokes)
     job = ClassifyJob(enhancer="nuclei", save=folder / "field.cellda")
     files = [folder / "field.tif"], [folder / "field_strokes.tif"]
-    run_quietly(classify_images(*files, folder / "out", job))
+    run_quietly(insist(classify_batch(*files, folder / "out", job)))
     return folder / "field.cellda"
 
 

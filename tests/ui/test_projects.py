@@ -14,9 +14,9 @@ from npe2 import PluginManager
 
 from napari_cellda.core.batch import (
     ClassifyJob,
-    classify_images,
+    classify_batch,
     open_pipeline,
-    predict_images,
+    predict_batch,
 )
 from napari_cellda.core.classifier import train_classifier
 from napari_cellda.core.enhancer import Enhancer
@@ -140,7 +140,7 @@ def test_project_runs_headless_with_the_maps_of_the_window(
     paint_both(panel)
     wait_idle(panel, qtbot)
     save(panel, qtbot, tmp_path / "work.cellda")
-    run_quietly(predict_images(str(tmp_path / "work.cellda"), [image], tmp_path / "out"))
+    run_quietly(predict_batch(str(tmp_path / "work.cellda"), [image], tmp_path / "out"))
     written = tifffile.imread(tmp_path / "out" / "cells_probability.tif")
     seen = arrays(panel)
     np.testing.assert_array_equal(written, np.stack([seen["forest:0"], seen["forest:1"]]))
@@ -154,7 +154,7 @@ def test_project_of_the_command_line_opens_in_the_window(
     strokes[20:40, 10:14], strokes[20:40, 120:124], strokes[90:99, 140:150] = 1, 2, 3
     tifffile.imwrite(tmp_path / "strokes.tif", strokes)
     job = ClassifyJob(features="compact", channels="grey", save=path)
-    run_quietly(classify_images([image], [tmp_path / "strokes.tif"], tmp_path / "out", job))
+    run_quietly(classify_batch([image], [tmp_path / "strokes.tif"], tmp_path / "out", job))
     written = tifffile.imread(tmp_path / "out" / "cells_probability.tif")
     panel = open_panel()
     reopen(panel, qtbot, path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,9 @@ from napari_cellda.cli.support import (
 )
 from napari_cellda.core.errors import ProgramRefused, UserError
 from napari_cellda.core.events import Stop, Task
+
+if TYPE_CHECKING:
+    from napari_cellda.core.batch import BatchReport
 
 app = typer.Typer()
 
@@ -100,7 +103,7 @@ def classify(
     trust: Trust = None,
 ) -> None:
     """Train a forest on strokes, predict every image, and repair the maps with an enhancer."""
-    from napari_cellda.core.batch import BatchOptions, ClassifyJob, classify_images
+    from napari_cellda.core.batch import BatchOptions, ClassifyJob, classify_batch
 
     job = ClassifyJob(
         features=features,
@@ -113,7 +116,7 @@ def classify(
         seed=seed,
     )
     options = BatchOptions(workers, scheduler, overwrite, parse_hashes(trust or []))
-    _run(lambda stop: classify_images(images, strokes, output, job, options=options, stop=stop))
+    _run(lambda stop: classify_batch(images, strokes, output, job, options=options, stop=stop))
 
 
 @app.command()
@@ -133,10 +136,10 @@ def predict(
     trust: Trust = None,
 ) -> None:
     """Run a saved project, a run's network or a model package on images."""
-    from napari_cellda.core.batch import BatchOptions, predict_images
+    from napari_cellda.core.batch import BatchOptions, predict_batch
 
     _run(
-        lambda stop: predict_images(
+        lambda stop: predict_batch(
             model,
             images,
             output,
@@ -149,11 +152,13 @@ def predict(
     )
 
 
-def _run(start: Callable[[Stop], Task[list[Path]]]) -> None:
+def _run(start: Callable[[Stop], Task[BatchReport]]) -> None:
     """Follow a batch to its end, or to Ctrl-C; name the option that lets a program run."""
+    from napari_cellda.core.batch import insist
+
     with stop_on_signal() as stop:
         try:
-            follow(start(stop))
+            follow(insist(start(stop)))
         except ProgramRefused as refused:
             raise UserError(
                 f"{refused} If you trust whoever made '{refused.path}', add "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cellda.core.atomic import make_folder, write_atomically
-from napari_cellda.core.batch import ClassifyJob, classify_images
+from napari_cellda.core.batch import ClassifyJob, classify_batch, insist
 from napari_cellda.core.classifier import train_classifier
 from napari_cellda.core.compare import pixel_scores
 from napari_cellda.core.enhancer import Enhancer
@@ -47,7 +47,7 @@ def demo_without_window(output: Path) -> Task[list[dict[str, Any]]]:
     write_png(image, section.image)
     write_png(strokes, section.strokes)
     job = ClassifyJob(enhancer=ENHANCER, instances=True, save=output / f"{section.name}.cellda")
-    yield from classify_images([image], [strokes], output, job)
+    yield from insist(classify_batch([image], [strokes], output, job))
     rows = yield from score_generated_field(output)
     with write_atomically(output / "scores.csv") as aside, aside.open("w", newline="") as file:
         table = csv.DictWriter(file, rows[0])

@@ -3,13 +3,12 @@
 from napari_cellda.core.batch.classify import (
     ClassifyJob,
     classify_batch,
-    classify_images,
     feature_spec,
     read_strokes,
 )
-from napari_cellda.core.batch.files import BatchOptions, BatchReport, Failure
+from napari_cellda.core.batch.files import BatchOptions, BatchReport, Failure, insist
 from napari_cellda.core.batch.models import open_map_maker, open_pipeline, open_saved_enhancer
-from napari_cellda.core.batch.predict import predict_batch, predict_images
+from napari_cellda.core.batch.predict import predict_batch
 
 __all__ = [
     "BatchOptions",
@@ -17,12 +16,11 @@ __all__ = [
     "ClassifyJob",
     "Failure",
     "classify_batch",
-    "classify_images",
     "feature_spec",
+    "insist",
     "open_map_maker",
     "open_pipeline",
     "open_saved_enhancer",
     "predict_batch",
-    "predict_images",
     "read_strokes",
 ]

@@ -12,7 +12,6 @@ from napari_cellda.core.batch.files import (
     BatchReport,
     check_unique_stems,
     choice_for,
-    list_failures,
 )
 from napari_cellda.core.batch.models import Recipe
 from napari_cellda.core.batch.run import run_batch
@@ -67,32 +66,6 @@ class ClassifyJob:
     save: Path | None = None
     """Where to save the project; None does not."""
     seed: int = 0
-
-
-def classify_images(
-    images: Sequence[Path],
-    strokes: Sequence[Path],
-    output: Path,
-    job: ClassifyJob,
-    *,
-    options: BatchOptions | None = None,
-    stop: Stop = never,
-) -> Task[list[Path]]:
-    """Do as `classify_batch`, and raise in the end if images failed.
-
-    Returns
-    -------
-    list of Path
-        The files written.
-
-    Raises
-    ------
-    UserError
-        Before anything is written, if the input cannot be used; after all else is written, if
-        single images failed.
-    """
-    report = yield from classify_batch(images, strokes, output, job, options=options, stop=stop)
-    return (yield from list_failures(report))
 
 
 def classify_batch(

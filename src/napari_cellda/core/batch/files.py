@@ -21,10 +21,10 @@ from napari_cellda.core.project import fingerprint
 from napari_cellda.core.run_record import hash_input
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from napari_cellda.core.events import Event, Stop, Task
+    from napari_cellda.core.events import Stop, Task
     from napari_cellda.core.export import FileFormat
     from napari_cellda.core.images import Image
     from napari_cellda.core.images.normalisation import Normalisation
@@ -253,8 +253,13 @@ def describe_failure(path: Path, error: Exception) -> Failure:
     return Failure(path, sentence, "".join(traceback.format_exception(error)))
 
 
-def list_failures(report: BatchReport) -> Generator[Event, None, list[Path]]:
-    """Return the files written; name the images that failed, and raise if any did.
+def insist(batch: Task[BatchReport]) -> Task[list[Path]]:
+    """Run a batch; in the end, name the images that failed, and raise if any did.
+
+    Returns
+    -------
+    list of Path
+        The files written.
 
     Raises
     ------
@@ -263,6 +268,7 @@ def list_failures(report: BatchReport) -> Generator[Event, None, list[Path]]:
     BatchFault
         If one of them was a fault of ours.
     """
+    report = yield from batch
     failures = report.failures
     total = len(report.done) + len(report.kept) + len(failures)
     if not failures:

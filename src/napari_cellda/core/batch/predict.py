@@ -8,7 +8,6 @@ from napari_cellda.core.batch.files import (
     BatchOptions,
     check_unique_stems,
     choice_for,
-    list_failures,
 )
 from napari_cellda.core.batch.models import Recipe, open_map_maker
 from napari_cellda.core.batch.run import run_batch
@@ -24,43 +23,6 @@ if TYPE_CHECKING:
     from napari_cellda.core.events import Stop, Task
     from napari_cellda.core.export import FileFormat
     from napari_cellda.core.images import Channels
-
-
-def predict_images(
-    model: str,
-    images: Sequence[Path],
-    output: Path,
-    *,
-    instances: bool = False,
-    channels: Channels | None = None,
-    file_format: FileFormat = "tif",
-    options: BatchOptions | None = None,
-    stop: Stop = never,
-) -> Task[list[Path]]:
-    """Do as `predict_batch`, and raise in the end if images failed.
-
-    Returns
-    -------
-    list of Path
-        The files written.
-
-    Raises
-    ------
-    UserError
-        Before anything is written, if the input cannot be used; after all else is written, if
-        single images failed.
-    """
-    report = yield from predict_batch(
-        model,
-        images,
-        output,
-        instances=instances,
-        channels=channels,
-        file_format=file_format,
-        options=options,
-        stop=stop,
-    )
-    return (yield from list_failures(report))
 
 
 def predict_batch(

@@ -251,9 +251,9 @@ class Verdict(QWidget):
         model, instances = str(self.run.folder), self.instances.isChecked()
 
         def work(stop: Callable[[], bool]) -> Any:
-            from napari_cellda.core.batch import predict_images
+            from napari_cellda.core.batch import insist, predict_batch
 
-            return predict_images(model, [images], target, instances=instances, stop=stop)
+            return insist(predict_batch(model, [images], target, instances=instances, stop=stop))
 
         self.compare.setText("Cancel")
         self.task = run_task(
