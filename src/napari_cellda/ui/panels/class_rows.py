@@ -43,6 +43,15 @@ class ClassRow(QFrame):
         super().__init__()
         self._index, self._item = index, item
         self.setObjectName("classRow")
+        self._make_widgets(item)
+        self.remove.setEnabled(removable)
+        self._lay_out()
+        self.swatch.clicked.connect(self._choose_color)
+        self.name.editingFinished.connect(self._finish_rename)
+        self.remove.clicked.connect(lambda: self.removed.emit(self._index))
+        self.set_selected(False)
+
+    def _make_widgets(self, item: PaintClass) -> None:
         self.swatch = QPushButton()
         self.swatch.setFixedSize(20, 20)
         self.swatch.setToolTip("Strokes, and at the right their map; click to change the colour")
@@ -68,23 +77,16 @@ class ClassRow(QFrame):
         self.remove = QToolButton()
         self.remove.setText("\u00d7")
         self.remove.setAutoRaise(True)
-        self.remove.setEnabled(removable)
         self.remove.setToolTip("Remove this class and its strokes (can be undone)")
+
+    def _lay_out(self) -> None:
         layout = QHBoxLayout(self)
         layout.setContentsMargins(6, 3, 4, 3)
         layout.setSpacing(6)
-        for widget, stretch in (
-            (self.swatch, 0),
-            (self.name, 1),
-            (self.count, 0),
-            (self.key, 0),
-            (self.remove, 0),
-        ):
-            layout.addWidget(widget, stretch)
-        self.swatch.clicked.connect(self._choose_color)
-        self.name.editingFinished.connect(self._finish_rename)
-        self.remove.clicked.connect(lambda: self.removed.emit(self._index))
-        self.set_selected(False)
+        layout.addWidget(self.swatch)
+        layout.addWidget(self.name, 1)
+        for widget in (self.count, self.key, self.remove):
+            layout.addWidget(widget)
 
     def set_selected(self, selected: bool) -> None:
         """Show whether this class is painted with."""
