@@ -3,7 +3,8 @@
     python docs/screenshots_inspect.py [--run FOLDER]
 
 Classifies and enhances generated stained nuclei, holds the result against its truth, steps through
-errors, compares forest and enhancer, lists figures, looks for places to paint and maps domains.
+errors, compares forest and enhancer, lists figures, looks for places to paint, holds two small
+networks against their size and maps domains.
 With the folder of a run of CULPICO it shows the run's discrepancy too.
 """
 
@@ -21,6 +22,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from screenshots import IMAGES, Walk
 
+from napari_cellda.cli import main as main_command
 from napari_cellda.core.samples import nuclei_field, organelles_field, phase_field
 from napari_cellda.ui.autosave import FOLDER_VARIABLE
 from napari_cellda.ui.demo import ENHANCER, PLUGIN, is_enhanced, wait_until
@@ -141,6 +143,36 @@ def over_steps(folder: Path, run: Path) -> None:
     one.viewer.close()
 
 
+def models(folder: Path, scratch: Path) -> None:
+    """Hold a small and a large network against the truth, and against their size."""
+    for part, seeds in (("train", range(4)), ("test", range(10, 14))):
+        for kind in ("images", "masks"):
+            (scratch / part / kind).mkdir(parents=True)
+        for seed in seeds:
+            field = nuclei_field((160, 160), seed=seed)
+            imageio.imwrite(scratch / part / "images" / f"{seed}.png", np.asarray(field.image))
+            mask = (np.asarray(field.labels) > 0).astype(np.uint8)
+            imageio.imwrite(scratch / part / "masks" / f"{seed}.png", mask)
+    train = scratch / "train"
+    given = ["--target-images", train / "images", "--target-masks", train / "masks"]
+    for name, width in (("small", 4), ("large", 12)):
+        sizes = ["--set", f"width={width}", "--set", "steps=120", "--set", "depth=3"]
+        words = ["adapt", "supervised", *given, *sizes, "-o", scratch / name]
+        assert main_command([str(word) for word in words]) == 0
+    one = InspectWalk(folder)
+    one.raise_panel("Compare")
+    tab = one.panels["Compare"].models
+    for name in ("small", "large"):
+        tab.folders.add(scratch / name, name)
+    tab.set_images(scratch / "test" / "images")
+    tab.set_reference(scratch / "test" / "masks")
+    one.click(tab.start)
+    wait_until(lambda: tab.evaluation is not None and not tab.work.running, "the comparison")
+    tab.figure.setCurrentIndex(tab.figure.findText("Dice (F1)"))
+    one.picture("compare-models")
+    one.viewer.close()
+
+
 def domains(folder: Path, scratch: Path) -> None:
     """Map generated domains."""
     one = InspectWalk(folder)
@@ -178,8 +210,10 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         os.environ[FOLDER_VARIABLE] = str(Path(scratch) / "autosave")
-        (Path(scratch) / "domains").mkdir()
+        for name in ("domains", "models"):
+            (Path(scratch) / name).mkdir()
         inspect(arguments.output, arguments.run)
+        models(arguments.output, Path(scratch) / "models")
         domains(arguments.output, Path(scratch) / "domains")
 
 

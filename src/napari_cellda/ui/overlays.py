@@ -24,7 +24,7 @@ from napari_cellda.ui.inspect_layers import (
     read_plane,
     show_layer,
 )
-from napari_cellda.ui.ring import show_ring
+from napari_cellda.ui.ring import hide_ring, show_ring
 
 if TYPE_CHECKING:
     from napari_cellda.core.compare import Matches
@@ -163,6 +163,7 @@ class OverlayView(QObject):
     def close(self) -> None:
         """Take the overlay away."""
         self._forget()
+        hide_ring(self._session)
         if self.layer is not None and self.layer in self._session.viewer.layers:
             self._session.viewer.layers.remove(self.layer)
 

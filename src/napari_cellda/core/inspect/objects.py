@@ -91,10 +91,12 @@ class ObjectComparison:
 
     def at(self, iou: float) -> Matches:
         """Return what matches above an IoU."""
-        if iou not in self._known:
+        found = self._known.get(iou)
+        if found is None:  # and another thread may ask for another IoU meanwhile
+            found = self.matches.at(iou)
             self._known.clear()
-            self._known[iou] = self.matches.at(iou)
-        return self._known[iou]
+            self._known[iou] = found
+        return found
 
     def knows(self, plane: Overlaps) -> bool:
         """Whether all objects of a plane are among these."""

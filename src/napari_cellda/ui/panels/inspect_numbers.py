@@ -91,6 +91,7 @@ class NumbersTab(PairTab):
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setToolTip("Click a heading to sort, a row to go to its plane")
         self.table.verticalHeader().hide()
+        self.table.setWordWrap(False)
         self.table.setStyleSheet("QTableWidget, QHeaderView { font-size: 11px; }")
         self.table.horizontalHeader().setMinimumSectionSize(20)
         self.table.setMinimumHeight(220)
@@ -214,7 +215,7 @@ class NumbersTab(PairTab):
 
 def _text(value: float, key: str) -> str:
     if not np.isfinite(value):
-        return "undefined"
+        return "" if key in EXTRA else "undefined"  # which are counted for whole images only
     if key in ("objects", "true objects"):
         return f"{value:.0f}"
     return f"{value:.1%}" if key == "area" else f"{value:.3f}"
