@@ -20,8 +20,7 @@ from napari_cellda.core.nets.cut import Generator, Halve, PatchDiscriminator, Pr
 from napari_cellda.core.nets.styled import StyledSegmenter
 from napari_cellda.methods import find_method, stylefilter
 from napari_cellda.methods._cut import StyleBatch, lsgan_loss, patch_nce
-from napari_cellda.methods._stylefilter_balance import Balance, class_shares
-from napari_cellda.methods._stylefilter_checks import _thinned
+from napari_cellda.methods._stylefilter_balance import class_shares, class_weights
 from napari_cellda.methods._stylefilter_losses import (
     class_maps,
     cross_entropy,
@@ -29,6 +28,7 @@ from napari_cellda.methods._stylefilter_losses import (
     filtered_labels,
     presence_f1,
 )
+from napari_cellda.methods._stylefilter_target import thinned
 from napari_cellda.methods.stylefilter import Params
 
 PLAIN = Normalisation(kind="none", offset=(0.0,), factor=(1.0,))
@@ -184,37 +184,25 @@ def test_greys_are_disturbed_within_limits_and_by_the_seed_alone():
 # -- the balance of classes ----------------------------------------------------------------------
 
 
-def test_weighing_multiplies_and_keeps_the_sum():
-    balance = Balance(torch.tensor([0.7, 0.2, 0.1]))
-    balance.log_weights.copy_(torch.tensor([1.0, 2.0, 0.5]).log())
-    maps = torch.softmax(torch.randn(2, 3, 4, 5), dim=1)
-    found = balance.weigh(maps)
-    for n, y, x in np.ndindex(2, 4, 5):
-        products = [float(maps[n, k, y, x]) * w for k, w in enumerate((1.0, 2.0, 0.5))]
-        for k in range(3):
-            assert float(found[n, k, y, x]) == pytest.approx(products[k] / sum(products), rel=1e-4)
+def test_weights_give_each_class_its_share_of_the_pixels():
+    rng = np.random.default_rng(4)
+    # The network is unsure of the rare class, which wins nowhere, though it is likelier in places.
+    rare = torch.from_numpy(0.3 * rng.random(20_000).astype(np.float32) ** 3)
+    first = torch.from_numpy(rng.random(20_000).astype(np.float32) > 0.3) * 0.4 + 0.3
+    maps = torch.stack([first * (1 - rare), (1 - first) * (1 - rare), rare])
+    assert not (maps.argmax(0) == 2).any()
+    wanted = torch.tensor([0.6, 0.3, 0.1])
+    weights = class_weights(maps, wanted)
+    found = torch.bincount((maps * weights[:, None]).argmax(0), minlength=3) / 20_000
+    assert float(weights[0]) == 1
+    assert found.tolist() == pytest.approx(wanted.tolist(), abs=0.02)
 
 
-def test_a_class_that_is_labelled_too_seldom_gains_weight_until_its_share_is_right():
-    prior = torch.tensor([0.8, 0.2])
-    balance = Balance(prior)
-    # The network is unsure: the rare class never wins, though it is likelier where it should be.
-    rare = torch.linspace(0, 0.45, 1000).reshape(1, 1, 20, 50)
-    maps, every = torch.cat([1 - rare, rare], dim=1), torch.ones(1, 2, dtype=torch.bool)
-    assert (filtered_labels(balance.weigh(maps), every) == 0).all()
-    for _ in range(200):
-        balance.observe(filtered_labels(balance.weigh(maps), every))
-    share = (filtered_labels(balance.weigh(maps), every) == 1).float().mean()
-    assert float(share) == pytest.approx(0.2, abs=0.03)
-    assert float(balance.log_weights[0]) == 0
-
-
-def test_weights_have_a_limit_and_unknown_pixels_do_not_count():
-    balance = Balance(torch.tensor([0.5, 0.5]))
-    for _ in range(200):
-        balance.observe(torch.tensor([[[[0, UNKNOWN, UNKNOWN]]]]))
-    assert balance.shares.tolist() == pytest.approx([1, 0], abs=1e-3)
-    assert float(balance.log_weights.exp()[1]) == pytest.approx(20)
+def test_weights_are_1_where_shares_are_right_and_limited_where_they_cannot_be():
+    maps = torch.eye(3).repeat_interleave(torch.tensor([6, 3, 1]), dim=1)
+    assert class_weights(maps, torch.tensor([0.6, 0.3, 0.1])).tolist() == pytest.approx([1, 1, 1])
+    never = torch.stack([torch.ones(50), torch.zeros(50)])
+    assert class_weights(never, torch.tensor([0.5, 0.5])).tolist() == pytest.approx([1, 20])
 
 
 def test_class_shares_are_those_of_the_annotated_pixels():
@@ -223,11 +211,11 @@ def test_class_shares_are_those_of_the_annotated_pixels():
     assert class_shares(Domain((one,)), 3).tolist() == pytest.approx([3 / 6, 2 / 6, 1 / 6])
 
 
-def test_checked_planes_are_limited_by_their_pixels():
-    planes = tuple(plane(i, dim=False, labelled=True, present=None) for i in range(10))
-    assert len(_thinned(Domain(planes), 40 * 44 * 10)) == 10
-    assert len(_thinned(Domain(planes), 40 * 44 * 3)) == 3
-    assert len(_thinned(Domain(planes), 1)) == 1
+def test_planes_are_limited_by_their_pixels():
+    planes = [plane(i, dim=False, labelled=True, present=None) for i in range(10)]
+    assert thinned(range(10), planes, 40 * 44 * 10) == range(10)
+    assert list(thinned([0, 2, 4, 6], planes, 40 * 44 * 2)) == [0, 4]
+    assert list(thinned(range(10), planes, 1)) == [0]
 
 
 # -- networks ------------------------------------------------------------------------------------
@@ -488,14 +476,45 @@ def test_presets_are_valid(preset: str):
     assert 0 < ends[0] < ends[1] < ends[2]
 
 
-def test_the_published_preset_does_not_weigh_classes(tmp_path):
-    assert not find_method("stylefilter").settings("published").match_shares
-    trainer = adapting(tmp_path, match_shares=False)
-    trainer.step(4, trainer.batch(4))
-    assert not trainer.balance.log_weights.any()
-    weighing = adapting(tmp_path)
-    weighing.step(4, weighing.batch(4))
-    assert weighing.balance.log_weights.any()
+def test_pseudo_labels_are_those_of_the_network_before_and_weighed(tmp_path):
+    trainer = adapting(tmp_path)
+    batch = trainer.batch(4)
+    before = trainer._pseudo_labels(batch)
+    with torch.no_grad():
+        for parameter in trainer.network.segmenter.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    assert torch.equal(trainer._pseudo_labels(batch), before)
+    trainer.weights = torch.tensor([0.0, 0.0, 1.0])
+    found = trainer._pseudo_labels(batch)[:, 0]
+    for labels, present in zip(found, batch.present, strict=True):
+        assert (labels == (2 if present[2] else 0)).all()
+
+
+def test_the_published_preset_labels_with_the_network_as_it_is(tmp_path):
+    published = find_method("stylefilter").settings("published")
+    assert (published.teacher, published.match_shares) == ("current", False)
+    trainer = adapting(tmp_path, teacher="current", match_shares=False)
+    assert torch.equal(trainer.weights, torch.ones(3))
+    batch = trainer.batch(4)
+    trainer.s.eval()
+    maps = trainer.s(batch.clean).float()
+    assert torch.equal(trainer._pseudo_labels(batch), filtered_labels(maps, batch.present))
+
+
+def test_rates_of_the_segmenter_fall_twice_or_stay(tmp_path):
+    steps = {"steps": 600, "style_share": 0.0, "source_share": 0.5}
+    falls = stylefilter._Trainer(job(tmp_path), TINY.model_copy(update=steps))
+    rates = [falls._rate(i) for i in (30, 299, 330, 599)]
+    assert rates[0] == pytest.approx(1e-3)
+    assert rates[1] < 2e-5
+    assert rates[2] == pytest.approx(2e-4)
+    assert rates[3] < 4e-6
+    stays = stylefilter._Trainer(
+        job(tmp_path), TINY.model_copy(update={**steps, "rate_falls": False})
+    )
+    assert [stays._rate(i) for i in (0, 299, 300, 349, 599)] == pytest.approx(
+        [1e-3, 1e-3, 4e-6, 2e-4, 2e-4]
+    )
 
 
 def test_judge_sees_patches():

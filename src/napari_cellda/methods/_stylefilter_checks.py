@@ -11,6 +11,7 @@ from napari_cellda.core.adaptation.domain import Domain, Plane
 from napari_cellda.core.adaptation.predict import mean_dice, predict_plane, preview_pixels
 from napari_cellda.core.events import Event, Preview, Score
 from napari_cellda.methods._stylefilter_losses import class_maps, filtered_labels, presence_f1
+from napari_cellda.methods._stylefilter_target import thinned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from napari_cellda.core.adaptation.job import AdaptJob
     from napari_cellda.core.nets.styled import StyledSegmenter
-    from napari_cellda.methods._stylefilter_balance import Balance
     from napari_cellda.methods._stylefilter_params import Params
     from napari_cellda.methods._stylefilter_target import Target
 
@@ -60,8 +60,6 @@ class Checks:
     source : Domain
         Annotated planes kept aside.
     target : Target
-    balance : Balance
-        Of the pseudo-labels.
     """
 
     def __init__(
@@ -72,10 +70,10 @@ class Checks:
         fabric: Any,
         source: Domain,
         target: Target,
-        balance: Balance,
     ) -> None:
         self.job, self.params, self.network, self.fabric = job, params, network, fabric
-        self.source, self.target, self.balance = _thinned(source, CHECKED_SOURCE), target, balance
+        chosen = thinned(range(len(source)), source.planes, CHECKED_SOURCE)
+        self.source, self.target = Domain(tuple(source.planes[i] for i in chosen)), target
         self.shown = preview_pixels(job.target)
         self.guard = Remembered()
         self.select: str | None = None
@@ -131,11 +129,10 @@ class Checks:
         maps = self._segment(stylised)
         yield Preview("foreground" if len(maps) == 1 else "classes", maps, done)
         every = class_maps(torch.from_numpy(maps)[None])
-        weighed = self.balance.weigh(every.to(self.fabric.device)).cpu()
         present = self.job.target.planes[0].present_mask
         mask = np.ones(self.job.n_classes, bool) if present is None else present
         for name, allowed in (("pseudo-labels", np.ones_like(mask)), ("filtered labels", mask)):
-            labels = filtered_labels(weighed, torch.from_numpy(allowed)[None])
+            labels = filtered_labels(every, torch.from_numpy(allowed)[None])
             yield Preview(name, labels[0, 0].numpy().astype(np.uint8), done)
         yield Preview("confidence", every[0].amax(dim=0).numpy(), done)
 
@@ -145,12 +142,3 @@ def _argmax(maps: NDArray[np.float32]) -> NDArray[np.intp]:
         (maps[0] > 0.5).astype(np.intp) if len(maps) == 1 else maps.argmax(axis=0)
     )
     return found
-
-
-def _thinned(domain: Domain, most: int) -> Domain:
-    """Return planes of about so many pixels at most, spread over all.
-
-    Small planes may lack a class each, and so would a few of them: their Dice means little.
-    """
-    pixels = sum(int(np.prod(plane.shape)) for plane in domain.planes)
-    return Domain(domain.planes[:: max(1, -(-pixels // most))])

@@ -38,10 +38,10 @@ class Params(MethodParams):
     """Number of times the U-Net halves the image."""
     learning_rate: float = Field(1e-3, gt=0, le=1)
     """Learning rate of the segmenter on the source."""
+    adaptation_rate: float = Field(2e-4, gt=0, le=1)
+    """Learning rate of the segmenter while it adapts."""
     rate_falls: bool = True
-    """Whether that rate falls along half a cosine; the paper keeps it constant."""
-    adaptation_rate: float = Field(1e-4, gt=0, le=1)
-    """Learning rate of the segmenter while it adapts, constant after a short rise."""
+    """Whether both rates of the segmenter fall along half a cosine; the paper keeps them."""
     weight_decay: float = Field(0.01, ge=0, le=1)
     """Weight decay of the segmenter."""
     noise: float = Field(0.05, ge=0, le=0.5)
@@ -53,10 +53,13 @@ class Params(MethodParams):
     images too, else on stylised ones."""
     confidence: float = Field(0.0, ge=0, lt=1)
     """Pseudo-labels that are less certain are left out; 0 keeps all."""
+    teacher: Literal["before", "current"] = "before"
+    """Whose pseudo-labels are learned. before: those of the network as it was before it adapts;
+    current: those of the network as it is, as published, which may lose rare classes."""
     match_shares: bool = True
     """Whether classes are weighed so that the pseudo-labels hold each as often as the source masks
-    do. Not in the paper, where rare classes may vanish; leave it out where the classes of your
-    images are far rarer or more frequent than the source's."""
+    do. Not in the paper; leave it out where a class of your images is far rarer or more frequent
+    than in the source, or use it with image-level labels."""
     present_pixels: int = Field(16, ge=1)
     """Pixels from which on a class counts as found in an image, when the checkpoint is chosen."""
     validation_share: float = Field(0.15, gt=0, lt=1)

@@ -16,7 +16,7 @@ from napari_cellda.core.events import Stage, Step, Task
 from napari_cellda.methods._stylefilter_losses import disturb_greys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -115,6 +115,15 @@ class Target:
         every = np.ones(self.job.n_classes, bool)
         present = np.stack([every if mask is None else mask for mask in masks])
         return clean, student, torch.from_numpy(present)
+
+
+def thinned(indices: Sequence[int], planes: Sequence[Plane], most: int) -> Sequence[int]:
+    """Return the indices of planes of about so many pixels at most, spread over all.
+
+    Small planes may lack a class each, and so would a few of them: their scores mean little.
+    """
+    pixels = sum(int(np.prod(planes[i].shape)) for i in indices)
+    return indices[:: max(1, -(-pixels // most))]
 
 
 def _fingerprint(network: torch.nn.Module | None) -> str:

@@ -15,6 +15,7 @@ References
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from math import gcd
@@ -39,7 +40,7 @@ from napari_cellda.core.loop import (
 )
 from napari_cellda.core.nets.styled import StyledSegmenter
 from napari_cellda.methods._cut import StyleBatch, StyleTrainer
-from napari_cellda.methods._stylefilter_balance import Balance, class_shares
+from napari_cellda.methods._stylefilter_balance import class_shares, class_weights
 from napari_cellda.methods._stylefilter_checks import Checks
 from napari_cellda.methods._stylefilter_losses import (
     class_maps,
@@ -48,7 +49,7 @@ from napari_cellda.methods._stylefilter_losses import (
     filtered_labels,
 )
 from napari_cellda.methods._stylefilter_params import Params
-from napari_cellda.methods._stylefilter_target import Target
+from napari_cellda.methods._stylefilter_target import Target, thinned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +57,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WARM_UP = 50
-"""Steps over which the learning rate of the adaptation rises."""
+"""Steps over which the learning rate of the adaptation rises where it does not fall."""
+WEIGHED = 2**22
+"""Pixels of the target, about and at most, that the classes are weighed by."""
 
 
 def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
@@ -83,9 +86,13 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
     for first, last, title in (*stages, (source, end, "Adapt to the target")):
         if first == last or progress.stopped:
             continue
-        if first == source and not (yield from trainer.draw_target()):
-            progress = replace(progress, stopped=True)
-            break
+        if first == source:
+            # A run that is resumed in this stage has its teacher from the checkpoint.
+            if done <= source:
+                trainer.teacher.load_state_dict(trainer.network.segmenter.state_dict())
+            if not (yield from trainer.draw_target()):
+                progress = replace(progress, stopped=True)
+                break
         if done < last:
             yield Stage(title, end)
         progress = yield from train_job(
@@ -128,10 +135,9 @@ class _Trainer:
         self.target = Target(job, params)
         self.fabric = make_fabric(job.device)
         self._build_networks()
-        self.balance = Balance(class_shares(self.source, job.n_classes)).to(self.fabric.device)
-        self.checks = Checks(
-            job, params, self.network, self.fabric, checked, self.target, self.balance
-        )
+        self.teacher = deepcopy(self.network.segmenter).requires_grad_(False)
+        self.weights = torch.ones(job.n_classes)
+        self.checks = Checks(job, params, self.network, self.fabric, checked, self.target)
 
     def _build_networks(self) -> None:
         job, params = self.job, self.params
@@ -167,7 +173,7 @@ class _Trainer:
         parts: dict[str, Stateful] = {
             "network": self.network,
             "segmenter optimiser": self.s_adam,
-            "balance": self.balance,
+            "teacher": self.teacher,
             "guard": self.checks.guard,
         }
         return parts | (self.style.parts if self.style else {})
@@ -219,10 +225,28 @@ class _Trainer:
         return SegmentBatch(images, labels, *self.target.crops(index, rng))
 
     def draw_target(self) -> Task[bool]:
-        """Draw the target in the style of the source; see `Target.draw`."""
+        """Draw the target in the style of the source, and weigh the classes; see `Target.draw`."""
         self.network.eval()
         drawn = partial(predict_plane, self.network.stylise, fabric=self.fabric)
-        return (yield from self.target.draw(self.network.generator, drawn))
+        if not (yield from self.target.draw(self.network.generator, drawn)):
+            return False
+        if self.params.match_shares:
+            self.weights = self._class_weights()
+        return True
+
+    def _class_weights(self) -> Tensor:
+        self.teacher.eval()
+        pixels = []
+        for i in thinned(self.target.adapted_to, self.target.planes, WEIGHED):
+            maps = predict_plane(self.teacher, self.target.drawn[i].pixels, self.fabric)
+            every = class_maps(torch.from_numpy(maps)[None])[0]
+            present = self.target.planes[i].present_mask
+            if present is not None:
+                every = every * torch.from_numpy(present)[:, None, None]
+            pixels.append(every.flatten(1)[:, ::4])
+        return class_weights(
+            torch.cat(pixels, dim=1), class_shares(self.source, self.job.n_classes)
+        )
 
     # -- one step ------------------------------------------------------------------------------
 
@@ -263,22 +287,24 @@ class _Trainer:
         return terms
 
     def _rate(self, index: int) -> float:
-        if index >= self.ends[1]:
-            return self.params.adaptation_rate * min(1.0, (index - self.ends[1] + 1) / WARM_UP)
-        done, steps = index - self.ends[0], self.ends[1] - self.ends[0]
-        peak = self.params.learning_rate
-        return cosine_rate(done, steps, peak) if self.params.rate_falls else peak
+        params, (style, source, end) = self.params, self.ends
+        first, last, peak = style, source, params.learning_rate
+        if index >= source:
+            first, last, peak = source, end, params.adaptation_rate
+        if params.rate_falls:
+            return cosine_rate(index - first, last - first, peak)
+        return peak * min(1.0, (index - first + 1) / WARM_UP) if index >= source else peak
 
     @torch.no_grad()
     def _pseudo_labels(self, batch: SegmentBatch) -> Tensor:
         clean, present = (self.fabric.to_device(t) for t in (batch.clean, batch.present))
         self.s.eval()
-        maps = class_maps(self.s(clean.to(memory_format=torch.channels_last)).float())
-        if not self.params.match_shares:
-            return filtered_labels(maps, present, self.params.confidence)
-        labels = filtered_labels(self.balance.weigh(maps), present, self.params.confidence)
-        self.balance.observe(labels)
-        return labels
+        clean = clean.to(memory_format=torch.channels_last)
+        with self.fabric.autocast():
+            maps = self.teacher(clean) if self.params.teacher == "before" else self.s(clean)
+        maps = class_maps(maps.float()) * self.weights.to(maps.device)[:, None, None]
+        maps /= maps.sum(dim=1, keepdim=True)
+        return filtered_labels(maps, present, self.params.confidence)
 
     # -- checks and previews -------------------------------------------------------------------
 
@@ -320,8 +346,9 @@ METHODS = [
             "published": {
                 "steps": 1_100_000, "style_share": 0.6, "source_share": 0.2, "style_mode": "cut",
                 "style_width": 64, "style_blocks": 9, "style_crop": 256, "patches": 256,
-                "width": 64, "crop": 512, "batch": 1, "learning_rate": 1e-4, "rate_falls": False,
-                "match_shares": False,
+                "width": 64, "crop": 512, "batch": 1, "learning_rate": 1e-4,
+                "adaptation_rate": 1e-4, "rate_falls": False,
+                "match_shares": False, "teacher": "current",
             },
         },
         needs=("target_images", "source_images", "source_masks"),
