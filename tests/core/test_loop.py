@@ -8,7 +8,14 @@ from napari_cellda.core import loop
 from napari_cellda.core.batches import halved
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Score, Step, run_quietly
-from napari_cellda.core.loop import MemoryStore, cosine_rate, prepare, set_learning_rate, train
+from napari_cellda.core.loop import (
+    MemoryStore,
+    cosine_rate,
+    count_trained,
+    prepare,
+    set_learning_rate,
+    train,
+)
 
 
 class Tiny:
@@ -239,3 +246,12 @@ def test_large_single_crops_are_cut_smaller():
     assert small[0].shape == (1, 1, 128, 128)
     assert small[1] == "points"
     assert halved((torch.zeros(1, 1, 64, 64),), 3)[0].shape == (1, 1, 64, 64)
+
+
+def test_trained_parameters_are_counted_once_and_frozen_ones_not():
+    first, second = torch.nn.Linear(3, 4), torch.nn.Linear(4, 2)
+    both = torch.nn.Sequential(first, second)
+    frozen = torch.nn.Linear(5, 5).requires_grad_(False)
+    adam = torch.optim.Adam(both.parameters())
+    assert count_trained([first, both, frozen, adam]) == 3 * 4 + 4 + 4 * 2 + 2
+    assert run_quietly(Tiny(steps=1).run()).n_parameters == 3 * 8 + 8 + 2 * 8 + 8 + 1

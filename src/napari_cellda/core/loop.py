@@ -80,6 +80,8 @@ class Progress:
     best_score: float | None
     """The score that chose the best checkpoint; None without validation."""
     best_step: int | None
+    n_parameters: int = 0
+    """Trained ones, of all networks; 0 when there was no training."""
 
 
 def train(
@@ -167,7 +169,16 @@ def train(
             keeper.keep_best()
         keeper.keep_last_if_due()
     keeper.keep_last()
-    return Progress(keeper.done, stopped, keeper.best_score, keeper.best_step)
+    trained = count_trained(parts.values())
+    return Progress(keeper.done, stopped, keeper.best_score, keeper.best_step, trained)
+
+
+def count_trained(parts: Iterable[object]) -> int:
+    """Count the parameters that training changes, those that networks share once."""
+    from torch import nn
+
+    found = {p for part in parts if isinstance(part, nn.Module) for p in part.parameters()}
+    return sum(parameter.numel() for parameter in found if parameter.requires_grad)
 
 
 class _Keeper:

@@ -71,7 +71,8 @@ def write_adapted(
             "scores": adapted.scores,
             "steps": adapted.progress.steps,
             "stopped": adapted.progress.stopped,
-            "parameters": sum(p.numel() for p in adapted.network.parameters()),
+            "parameters": adapted.progress.n_parameters
+            or sum(p.numel() for p in adapted.network.parameters()),
             "classes": list(prepared.classes),
         },
     )
