@@ -575,7 +575,7 @@ def test_each_loss_reaches_the_model_that_it_is_for(tmp_path):
 
 def test_the_head_start_teaches_the_collaborator_discs_of_the_cells_size(tmp_path):
     job = make_job(tmp_path, instances=True)
-    params = tiny(head_start=2, prior_width=0.45)
+    params = tiny(head_start=4, prior_width=0.45)
     trainer = Trainer(job, params, job.target, 16.0, False)
     batch = trainer.batch(0)
     assert set(trainer._losses(batch, 0)) == {"score", "offset", "foreground"}

@@ -174,7 +174,7 @@ class Trainer:
             terms = {"foreground": balanced_loss(foreground, target)}
         else:
             terms = {"foreground": foreground_loss(foreground, target, params.collaborator_loss)}
-        if index < params.head_start // 2:
+        if index < params.head_start // 4:
             return terms
         drawn = lay_out(windows, torch.sigmoid(foreground))
         if early:

@@ -65,9 +65,9 @@ class Params(MethodParams):
     """Weight of the term that keeps masks from vanishing."""
     size_exponent: float = Field(0.5, gt=0, le=2)
     """Its exponent: 0.5 as in the published code; 1 as printed, which explodes."""
-    head_start: int = Field(500, ge=0)
-    """Steps at the beginning in which the collaborator learns from the prior alone; from half of
-    them on the principal learns from it. 0 as published: short trainings then end with the same
+    head_start: int = Field(900, ge=0)
+    """Steps at the beginning in which the collaborator learns from the prior alone; from a quarter
+    of them on the principal learns from it. 0 as published: short trainings then end with the same
     disc for every cell, or with none."""
     leak: float = Field(0.05, ge=0, le=0.25)
     """Added to the sigmoid's slope in the principal's linear loss where a pixel is on the wrong
@@ -197,7 +197,7 @@ def _adapt(
 PRESETS: dict[str, dict[str, Any]] = {
     "gpu": {
         "steps": 15000,
-        "head_start": 2000,
+        "head_start": 6000,
         "crop": 384,
         "batch": 4,
         "cell_size": 36.0,

@@ -127,24 +127,9 @@ class CksPrincipal(Packable):
         self.drawing = nn.Sequential(
             conv_stack(pyramid, drawing, 3), nn.Conv2d(drawing, features, 3, padding=1)
         )
-        channels, side = ENCODING
-        self.position = nn.Sequential(
-            nn.Linear(pyramid, 256),
-            nn.ReLU(inplace=True),
-            nn.Linear(256, 256),
-            nn.ReLU(inplace=True),
-            nn.Linear(256, channels * side * side),
-        )
-        self.join = nn.Conv2d(channels, features, 1, bias=False)
-        self.finish = nn.Sequential(
-            nn.ReLU(inplace=True),
-            nn.Conv2d(features, features, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.ConvTranspose2d(features, 1, 2, 2),
-        )
-        last: Any = self.finish[-1]
-        nn.init.constant_(last.bias, -1.0)  # most of a window is not the cell
-
+        self.position = _position_encoder(pyramid)
+        self.join = nn.Conv2d(ENCODING[0], features, 1, bias=False)
+        self.finish = _finish(features)
         self.context = math.ceil(self.offset_reach)
 
     @property
@@ -350,6 +335,30 @@ class CksPrincipal(Packable):
         pixels = grid_centres(height, width, 1, best.device).T.reshape(1, 2, height, width)
         offset = 0.5 + (place - pixels) / self.window
         return best, offset.clamp(0, 1)
+
+
+def _position_encoder(pyramid: int) -> nn.Sequential:
+    """Return what makes a small map of a cell's window out of the features at its place."""
+    channels, side = ENCODING
+    return nn.Sequential(
+        nn.Linear(pyramid, 256),
+        nn.ReLU(inplace=True),
+        nn.Linear(256, 256),
+        nn.ReLU(inplace=True),
+        nn.Linear(256, channels * side * side),
+    )
+
+
+def _finish(features: int) -> nn.Sequential:
+    """Return what draws a cell, at half the resolution, out of its window's features."""
+    last = nn.ConvTranspose2d(features, 1, 2, 2)
+    nn.init.constant_(last.bias, -1.0)  # type: ignore[arg-type]  # most of a window is not the cell
+    return nn.Sequential(
+        nn.ReLU(inplace=True),
+        nn.Conv2d(features, features, 3, padding=1),
+        nn.ReLU(inplace=True),
+        last,
+    )
 
 
 def whole_multiple(zoom: float) -> int:
