@@ -57,7 +57,8 @@ _CELLSEGUDA = {
 _STYLEFILTER = {
     "whole": (),
     "no weights of classes": ("match_shares=false",),
-    "no adaptation": ("source_share=0.63",),
+    "labels of the network as it is": ("match_shares=false", "teacher=current"),
+    "no adaptation": ("source_share=0.55",),
     "no style": ("style_share=0",),
 }
 _CKS = {

@@ -14,9 +14,9 @@ class Params(MethodParams):
 
     steps: int = Field(2700, ge=1, le=10_000_000)
     """Training steps of all three stages together."""
-    style_share: float = Field(0.37, ge=0, le=1)
+    style_share: float = Field(0.45, ge=0, le=1)
     """Share of the steps that learns the style; 0 leaves the style out."""
-    source_share: float = Field(0.44, ge=0, le=1)
+    source_share: float = Field(0.4, ge=0, le=1)
     """Share of the steps that trains on the source alone; the rest adapts."""
     style_mode: Literal["fastcut", "cut"] = "fastcut"
     """fastcut: no identity term, a tenfold contrast, flips; cut: the larger original."""
