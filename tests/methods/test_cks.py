@@ -586,6 +586,16 @@ def test_the_head_start_teaches_the_collaborator_discs_of_the_cells_size(tmp_pat
     assert 2 * math.sqrt(int(disc.sum()) / math.pi) == pytest.approx(16.0, rel=0.1)
 
 
+def test_without_a_prior_there_is_no_head_start(tmp_path):
+    job = make_job(tmp_path, instances=True)
+    trainer = Trainer(job, tiny(head_start=4, prior="off"), job.target, 16.0, False)
+    assert "segmentation" in trainer._losses(trainer.batch(0), 0)
+    window = Windows(torch.full((1, 16, 16), -4.0), torch.tensor([[0, 0]]), torch.tensor([0]))
+    assert float(trainer.principal_foreground(window, (1, 64, 64)).max()) == pytest.approx(
+        sigmoid(-4.0)
+    )
+
+
 def test_what_it_returns_draws_the_same_cells_after_being_rebuilt(tmp_path):
     params = tiny(steps=2, preview_every=2, least_score=0.01)
     events, adapted = drive("cks", make_job(tmp_path, instances=True), params)

@@ -84,6 +84,8 @@ class Trainer:
         )
         self.width = params.prior_width * diameter * self.principal.zoom
         self.diameter = diameter
+        self.prior_weight = 0.0 if params.prior == "off" else params.prior_weight
+        self.head_start = params.head_start if self.prior_weight else 0
         self.collaborator = Collaborator(job.target.n_channels, params.collaborator, params.border)
         self.models = torch.nn.ModuleDict(
             {"principal": self.principal, "collaborator": self.collaborator}
@@ -170,18 +172,17 @@ class Trainer:
         params, shape = self.params, foreground.shape
         early = index < params.warmup_steps
         target = self._collaborator_target(batch, windows, shape, index)
-        if index < params.head_start and params.prior != "off":
+        if index < self.head_start:
             terms = {"foreground": balanced_loss(foreground, target)}
         else:
             terms = {"foreground": foreground_loss(foreground, target, params.collaborator_loss)}
-        if index < params.head_start // 4:
+        if index < self.head_start // 4:
             return terms
         drawn = lay_out(windows, torch.sigmoid(foreground))
         if early:
             segmentation = warm_up_loss(drawn)
         elif params.principal_loss == "winner":
-            weight = 0.0 if params.prior == "off" else params.prior_weight
-            segmentation = winner_loss(drawn, width=self.width, weight=weight)
+            segmentation = winner_loss(drawn, width=self.width, weight=self.prior_weight)
         else:
             segmentation = segmentation_loss(drawn, params.principal_loss, leak=params.leak)
         delta = WARM_UP["delta"] if early else params.size_weight
@@ -195,8 +196,8 @@ class Trainer:
         self, batch: Batch, windows: Windows, shape: Any, index: int
     ) -> Tensor:
         """Return M_p; in the head start of undecided drawings, which makes discs of the prior."""
-        if index < self.params.head_start and self.params.prior != "off":
-            blank = torch.full_like(windows.logits, -self.params.prior_weight / 2)
+        if index < self.head_start:
+            blank = torch.full_like(windows.logits, -self.prior_weight / 2)
             windows = windows._replace(logits=blank)
         early = index < self.params.warmup_steps
         canvas = self.principal_foreground(windows, shape, early=early)
@@ -204,11 +205,9 @@ class Trainer:
 
     def principal_foreground(self, windows: Windows, shape: Any, *, early: bool = False) -> Tensor:
         """Return M_p (Eq. 4) with the prior that the settings ask for."""
-        width, weight = self.width, self.params.prior_weight
-        if early:
+        width, weight = self.width, self.prior_weight
+        if early and weight:
             width, weight = WARM_UP["width"], WARM_UP["weight"]
-        if self.params.prior == "off":
-            weight = 0.0
         return prior_canvas(windows, shape, width=width, weight=weight)
 
     def validate(self, index: int) -> Iterator[Event]:

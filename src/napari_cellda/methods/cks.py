@@ -50,7 +50,7 @@ class Params(MethodParams):
     the cell size. Parts of cells that stick out of it are cut off."""
     prior: Literal["gaussian", "off"] = "gaussian"
     """What is known of the cells' size. gaussian: a hill of that width at each point; off: nothing,
-    and networks tend to find nuclei or whatever else lies at the points."""
+    without a head start; networks then find whatever else lies at the points, or nothing."""
     prior_width: float = Field(0.25, gt=0, le=5)
     """Standard deviation of the hill, as a share of the diameter. Rather too narrow than too wide:
     masks grow to what looks alike, and what lies between cells must not be in the hills."""
