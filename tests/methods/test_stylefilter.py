@@ -320,7 +320,7 @@ def test_adaptation_leaves_the_style_alone_and_makes_its_labels_without_gradient
     trainer = adapting(tmp_path)
     batch = trainer.batch(4)
     generator = weights(trainer.network.generator)
-    assert not trainer._pseudo_labels(batch).requires_grad
+    assert not trainer._pseudo_labels(batch.clean, batch.present).requires_grad
     trainer.step(4, batch)
     assert torch.equal(weights(trainer.network.generator), generator)
 
@@ -479,13 +479,13 @@ def test_presets_are_valid(preset: str):
 def test_pseudo_labels_are_those_of_the_network_before_and_weighed(tmp_path):
     trainer = adapting(tmp_path)
     batch = trainer.batch(4)
-    before = trainer._pseudo_labels(batch)
+    before = trainer._pseudo_labels(batch.clean, batch.present)
     with torch.no_grad():
         for parameter in trainer.network.segmenter.parameters():
             parameter.add_(torch.randn_like(parameter))
-    assert torch.equal(trainer._pseudo_labels(batch), before)
+    assert torch.equal(trainer._pseudo_labels(batch.clean, batch.present), before)
     trainer.weights = torch.tensor([0.0, 0.0, 1.0])
-    found = trainer._pseudo_labels(batch)[:, 0]
+    found = trainer._pseudo_labels(batch.clean, batch.present)[:, 0]
     for labels, present in zip(found, batch.present, strict=True):
         assert (labels == (2 if present[2] else 0)).all()
 
@@ -498,23 +498,35 @@ def test_the_published_preset_labels_with_the_network_as_it_is(tmp_path):
     batch = trainer.batch(4)
     trainer.s.eval()
     maps = trainer.s(batch.clean).float()
-    assert torch.equal(trainer._pseudo_labels(batch), filtered_labels(maps, batch.present))
-
-
-def test_rates_of_the_segmenter_fall_twice_or_stay(tmp_path):
-    steps = {"steps": 600, "style_share": 0.0, "source_share": 0.5}
-    falls = stylefilter._Trainer(job(tmp_path), TINY.model_copy(update=steps))
-    rates = [falls._rate(i) for i in (30, 299, 330, 599)]
-    assert rates[0] == pytest.approx(1e-3)
-    assert rates[1] < 2e-5
-    assert rates[2] == pytest.approx(2e-4)
-    assert rates[3] < 4e-6
-    stays = stylefilter._Trainer(
-        job(tmp_path), TINY.model_copy(update={**steps, "rate_falls": False})
+    assert torch.equal(
+        trainer._pseudo_labels(batch.clean, batch.present), filtered_labels(maps, batch.present)
     )
+
+
+def test_rates_of_the_segmenter_fall_in_every_round_or_stay(tmp_path):
+    steps = {"steps": 600, "style_share": 0.0, "source_share": 0.5, "rounds": 3}
+    falls = stylefilter._Trainer(job(tmp_path), TINY.model_copy(update=steps))
+    assert falls.params.round_starts == (300, 400, 500)
+    rates = [falls._rate(i) for i in (30, 299, 310, 399, 410, 599)]
+    assert [rates[0], rates[2], rates[4]] == pytest.approx([1e-3, 2e-4, 2e-4])
+    assert max(rates[1], rates[3], rates[5]) < 2e-5
+    steps["rate_falls"] = False
+    stays = stylefilter._Trainer(job(tmp_path), TINY.model_copy(update=steps))
     assert [stays._rate(i) for i in (0, 299, 300, 349, 599)] == pytest.approx(
         [1e-3, 1e-3, 4e-6, 2e-4, 2e-4]
     )
+
+
+def test_every_round_begins_with_the_network_as_it_is(tmp_path):
+    trainer = adapting(tmp_path, rounds=2)
+    assert trainer.params.round_starts == (4, 5)
+    first = weights(trainer.teacher)
+    trainer.step(4, trainer.batch(4))
+    assert torch.equal(weights(trainer.teacher), first)
+    now = weights(trainer.network.segmenter)
+    trainer.step(5, trainer.batch(5))
+    assert torch.equal(weights(trainer.teacher), now)
+    assert not torch.equal(weights(trainer.network.segmenter), now)
 
 
 def test_judge_sees_patches():

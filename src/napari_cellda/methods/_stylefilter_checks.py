@@ -10,13 +10,14 @@ import torch
 from napari_cellda.core.adaptation.domain import Domain, Plane
 from napari_cellda.core.adaptation.predict import mean_dice, predict_plane, preview_pixels
 from napari_cellda.core.events import Event, Preview, Score
-from napari_cellda.methods._stylefilter_losses import class_maps, filtered_labels, presence_f1
+from napari_cellda.methods._stylefilter_losses import class_maps, presence_f1
 from napari_cellda.methods._stylefilter_target import thinned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from napari_cellda.core.adaptation.job import AdaptJob
     from napari_cellda.core.nets.styled import StyledSegmenter
@@ -120,21 +121,30 @@ class Checks:
             return self._segment(np.clip(plane.pixels, 0, 1))
         return predict_plane(self.network, plane.pixels, self.fabric)
 
-    def previews(self, done: int) -> Iterator[Event]:
-        """Show the drawn image and, once there is a segmenter, its maps and labels."""
+    def previews(self, done: int, label: Callable[[Tensor, Tensor], Tensor]) -> Iterator[Event]:
+        """Show the drawn image and, once there is a segmenter, its maps and labels.
+
+        Parameters
+        ----------
+        done : int
+        label : callable (1, C, Y, X), (1, K) -> (1, 1, Y, X)
+            Makes the pseudo-labels of a drawn image from the classes that it may show.
+        """
         stylised = predict_plane(self.network.stylise, self.shown, self.fabric)
         yield Preview("stylised", stylised[0] if len(stylised) == 1 else stylised, done)
         if done <= self.params.stage_ends[0]:
             return
         maps = self._segment(stylised)
         yield Preview("foreground" if len(maps) == 1 else "classes", maps, done)
-        every = class_maps(torch.from_numpy(maps)[None])
+        clean = self.fabric.to_device(torch.from_numpy(stylised)[None])
+        every = np.ones(self.job.n_classes, bool)
         present = self.job.target.planes[0].present_mask
-        mask = np.ones(self.job.n_classes, bool) if present is None else present
-        for name, allowed in (("pseudo-labels", np.ones_like(mask)), ("filtered labels", mask)):
-            labels = filtered_labels(every, torch.from_numpy(allowed)[None])
-            yield Preview(name, labels[0, 0].numpy().astype(np.uint8), done)
-        yield Preview("confidence", every[0].amax(dim=0).numpy(), done)
+        for name, mask in (("pseudo-labels", None), ("filtered labels", present)):
+            allowed = torch.from_numpy(every if mask is None else mask)[None]
+            labels = label(clean, self.fabric.to_device(allowed))[0, 0].cpu().numpy()
+            yield Preview(name, np.maximum(labels, 0).astype(np.uint8), done)
+        sure = class_maps(torch.from_numpy(maps)[None])[0].amax(dim=0)
+        yield Preview("confidence", sure.numpy(), done)
 
 
 def _argmax(maps: NDArray[np.float32]) -> NDArray[np.intp]:

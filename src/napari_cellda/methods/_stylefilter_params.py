@@ -54,8 +54,10 @@ class Params(MethodParams):
     confidence: float = Field(0.0, ge=0, lt=1)
     """Pseudo-labels that are less certain are left out; 0 keeps all."""
     teacher: Literal["before", "current"] = "before"
-    """Whose pseudo-labels are learned. before: those of the network as it was before it adapts;
+    """Whose pseudo-labels are learned. before: those of the network as it was when the round began;
     current: those of the network as it is, as published, which may lose rare classes."""
+    rounds: int = Field(3, ge=1, le=100)
+    """Number of rounds of the adaptation; each begins with labels anew, and its rate falls anew."""
     match_shares: bool = True
     """Whether classes are weighed so that the pseudo-labels hold each as often as the source masks
     do. Not in the paper; leave it out where a class of your images is far rarer or more frequent
@@ -73,3 +75,9 @@ class Params(MethodParams):
         style = round(self.style_share * self.steps)
         source = min(self.steps, style + round(self.source_share * self.steps))
         return style, source, self.steps
+
+    @property
+    def round_starts(self) -> tuple[int, ...]:
+        """Step before which each round of the adaptation begins."""
+        _, first, end = self.stage_ends
+        return tuple(first + (end - first) * i // self.rounds for i in range(self.rounds))

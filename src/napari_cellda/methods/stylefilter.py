@@ -89,7 +89,7 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
         if first == source:
             # A run that is resumed in this stage has its teacher from the checkpoint.
             if done <= source:
-                trainer.teacher.load_state_dict(trainer.network.segmenter.state_dict())
+                trainer.copy_teacher()
             if not (yield from trainer.draw_target()):
                 progress = replace(progress, stopped=True)
                 break
@@ -230,11 +230,17 @@ class _Trainer:
         drawn = partial(predict_plane, self.network.stylise, fabric=self.fabric)
         if not (yield from self.target.draw(self.network.generator, drawn)):
             return False
-        if self.params.match_shares:
-            self.weights = self._class_weights()
+        self._weigh_classes()
         return True
 
-    def _class_weights(self) -> Tensor:
+    def copy_teacher(self) -> None:
+        """Let the network as it is make the labels from now on."""
+        self.teacher.load_state_dict(self.network.segmenter.state_dict())
+
+    def _weigh_classes(self) -> None:
+        """Weigh the classes such that the teacher labels each as often as the source does."""
+        if not self.params.match_shares:
+            return
         self.teacher.eval()
         pixels = []
         for i in thinned(self.target.adapted_to, self.target.planes, WEIGHED):
@@ -244,9 +250,8 @@ class _Trainer:
             if present is not None:
                 every = every * torch.from_numpy(present)[:, None, None]
             pixels.append(every.flatten(1)[:, ::4])
-        return class_weights(
-            torch.cat(pixels, dim=1), class_shares(self.source, self.job.n_classes)
-        )
+        shares = class_shares(self.source, self.job.n_classes)
+        self.weights = class_weights(torch.cat(pixels, dim=1), shares)
 
     # -- one step ------------------------------------------------------------------------------
 
@@ -265,12 +270,16 @@ class _Trainer:
         if index == self.ends[1]:
             # Gradients grow when the norms are frozen: Adam must forget how small they were.
             self.s_adam.state.clear()
+        elif index in self.params.round_starts:
+            self.copy_teacher()
+            self._weigh_classes()
         set_learning_rate(self.s_adam, self._rate(index))
         source, labels = (self.fabric.to_device(t) for t in (batch.source, batch.source_labels))
         images = [source]
         pseudo = None
         if batch.clean is not None and batch.student is not None:
-            pseudo = self._pseudo_labels(batch)
+            clean, present = (self.fabric.to_device(t) for t in (batch.clean, batch.present))
+            pseudo = self._pseudo_labels(clean, present)
             images.append(self.fabric.to_device(batch.student))
         self.s.train()
         if pseudo is not None:
@@ -287,23 +296,26 @@ class _Trainer:
         return terms
 
     def _rate(self, index: int) -> float:
-        params, (style, source, end) = self.params, self.ends
-        first, last, peak = style, source, params.learning_rate
-        if index >= source:
-            first, last, peak = source, end, params.adaptation_rate
-        if params.rate_falls:
-            return cosine_rate(index - first, last - first, peak)
-        return peak * min(1.0, (index - first + 1) / WARM_UP) if index >= source else peak
+        params, starts = self.params, self.params.round_starts
+        if index < self.ends[1]:
+            first, last, peak = self.ends[0], self.ends[1], params.learning_rate
+            return cosine_rate(index - first, last - first, peak) if params.rate_falls else peak
+        if not params.rate_falls:
+            return params.adaptation_rate * min(1.0, (index - self.ends[1] + 1) / WARM_UP)
+        first = max(start for start in starts if start <= index)
+        last = min([start for start in starts if start > index], default=self.ends[2])
+        return cosine_rate(index - first, last - first, params.adaptation_rate)
 
     @torch.no_grad()
-    def _pseudo_labels(self, batch: SegmentBatch) -> Tensor:
-        clean, present = (self.fabric.to_device(t) for t in (batch.clean, batch.present))
-        self.s.eval()
-        clean = clean.to(memory_format=torch.channels_last)
+    def _pseudo_labels(self, clean: Tensor, present: Tensor) -> Tensor:
+        """Label drawn crops, on the device, with the classes that each may show."""
+        # Nothing is drawn before the network is what it is before the adaptation.
+        waits = self.params.teacher == "current" or not self.target.drawn
+        labeller = (self.network.segmenter if waits else self.teacher).eval()
         with self.fabric.autocast():
-            maps = self.teacher(clean) if self.params.teacher == "before" else self.s(clean)
-        maps = class_maps(maps.float()) * self.weights.to(maps.device)[:, None, None]
-        maps /= maps.sum(dim=1, keepdim=True)
+            maps = class_maps(labeller(clean.to(memory_format=torch.channels_last)).float())
+        maps = maps * self.weights.to(maps.device)[:, None, None]
+        maps = maps / maps.sum(dim=1, keepdim=True)
         return filtered_labels(maps, present, self.params.confidence)
 
     # -- checks and previews -------------------------------------------------------------------
@@ -316,7 +328,7 @@ class _Trainer:
         if done > self.ends[0] and (at_end or done % self.params.validate_every == 0):
             yield from self.checks.scores(done)
         if self.params.preview_every and (at_end or done % self.params.preview_every == 0):
-            yield from self.checks.previews(done)
+            yield from self.checks.previews(done, self._pseudo_labels)
 
 
 def _freeze_norms(network: torch.nn.Module) -> None:
