@@ -169,6 +169,8 @@ def models(folder: Path, scratch: Path) -> None:
     one.click(tab.start)
     wait_until(lambda: tab.evaluation is not None and not tab.work.running, "the comparison")
     tab.figure.setCurrentIndex(tab.figure.findText("Dice (F1)"))
+    one.session.viewer.open_sample(PLUGIN, "nuclei_a")
+    QTest.qWait(200)
     one.picture("compare-models")
     one.viewer.close()
 

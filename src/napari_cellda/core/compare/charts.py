@@ -94,7 +94,10 @@ def size_chart(title: str, points: Mapping[str, tuple[int, float]], order: Seque
     for name, (_, score) in points.items():
         color = color_of(list(order).index(name))
         parts.append(_dot(x(sizes[name]), y(score), color, 5))
-        parts.append(_text(x(sizes[name]), y(score) - 8, _shorten(name, 14), name, color=color))
+        place = (x(sizes[name]) - LEFT) / (WIDTH - LEFT - RIGHT)
+        anchor = "start" if place < 0.15 else "end" if place > 0.85 else "middle"
+        at = (x(sizes[name]), y(score) - 8)
+        parts.append(_text(*at, _shorten(name, 14), name, anchor=anchor, color=color))
     return _svg(title, parts)
 
 

@@ -79,7 +79,6 @@ class CompareTab(WorkTab):
         self.table = QTableWidget()
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.table.verticalHeader().hide()
-        self.table.setMinimumHeight(130)
         self.figure = QComboBox()
         self.strips: Any = None
         self.sizes: Any = None
@@ -99,7 +98,7 @@ class CompareTab(WorkTab):
         self.body.addLayout(self._form)
         self.body.addWidget(self.bar)
         self.body.addWidget(self.status)
-        self.body.addWidget(self.table, 1)
+        self.body.addWidget(self.table)
         self.body.addWidget(self.figure)
         self._plot_place = QVBoxLayout()
         self.body.addLayout(self._plot_place)
@@ -108,7 +107,7 @@ class CompareTab(WorkTab):
         self.body.addLayout(self._bound_form)
         self.body.addWidget(self.extremes)
         self.body.addLayout(side_by_side(self.report, self.save))
-        self.body.addStretch(0)
+        self.body.addStretch(1)
 
     def _connect(self) -> None:
         self.folders.changed.connect(self._refresh)
@@ -190,7 +189,7 @@ class CompareTab(WorkTab):
     def _refresh(self) -> None:
         running = self.work.running
         for chooser, folder in ((self.image_folder, self.images), (self.truth, self.reference)):
-            chooser.setText(PROMPT if folder is None else folder.name)
+            chooser.setText(PROMPT if folder is None else f"{folder.parent.name}/{folder.name}")
         self._form.setRowVisible(self.image_folder, any(map(is_model, self.folders.paths.values())))
         ready = bool(self.folders.paths) and self.reference is not None
         self.start.setEnabled(ready and not running)
@@ -217,6 +216,7 @@ class CompareTab(WorkTab):
                 lacking = f"  ({missing[key]} undefined)" if missing[key] else ""
                 self.table.setItem(row, column, QTableWidgetItem(text + lacking))
         self.table.resizeColumnsToContents()
+        self.table.setFixedHeight(56 + 30 * min(len(models), 6))
         return keys
 
     def _draw(self, *_: Any) -> None:

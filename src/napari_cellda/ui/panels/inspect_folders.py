@@ -53,6 +53,7 @@ class Folders(QWidget):
         self.table = QTableWidget(0, 2)
         self.table.setHorizontalHeaderLabels(["Name", "Folder"])
         self.table.verticalHeader().hide()
+        self.table.setWordWrap(False)
         self.table.horizontalHeader().setStretchLastSection(True)
         self.table.setFixedHeight(110)
         self.table.cellChanged.connect(self._on_renamed)

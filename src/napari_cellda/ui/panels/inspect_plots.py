@@ -26,10 +26,11 @@ def make_strips() -> Any:
 
         def __init__(self) -> None:
             super().__init__(background=BACKGROUND)
-            self.setFixedHeight(190)
+            self.setFixedHeight(160)
             self.setMouseEnabled(False, False)
             self.setMenuEnabled(False)
             self.hideButtons()
+            self.getAxis("left").enableAutoSIPrefix(False)
 
         def draw(self, values: Mapping[str, np.ndarray], title: str) -> None:
             """Show the figures of every model's images; undefined ones are left out."""
@@ -63,11 +64,13 @@ def make_sizes() -> Any:
 
         def __init__(self) -> None:
             super().__init__(background=BACKGROUND)
-            self.setFixedHeight(220)
+            self.setFixedHeight(190)
             self.setMouseEnabled(False, False)
             self.setMenuEnabled(False)
             self.hideButtons()
             self.setLabel("bottom", "million parameters")
+            for side in ("left", "bottom"):
+                self.getAxis(side).enableAutoSIPrefix(False)
             self.setToolTip(
                 "Performance efficiency: 1 like the upper bound in score and size, 0 farthest "
                 "from it; it depends on which models take part"
