@@ -248,6 +248,37 @@ def test_objects_that_go_through_planes_are_matched_in_the_stack(panel: InspectP
     assert np.asarray(tab.view.layer.data[3])[10, 10] == OVERLAY_VALUES["missed"]
 
 
+def test_every_time_point_has_a_stack_of_its_own(panel: InspectPanel, qtbot: QtBot):
+    truth = np.zeros((2, 4, 40, 40), np.uint8)
+    truth[:, :, 5:15, 5:15] = 1
+    mine = truth.copy()
+    mine[1] = 0
+    view = panel.overlay.view
+    compare(panel, qtbot, "objects", mine, truth)
+    qtbot.waitUntil(lambda: view.comparison.objects.is_stack, timeout=WAIT_MS)
+    assert view.matches.count("matched") == 1
+    panel.session.viewer.dims.set_point(0, 1)
+    qtbot.waitUntil(lambda: view.plane[0] == 1 and view.comparison.objects.is_stack)
+    assert view.matches.count("missed") == 1
+    view.step()
+    qtbot.waitUntil(lambda: view.error is not None, timeout=WAIT_MS)
+    assert view.error.pixels == 400
+
+
+def test_an_object_that_changes_is_matched_again(panel: InspectPanel, qtbot: QtBot):
+    """A plane with objects that the stack did not know is shown by itself, not wrongly."""
+    truth = np.zeros((4, 40, 40), np.uint8)
+    truth[:, 5:15, 5:15] = 1
+    view = panel.overlay.view
+    compare(panel, qtbot, "objects", truth.copy(), truth)
+    qtbot.waitUntil(lambda: view.comparison.objects.is_stack, timeout=WAIT_MS)
+    view.result.data[2, 20:30, 20:30] = 9
+    panel.session.viewer.dims.set_point(0, 2)
+    qtbot.waitUntil(lambda: view.plane == (2,), timeout=WAIT_MS)
+    assert not view.comparison.objects.is_stack
+    assert view.matches.count("spurious") == 1
+
+
 def test_matching_a_long_stack_is_stopped_and_the_plane_stays(panel: InspectPanel, qtbot: QtBot):
     mine, truth = (Watched(np.stack([one] * 100)) for one in (MINE, TRUTH))
     tab = panel.overlay
