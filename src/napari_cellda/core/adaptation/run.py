@@ -143,6 +143,7 @@ def run_adaptation(
 
 
 def _work(run: Run, method: Method, device: str, stop: Stop) -> Task[Path | None]:
+    run.check_present()
     inputs = inputs_of(run)
     settings = method.settings("cpu", run.record.params)
     opened = open_inputs(inputs, method)
