@@ -12,6 +12,7 @@ from napari_cellda.core.enhancer_training.calibrate import (
     shift_logits,
     steady_threshold,
 )
+from napari_cellda.core.enhancer_training.centre import centre_maps
 from napari_cellda.core.enhancer_training.forests import ForestMix, make_maps
 from napari_cellda.core.enhancer_training.looks import Look
 from napari_cellda.core.enhancer_training.maps import MapCache, map_contrast
@@ -303,6 +304,40 @@ def test_hollow_objects_fade_inside_and_keep_their_rim():
     assert np.array_equal(Look(hollow=1).apply(image, full, np.random.default_rng(0))[0], image)
     drawn = [Look.draw(ForestMix(hollow_share=1), np.random.default_rng(i)) for i in range(9)]
     assert all(look.hollow > 0 for look in drawn)
+
+
+def test_images_of_one_set_may_differ_in_brightness():
+    mask = np.zeros((1, 40, 40), bool)
+    mask[0, 10:30, 10:30] = True
+    image = np.where(mask, 0.5, -0.1).astype(np.float32)
+    look, rng = Look(varied=0.4), np.random.default_rng(0)
+    seen = np.stack([look.apply(image, mask, rng)[0] for _ in range(40)])
+    assert seen.dtype == np.float32
+    on, beside = seen[:, mask].mean(axis=1), seen[:, ~mask].mean(axis=1)
+    # log(gain * 0.5 ** gamma) and log(gain), of which the standard deviation is asked for.
+    assert np.log(-beside / 0.1).std() == pytest.approx(0.4, rel=0.4)
+    assert np.log(on).std() > 0.3
+    assert np.ptp(on / -beside) > 0.5  # gamma changes one against the other
+    drawn = [Look.draw(ForestMix(varied_share=1), np.random.default_rng(i)) for i in range(9)]
+    assert all(look.varied > 0 for look in drawn)
+
+
+def test_good_maps_are_pushed_until_their_area_is_right():
+    y, x = np.mgrid[:48, :48] - 24
+    distance = torch.from_numpy(np.hypot(y, x).astype(np.float32))[None]
+    truth = (distance < 14).float()
+    good, poor = torch.sigmoid(15.5 - distance), torch.sigmoid(15.5 - distance.roll(20, 2))
+    maps = torch.stack([good, poor, good, torch.rand(1, 48, 48)])
+    masks = torch.stack([truth, truth, torch.zeros_like(truth), truth])
+    made = centre_maps(maps, masks, 1, np.random.default_rng(0))
+    assert (maps[0] > 0.5).sum() > 1.15 * truth.sum()
+    assert float((made[0] > 0.5).sum()) == pytest.approx(float(truth.sum()), rel=0.02)
+    assert torch.equal(made[1:], maps[1:])
+    many = maps[:1].repeat(200, 1, 1, 1)
+    made = centre_maps(many, masks[:1].repeat(200, 1, 1, 1), 0.5, np.random.default_rng(1))
+    moved = (made != many).flatten(1).any(dim=1).float().mean()
+    assert 0.35 < moved < 0.65
+    assert centre_maps(maps, masks, 0, np.random.default_rng(0)) is maps
 
 
 def test_truth_of_each_kind_of_mask():

@@ -60,6 +60,8 @@ class ForestMix(BaseParams):
     """Share of forests trained on simulated strokes; the others are trained on dense patches."""
     worst_tile_share: float = Field(0.5, ge=0, le=1)
     """Share of the dense forests that are trained on again with the tiles they got worst."""
+    corrections: int = Field(4, ge=0, le=20)
+    """Most rounds in which an annotator corrects a forest; each has 0 to this many."""
     ilastik_share: float = Field(0.7, ge=0, le=1)
     """Share of forests with ilastik's 49 features; the rest have the compact or the s2d set."""
     spoiled_share: float = Field(0.6, ge=0, le=1)
@@ -68,6 +70,8 @@ class ForestMix(BaseParams):
     """Share of forests that see the source enlarged or reduced."""
     largest_scale: float = Field(1.6, ge=1, le=4)
     """Largest enlargement, and reduction by as much."""
+    varied_share: float = Field(0.4, ge=0, le=1)
+    """Share of forests whose images differ in brightness and gamma, from those painted too."""
     hollow_share: float = Field(0.0, ge=0, le=1)
     """Share of forests that see objects stained along their rim, their inside faded."""
 
@@ -182,7 +186,7 @@ def _train(
 def _train_on_strokes(
     fields: list[_Field], mix: ForestMix, rng: np.random.Generator, threads: int | None
 ) -> Forest:
-    """Train as a person does: a few strokes, then none to four rounds of correction."""
+    """Train as a person does: a few strokes, then rounds of two per class in the errors."""
     length, width = rng.uniform(20, 60), float(rng.integers(2, 6))
     per_field = -(-int(rng.integers(4, 13)) // len(fields))
     painted = [
@@ -190,10 +194,11 @@ def _train_on_strokes(
     ]
     params = _draw_params(mix, rng, threads)
     forest = _fit(fields, painted, params)
-    for _ in range(int(rng.choice([0, 1, 2, 4], p=[0.45, 0.15, 0.15, 0.25]))):
+    more = max(1, 2 // len(fields))
+    for _ in range(int(rng.integers(mix.corrections + 1))):
         for field, paint in zip(fields, painted, strict=True):
             wrong = forest.predict(field.features).argmax(axis=0)
-            paint |= error_strokes(field.truth, wrong, 1, rng, length=length, width=width) > 0
+            paint |= error_strokes(field.truth, wrong, more, rng, length=length, width=width) > 0
         forest = _fit(fields, painted, params)
     return forest
 

@@ -33,6 +33,8 @@ class Look:
     """Standard deviation of a random texture, which forests take for structure here and there."""
     grain: float = 1.0
     """Size of that texture in pixels."""
+    varied: float = 0.0
+    """How much images differ: standard deviation of the logarithms of their gain and gamma."""
     hollow: float = 0.0
     """How far the inside of objects fades into what is around them."""
     rim: float = 1.0
@@ -50,6 +52,8 @@ class Look:
             blur, noise, light, texture = spoiled * rng.uniform(0, (1.5, 0.25, 0.3, 0.3))
             grain = 8 ** rng.random()
             look = cls(scale, float(blur), float(noise), float(light), float(texture), grain)
+        if rng.random() < mix.varied_share:
+            look = replace(look, varied=float(rng.uniform(0, 0.4)))
         if mix.hollow_share and rng.random() < mix.hollow_share:
             look = replace(look, hollow=float(rng.uniform(0.3, 1)), rim=float(rng.uniform(1, 6)))
         return look
@@ -62,6 +66,8 @@ class Look:
             image, truth = _rescale(image, truth, self.scale)
         if self.hollow:
             image = _hollow_out(image, truth[0], self.hollow, self.rim, rng)
+        if self.varied:
+            image = _expose(image, *np.exp(self.varied * rng.standard_normal(2)))
         if self.blur:
             image = ndimage.gaussian_filter(image, (0, self.blur, self.blur))
         if self.light:
@@ -87,6 +93,11 @@ def _rescale(
         torch.from_numpy(truth.astype(np.uint8))[None], size, mode="nearest-exact"
     )
     return smooth[0].numpy(), nearest[0].numpy().astype(bool)
+
+
+def _expose(image: NDArray[np.float32], gain: float, gamma: float) -> NDArray[np.float32]:
+    """Brighten an image and raise it to a power; what is below 0 is only brightened."""
+    return np.asarray(gain * np.where(image > 0, np.abs(image) ** gamma, image), np.float32)
 
 
 def _hollow_out(

@@ -45,6 +45,9 @@ class EnhancerParams(ForestMix):
     """How much maps are made surer or vaguer in training."""
     shift: float = Field(0.5, ge=0, le=3)
     """How far maps are pushed to either class in training: forests that stray on another image."""
+    centred: float = Field(0.5, ge=0, le=1)
+    """Share of good maps that are pushed until they show as much foreground as there is: most show
+    too much, and an enhancer that met them alone shrinks the objects of all."""
     rotation: float = Field(20.0, ge=0, le=180)
     """Largest rotation of a crop in degrees, besides quarter turns and flips."""
     zoom: float = Field(1.3, ge=1, le=4)

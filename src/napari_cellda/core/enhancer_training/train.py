@@ -28,6 +28,7 @@ from napari_cellda.core.enhancer_training.calibrate import (
     shift_logits,
     steady_threshold,
 )
+from napari_cellda.core.enhancer_training.centre import centre_maps
 from napari_cellda.core.enhancer_training.maps import MapCache, fill_cache
 from napari_cellda.core.enhancer_training.source import SourcePlane, hold_out
 from napari_cellda.core.events import Event, Note, Preview, Score, Stage, Stop, Task, never
@@ -193,6 +194,7 @@ class _Trainer:
         truth = _unpack(torch.from_numpy(crops[:, 1:]), self.n_outputs)
         maps, truth = deform(maps, truth, self.params.patch, self.deformation, rng)
         maps, truth = flip_and_turn(maps, truth, rng)
+        maps = centre_maps(maps, truth[:, :1], self.params.centred, rng)
         return disturb_maps(maps, self.noise, rng), truth
 
     def step(self, index: int, batch: tuple[torch.Tensor, torch.Tensor]) -> dict[str, float]:
