@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -101,6 +102,45 @@ def test_names_without_a_partner_are_all_told(panel: ComparePanel, qtbot: QtBot,
     panel.models.set_reference(folders / "truth")
     compare(panel, qtbot)
     assert "has none for b" in panel.banner.text
+    assert panel.models.evaluation is None
+
+
+def smaller(folder: Path) -> None:
+    imageio.imwrite(folder / "a.png", np.zeros((30, 50), np.uint8))
+
+
+def too_bright(folder: Path) -> None:
+    (folder / "a.png").unlink()
+    tifffile.imwrite(folder / "a.tif", np.full((40, 50), 1.5, np.float32))
+
+
+def below_zero(folder: Path) -> None:
+    (folder / "a.png").unlink()
+    tifffile.imwrite(folder / "a.tif", np.full((40, 50), -3, np.int16))
+
+
+def empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (smaller, "has shape (30, 50), its truth"),
+        (too_bright, "holds values from 1.5 to 1.5; expected probabilities in [0, 1]."),
+        (below_zero, "holds the label -3; expected labels from 0."),
+        (empty, "holds no image; expected"),
+    ],
+)
+def test_predictions_that_cannot_be_compared_are_told(
+    panel: ComparePanel, qtbot: QtBot, folders: Path, spoil: Callable[[Path], None], told: str
+):
+    spoil(folders / "good")
+    add(panel.models, folders / "good")
+    panel.models.set_reference(folders / "truth")
+    compare(panel, qtbot)
+    assert told in panel.banner.text
     assert panel.models.evaluation is None
 
 
