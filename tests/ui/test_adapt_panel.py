@@ -13,14 +13,17 @@ from napari.components import ViewerModel
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
 
+from napari_cellda.core.adaptation.inputs import AdaptInputs, open_inputs
+from napari_cellda.core.adaptation.prepare import Prepared, prepare_domains
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import run_quietly
 from napari_cellda.core.images import open_image
 from napari_cellda.core.jobs import Run
 from napari_cellda.core.runs import launch
 from napari_cellda.core.runs.table import RUNS_VARIABLE
 from napari_cellda.core.runs.verdict import judge
 from napari_cellda.core.samples import nuclei_field
-from napari_cellda.ui.adapt_inputs import partners, preview_place
+from napari_cellda.ui.adapt_inputs import partners, prepare_all, preview_place
 from napari_cellda.ui.inputs import Picked, layer_stems
 from napari_cellda.ui.panels.adapt import AdaptPanel
 from napari_cellda.ui.panels.verdict import figures_text
@@ -211,6 +214,49 @@ def test_channels_are_chosen_or_typed(panel: AdaptPanel, tmp_path: Path):
     assert panel.starter.message.text == "The channels are 'red'; expected numbers such as 0,2."
     choose(panel, "pseudo-label")
     assert not panel.source_channels.isVisible()
+
+
+def read(panel: AdaptPanel, folder: Path) -> Prepared:
+    """Write what was picked, and read it as a run does."""
+    method = panel.method
+    assert method is not None
+    options, items = prepare_all(panel.session, panel.picks(method), folder)
+    for item in items:
+        if item.write is not None:
+            item.write()
+    given = {k: v for k, v in options.items() if v is not None}
+    opened = open_inputs(AdaptInputs.model_validate(given), method)
+    task = prepare_domains(opened, method, "percentile", folder / "cache")
+    return run_quietly(task)
+
+
+def test_colours_and_stacks_are_read_plane_by_plane(panel: AdaptPanel, tmp_path: Path):
+    viewer = panel.session.viewer
+    rng = np.random.default_rng(0)
+    stack = viewer.add_image(rng.random((6, 40, 50)).astype(np.float32), name="stack")
+    colours = viewer.add_image(rng.integers(0, 255, (40, 50, 3), np.uint8), name="rgb", rgb=True)
+    masks = viewer.add_labels(np.tile(np.uint8([0, 1]), (40, 25)), name="rgb masks")
+    panel.pickers["target_images"].choose_layers([stack])
+    panel.pickers["source_images"].choose_layers([colours])
+    panel.pickers["source_masks"].choose_layers([masks])
+    choose(panel, "culpico")
+    prepared = read(panel, tmp_path / "run")
+    assert prepared.source is not None
+    assert [plane.shape for plane in prepared.target.planes] == [(40, 50)] * 6
+    assert (prepared.target.n_channels, prepared.source.n_channels) == (1, 1)
+    panel.channels.setCurrentIndex(1)
+    with pytest.raises(UserError, match="source images have 3 channel"):
+        read(panel, tmp_path / "other")
+
+
+def test_a_mask_of_another_shape_is_told_with_both_shapes(panel: AdaptPanel, tmp_path: Path):
+    viewer = panel.session.viewer
+    viewer.add_labels(np.ones((10, 12), np.uint8), name="target 0 mask")
+    panel.pickers["target_images"].choose_layers(layers(panel, "target 0"))
+    panel.pickers["target_masks"].choose_layers(layers(panel, "target 0 mask"))
+    choose(panel, "supervised")
+    with pytest.raises(UserError, match=r"shape \(10, 12\), its image 'target_0' \(64, 80\)"):
+        read(panel, tmp_path / "run")
 
 
 def test_cards_begin_with_what_needs_least(panel: AdaptPanel):
