@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Note, Score, Stage, Step, Task
+from napari_cellda.core.events import Event, Note, Score, Stage, Step, Task, drive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -95,25 +95,23 @@ def follow(task: Task[T]) -> T:
     )
     quiet = not sys.stderr.isatty()  # a log file wants notes and scores, not bars
     with Progress(*columns, console=console, disable=quiet) as progress:
-        row = None
-        while True:
-            try:
-                event = next(task)
-            except StopIteration as end:
-                result: T = end.value
-                return result
+        row: Any = None
+
+        def show(event: Event) -> None:
+            nonlocal row
             match event:
                 case Stage(title, total):
                     if row is not None:
                         progress.remove_task(row)
                     row = progress.add_task(title, total=total)
-                case Step(index):
-                    if row is not None:
-                        progress.update(row, completed=index)
+                case Step(index) if row is not None:
+                    progress.update(row, completed=index)
                 case Score(name, value):
                     console.print(f"{name}: {value:.4g}")
                 case Note(text):
                     console.print(text, soft_wrap=True)  # a log is searched by line
+
+        return drive(task, show)
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], if_empty: str = "") -> None:

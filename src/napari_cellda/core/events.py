@@ -73,11 +73,17 @@ def never() -> bool:
     return False
 
 
-def run_quietly(task: Task[T]) -> T:
-    """Drive a task to its end, dropping its events, and return its result."""
+def drive(task: Task[T], take: Callable[[Event], object]) -> T:
+    """Drive a task to its end, hand every event to `take`, and return its result."""
     while True:
         try:
-            next(task)
+            event = next(task)
         except StopIteration as end:
             result: T = end.value
             return result
+        take(event)
+
+
+def run_quietly(task: Task[T]) -> T:
+    """Drive a task to its end, dropping its events, and return its result."""
+    return drive(task, lambda event: None)

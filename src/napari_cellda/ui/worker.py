@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from qtpy.QtCore import QCoreApplication, QObject, QTimer, Signal
 
+from napari_cellda.core.events import drive
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -189,13 +191,7 @@ def run_task(
 
 def _drive(make_task: Callable[..., Any], handle: TaskHandle, emit: Callable[[Any], None]) -> Any:
     task = make_task(handle._stop.is_set)
-    if not hasattr(task, "send"):
-        return task
-    while True:
-        try:
-            emit(next(task))
-        except StopIteration as end:
-            return end.value
+    return drive(task, emit) if hasattr(task, "send") else task
 
 
 def _follow(session: Session) -> set[TaskHandle]:

@@ -150,26 +150,21 @@ def find_missing(
 
 
 def run_in_turn(work: Work, paths: Sequence[Path], *, stop: Stop) -> Task[BatchReport]:
-    """Do one image after the other in this process; one that fails does not stop the others.
-
-    A single image's fault of ours is raised as it is.
-    """
+    """Do one image after the other in this process; one that fails does not stop the others."""
     report = BatchReport()
     for number, path in enumerate(paths, 1):
         if stop():
             break
+        task = process_image(work, path, stop=stop)
         try:
-            task = process_image(work, path, stop=stop)
             files = yield from (task if len(paths) == 1 else _numbered(task, number, len(paths)))
-            if files:
-                report += BatchReport((path,), tuple(files))
         except Exception as error:
             failure = describe_failure(path, error)
-            if len(paths) == 1 and failure.traceback:
-                raise
             report += BatchReport(failures=(failure,))
             if len(paths) > 1:
                 yield Note(f"Skipped: {failure}")
+        else:
+            report += BatchReport((path,), tuple(files)) if files else BatchReport()
     return report
 
 
@@ -297,8 +292,6 @@ def _numbered(task: Task[T], number: int, total: int) -> Task[T]:
         except StopIteration as end:
             result: T = end.value
             return result
-        match event:
-            case Stage(title, steps):
-                yield Stage(f"{number}/{total} {title}", steps)
-            case _:
-                yield event
+        if isinstance(event, Stage):
+            event = Stage(f"{number}/{total} {event.title}", event.total)
+        yield event
