@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import (
-    QCheckBox,
     QComboBox,
-    QHBoxLayout,
     QLabel,
     QPushButton,
     QVBoxLayout,
@@ -22,7 +20,7 @@ from napari_cellda.ui.panels.model_card import ModelCardView
 from napari_cellda.ui.panels.model_picker import ModelPicker
 from napari_cellda.ui.panels.model_report import ModelReport
 from napari_cellda.ui.panels.object_size import ObjectSize
-from napari_cellda.ui.panels.parts import form_in
+from napari_cellda.ui.panels.parts import check_box, form_in, row
 from napari_cellda.ui.panels.scrolling import fill_panel
 from napari_cellda.ui.panels.section import Section
 from napari_cellda.ui.state import Session
@@ -73,29 +71,28 @@ class EnhancePanel(QWidget):
         self.check = QPushButton("Check\u2026")
         self.check.setToolTip("Validate the package as bioimage.io does, and run its own test")
         self.check.setEnabled(False)
-        self.switch = QCheckBox("Enhance")
-        self.switch.setToolTip("Show the enhanced map, and use it for masks and export")
-        self.live = QCheckBox("Follow the strokes")
-        self.live.setToolTip("Enhance anew after every stroke, the visible area first")
+        tip = "Show the enhanced map, and use it for masks and export"
+        self.switch = check_box("Enhance", tip, on=False)
+        tip = "Enhance anew after every stroke, the visible area first"
+        self.live = check_box("Follow the strokes", tip, on=False)
         self.target = QComboBox()
         self.target.setToolTip(
             "The class whose map is enhanced; the other classes share what it leaves"
         )
         self.size = ObjectSize()
-        self.stretch = QCheckBox("Stretch the map to 0-1 first")
-        self.stretch.setToolTip(
+        self.stretch = check_box(
+            "Stretch the map to 0-1 first",
             "What published enhancers call scale_range. They were trained without it, and on an "
-            "image without objects it turns noise into objects: leave it off unless it helps"
+            "image without objects it turns noise into objects: leave it off unless it helps",
+            on=False,
         )
         self.stretch_note = QLabel(
             "While you paint, it is stretched by the range of each plane; in the export, by that "
             "of the whole stack. The two may differ a little."
         )
         self.stretch_note.setWordWrap(True)
-        self.difference = QCheckBox("Show what it changed")
-        self.difference.setToolTip(
-            "The layer Enhanced minus forest: red where it added, blue where it removed"
-        )
+        tip = "The layer Enhanced minus forest: red where it added, blue where it removed"
+        self.difference = check_box("Show what it changed", tip, on=False)
         self.doubts = Banner()
         self.message = Banner()
         self.status = QLabel("Choose an enhancer to begin.")
@@ -103,11 +100,9 @@ class EnhancePanel(QWidget):
 
     def _lay_out(self) -> None:
         model = Section("Model")
-        row = QHBoxLayout()
-        row.setSpacing(6)
-        row.addWidget(self.picker, 1)
-        row.addWidget(self.check)
-        model.body.addLayout(row)
+        choosing = row(self.picker, self.check)
+        choosing.setStretch(0, 1)
+        model.body.addLayout(choosing)
         model.body.addWidget(self.card)
         self.use = Section("Use")
         form = form_in(self.use)

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
-    QCheckBox,
-    QHBoxLayout,
     QLabel,
     QMenu,
     QProgressBar,
@@ -36,6 +34,7 @@ from napari_cellda.ui.panels.class_rows import ClassRows
 from napari_cellda.ui.panels.docks import open_panel, settle_in_dock
 from napari_cellda.ui.panels.feature_settings import FeatureSettings
 from napari_cellda.ui.panels.image_picker import ImagePicker
+from napari_cellda.ui.panels.parts import check_box, row
 from napari_cellda.ui.panels.project_bar import ProjectBar
 from napari_cellda.ui.panels.quality import Quality
 from napari_cellda.ui.panels.restore_bar import RestoreBar
@@ -93,9 +92,8 @@ class PaintPanel(QWidget):
         self.take_over = QPushButton("Use mask")
         self.take_over.setToolTip("Take an existing mask or strokes layer over as strokes")
         self.take_over.setMenu(QMenu(self.take_over))
-        self.live = QCheckBox("Follow strokes")
-        self.live.setToolTip("Train the forest anew after every stroke")
-        self.live.setChecked(session.live)
+        tip = "Train the forest anew after every stroke"
+        self.live = check_box("Follow strokes", tip, on=session.live)
         self.train = QPushButton("Train now")
         self.show_buttons = ShowButtons(session)
         self.uncertain = QPushButton("Unsure spot  U")
@@ -123,13 +121,13 @@ class PaintPanel(QWidget):
         body.addWidget(self.start)
         classes = Section("Classes")
         classes.body.addWidget(self.rows)
-        classes.body.addLayout(_row(self.add_class, self.take_over))
+        classes.body.addLayout(row(self.add_class, self.take_over))
         classes.body.addWidget(self.undo)
         body.addWidget(classes)
         forest = Section("Forest")
-        forest.body.addLayout(_row(self.live, self.train))
+        forest.body.addLayout(row(self.live, self.train))
         forest.body.addWidget(self.show_buttons)
-        forest.body.addLayout(_row(self.uncertain, self.uncertain_stack))
+        forest.body.addLayout(row(self.uncertain, self.uncertain_stack))
         body.addWidget(forest)
         self.quality_section = Section("Quality", folded=True)
         self.quality_section.body.addWidget(self.quality)
@@ -342,14 +340,6 @@ class PaintPanel(QWidget):
         panel = None if busy or self._said else next_panel(session)
         self.go_on.setVisible(panel is not None)
         self.go_on.setText(f"Go on to {panel}")
-
-
-def _row(*widgets: QWidget) -> QHBoxLayout:
-    row = QHBoxLayout()
-    row.setSpacing(6)
-    for widget in widgets:
-        row.addWidget(widget)
-    return row
 
 
 def _describe(error: Exception) -> str:

@@ -42,6 +42,15 @@ def choices(entries: Sequence[tuple[str, str, str]]) -> QComboBox:
     return combo
 
 
+def row(*widgets: QWidget) -> QHBoxLayout:
+    """Lay widgets out side by side."""
+    layout = QHBoxLayout()
+    layout.setSpacing(6)
+    for widget in widgets:
+        layout.addWidget(widget)
+    return layout
+
+
 def form_in(section: Section) -> QFormLayout:
     """Make a form at the end of a section."""
     form = QFormLayout()
