@@ -189,10 +189,12 @@ def _contradiction(
     area = invented + erased
     if area < thresholds.least_area or area < thresholds.contradicted * either:
         return ""
-    verb = "adds objects" if invented > erased else "removes objects"
+    how = "adds objects that the forest does not show"
+    if erased > invented:
+        how = "removes objects that the forest shows"
     return (
-        f"The enhancer contradicts the forest on {area:.0%} of this area, mostly because it {verb} "
-        "that the forest does not support: compare the two maps before you trust it."
+        f"The enhancer contradicts the forest on {area:.0%} of this area, mostly because it {how}: "
+        "compare the two maps before you trust it."
     )
 
 
