@@ -17,10 +17,15 @@ BACKGROUND, TEXT = "#1b1d23", "#d0d4dc"
 HEIGHT = 130
 
 
+def load() -> None:
+    """Load the plotting library; to be called in the background, since it takes a moment."""
+    import pyqtgraph  # noqa: F401
+
+
 class Curves(QWidget):
     """Losses above, scores below; hidden until there is something to draw.
 
-    The plotting library is loaded with the first curve.
+    The plotting library is loaded with the first curve, unless `load` was called before.
     """
 
     def __init__(self) -> None:

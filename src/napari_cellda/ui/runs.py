@@ -13,7 +13,7 @@ from napari_cellda.core.runs.table import RUNS_VARIABLE
 from napari_cellda.ui.worker import TaskHandle, run_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from napari_cellda.core.runs.follow import Frame
     from napari_cellda.core.runs.launch import Launched
@@ -113,11 +113,17 @@ class RunWatch:
     def follow(self) -> None:
         """Read what it has done and does, until it has ended."""
         from napari_cellda.core.runs.follow import follow_run
+        from napari_cellda.ui import plots
 
         if self._following is not None and self._following.running:
             return
+
+        def task(stop: Callable[[], bool]) -> Generator[RunView | Frame, None, RunView]:
+            plots.load()
+            return follow_run(self.folder, stop, self._launched)
+
         self._following = run_task(
-            lambda stop: follow_run(self.folder, stop, self._launched),
+            task,
             session=self.session,
             title="follow run",
             on_event=self._on_news,

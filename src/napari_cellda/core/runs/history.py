@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from napari_cellda.core.jobs import State
     from napari_cellda.core.runs.presence import RunProcess
 
-MOST_POINTS = 1000
-"""Points of a curve; of longer ones neighbours are averaged."""
+MOST_POINTS = 300
+"""Points of a curve, about one per pixel of its plot; of longer ones neighbours are averaged."""
 RATE_STEPS = 60
 """The rate is that of so many latest steps."""
 
