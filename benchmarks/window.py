@@ -193,13 +193,13 @@ def run_once(image: np.ndarray, enhancer: Any, recorder: Recorder | None) -> Any
     panel.session.set_enhancer(enhancer)
     wait_for(lambda: panel.painter.settled)
     spin(1)
-    engine = panel.painter.engine
-    panel.painter.engine = Recorder(engine) if recorder is None else Replay(recorder)
+    engine = panel.painter.work.engine
+    panel.painter.work.engine = Recorder(engine) if recorder is None else Replay(recorder)
     heartbeat = Heartbeat()
     heartbeat.start()
     paint_all(viewer, panel)
     gaps = heartbeat.stop()
-    made = panel.painter.engine
+    made = panel.painter.work.engine
     viewer.close()
     spin(0.5)
     return gaps, made

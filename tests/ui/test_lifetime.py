@@ -97,7 +97,7 @@ def test_helper_process_ends_with_the_window(
     viewer.add_image(cells())
     panel = PaintPanel(viewer)
     viewer.window.add_dock_widget(panel)
-    process = panel.painter._trainer._process
+    process = panel.painter.work.trainer._process
     assert process is not None
     qtbot.waitUntil(lambda: panel.painter.loaded, timeout=WAIT_MS)
     assert process.poll() is None
@@ -173,7 +173,7 @@ def test_large_arrays_are_freed_with_the_window(
     qtbot.waitUntil(lambda: session.current is not None, timeout=WAIT_MS)
     paint_both(panel)
     wait_idle(panel, qtbot)
-    large = [weakref.ref(panel.painter.engine), weakref.ref(session.current.strokes_array)]
+    large = [weakref.ref(panel.painter.work.engine), weakref.ref(session.current.strokes_array)]
     viewer.close()
     qtbot.waitUntil(lambda: session.is_closed, timeout=WAIT_MS)
     assert panel.painter.wait(60)
@@ -190,7 +190,7 @@ def test_program_that_ends_in_the_middle_leaves_nothing_behind(tmp_path: Path) -
         viewer.add_image(np.random.default_rng(0).random((300, 300)))
         panel = PaintPanel(viewer)
         viewer.window.add_dock_widget(panel)
-        print(panel.painter._trainer._process.pid, flush=True)
+        print(panel.painter.work.trainer._process.pid, flush=True)
         for _ in range(20):
             QApplication.processEvents()
         panel.session.current.strokes.paint((20, 20), 1)

@@ -434,17 +434,17 @@ def test_runtime_error_in_the_background_is_shown_and_painting_goes_on(
     panel = open_panel(cells())
     notified: list[Exception] = []
     monkeypatch.setattr("napari_cellda.ui.panels.paint._notify", notified.append)
-    gather = panel.painter.engine._gather
+    gather = panel.painter.work.engine._gather
 
     def fail(*args: Any) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(panel.painter.engine, "_gather", fail)
+    monkeypatch.setattr(panel.painter.work.engine, "_gather", fail)
     paint_both(panel)
     qtbot.waitUntil(lambda: "RuntimeError: out of memory" in panel.banner.text, timeout=WAIT_MS)
     wait_idle(panel, qtbot)
     assert len(notified) == 1
-    monkeypatch.setattr(panel.painter.engine, "_gather", gather)
+    monkeypatch.setattr(panel.painter.work.engine, "_gather", gather)
     panel.session.current.strokes.paint((100, 20), 1)
     wait_idle(panel, qtbot)
     assert panel.session.classifier is not None

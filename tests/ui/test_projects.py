@@ -125,7 +125,7 @@ def test_reopened_project_gives_the_same_maps_bit_for_bit(
     assert again.session.forest_params == panel.session.forest_params
     # The very forest of the file: nothing was trained again.
     np.testing.assert_array_equal(again.session.classifier.forest.leaves, forest.leaves)
-    assert again.painter.engine._classifier is again.session.classifier
+    assert again.painter.work.engine._classifier is again.session.classifier
     assert not SessionProject.of(again.session).unsaved
     again.session.current.strokes.paint((100, 5), 1)
     wait_idle(again, qtbot)

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QApplication
 
-from napari_cellda.core.live.snapshot import (
-    Done,
-    EnhancedTile,
-    ForestTile,
-    PaintedSnapshot,
-    Snapshot,
-    Trained,
-    Waiting,
-)
-from napari_cellda.core.live.trainer import Trainer
+from napari_cellda.core.live.snapshot import Done, Trained, Waiting
 from napari_cellda.ui.latest import LatestWins
 from napari_cellda.ui.layers import (
     drop_results,
@@ -27,30 +17,18 @@ from napari_cellda.ui.layers import (
     refresh_layers,
     stroke_colormap,
 )
-from napari_cellda.ui.results import (
-    drop_stale,
-    prepare_arrays,
-    recolor_results,
-    show_forest_again,
-    show_next,
-    write_answer,
-)
-from napari_cellda.ui.snapshots import (
-    chosen_enhancement,
-    make_snapshot,
-    n_outputs,
-    painted_images,
-)
+from napari_cellda.ui.live_work import LiveWork, Loaded, OutOfBag, Question, Written
+from napari_cellda.ui.results import drop_stale, recolor_results, show_forest_again, show_next
+from napari_cellda.ui.snapshots import chosen_enhancement, make_snapshot, painted_images
 from napari_cellda.ui.strokes import StrokeWatcher
 from napari_cellda.ui.view import camera_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Hashable
 
     from napari_cellda.core.classifier import PixelClassifier
-    from napari_cellda.core.events import Stop
-    from napari_cellda.core.live.engine import Engine
-    from napari_cellda.core.live.snapshot import Answer
+    from napari_cellda.core.images.normalisation import Normalisation
+    from napari_cellda.core.live.snapshot import Answer, PaintedSnapshot
     from napari_cellda.ui.painted import PaintedImage
     from napari_cellda.ui.state import Session
 
@@ -64,36 +42,6 @@ SCORE_MS = 1500
 """How long painting must rest before the forest is trained once more for its accuracy."""
 
 
-@dataclass(frozen=True, eq=False)
-class Loaded:
-    """The libraries are loaded and the kernels compiled."""
-
-
-@dataclass(frozen=True, eq=False)
-class OutOfBag:
-    """The forest's accuracy on painted pixels that a tree did not see."""
-
-    score: float
-
-
-@dataclass(frozen=True, eq=False)
-class Written:
-    """Result arrays were written to."""
-
-    roles: list[str]
-    left: int = 0
-    """Parts of this kind still to come."""
-
-
-@dataclass(frozen=True, eq=False)
-class Question:
-    """What the background thread is asked; no snapshot: load the libraries."""
-
-    snapshot: Snapshot | None = None
-    painted: PaintedImage | None = None
-    score_only: bool = False
-
-
 class LivePainter(QObject):
     """Follows one session: whatever changes, the maps follow.
 
@@ -104,18 +52,15 @@ class LivePainter(QObject):
     def __init__(self, session: Session) -> None:
         super().__init__()
         self._session = session
-        self.engine: Engine | None = None
-        self._trainer = Trainer()
-        self._trainer.start()
+        self.work = LiveWork(session.scratch)
         self._watchers: dict[int, StrokeWatcher] = {}
         self._trained_on: tuple[PaintedSnapshot, ...] = ()
-        self._adopted: tuple[Any, ...] | None = None
         self._trained_key: Any = None
         self._dirty: dict[PaintedImage, set[str]] = {}
         self._ndim = session.spec.ndim
         self.loaded = False
         self.left = 0
-        self._thread = LatestWins(self._work, self._on_answer, self._on_error, self._on_idle)
+        self._thread = LatestWins(self.work.answer, self._on_answer, self._on_error, self._on_idle)
         self._view_timer = self._timer(VIEW_MS, self.update_view)
         self._redraw_timer = self._timer(REDRAW_MS, self._redraw)
         self._layer_timer = self._timer(LAYER_MS, self._make_layers)
@@ -259,8 +204,10 @@ class LivePainter(QObject):
         session = self._session
         self._trained_on = painted_images(session)
         snapshot = make_snapshot(session, self._trained_on)
-        measured = {painted.key: painted.norm for painted in session.images if painted.norm}
-        self._adopted = snapshot, classifier, measured
+        measured: dict[Hashable, Normalisation] = {
+            painted.key: painted.norm for painted in session.images if painted.norm
+        }
+        self.work.adopt(snapshot, classifier, measured)
         session.set_classifier(classifier)
         self._ask()
 
@@ -293,36 +240,6 @@ class LivePainter(QObject):
                 Question(make_snapshot(self._session, self._trained_on), painted, score_only=True)
             )
 
-    # -- in the background thread --------------------------------------------------------------
-
-    def _work(
-        self, question: Question, superseded: Stop, stop: Stop
-    ) -> Iterator[Answer | Loaded | OutOfBag | Written]:
-        if self.engine is None:
-            from napari_cellda.core.live.engine import ready_engine
-
-            self.engine = ready_engine(self._trainer)
-            yield Loaded()
-        adopted, self._adopted = self._adopted, None
-        if adopted is not None:
-            self.engine.adopt(*adopted)
-        snapshot, painted = question.snapshot, question.painted
-        if snapshot is None or painted is None:
-            return
-        if question.score_only:
-            score = self.engine.score(snapshot, lambda: superseded() or stop())
-            if score is not None:
-                yield OutOfBag(score)
-            return
-        n_classes, scratch = len(snapshot.class_names), self._session.scratch
-        yield Written(prepare_arrays(painted, n_classes, n_outputs(snapshot), scratch))
-        with_mask = snapshot.enhancement is None
-        for answer in self.engine.answer(snapshot, superseded, stop):
-            if isinstance(answer, ForestTile | EnhancedTile):
-                yield Written(write_answer(painted, answer, with_mask=with_mask), answer.left)
-            else:
-                yield answer
-
     # -- what came back ------------------------------------------------------------------------
 
     def _on_answer(self, question: Question, answer: Answer | Loaded | OutOfBag | Written) -> None:
@@ -337,8 +254,8 @@ class LivePainter(QObject):
             if not self._redraw_timer.isActive():
                 self._redraw_timer.start()
         elif isinstance(answer, Trained):
-            if self.engine is not None and painted is not None:
-                painted.norm = self.engine.normalisation_of(painted.key)
+            if painted is not None:
+                painted.norm = self.work.normalisation_of(painted.key)
             session.flat_images = answer.flat_images
             if answer.final:
                 self._note_trained(question)
@@ -392,8 +309,8 @@ class LivePainter(QObject):
         for watcher in self._watchers.values():
             watcher.disconnect_layer()
         self._thread.abandon()
-        self._trainer.close()
-        self.engine, self._trained_on = None, ()
+        self.work.close()
+        self._trained_on = ()
         self._dirty.clear()
 
     def wait(self, seconds: float) -> bool:
