@@ -1,10 +1,11 @@
 """Files are whole or absent, and what stood there before survives every failure."""
 
 import errno
+from types import SimpleNamespace
 
 import pytest
 
-from napari_cellda.core.atomic import write_atomically
+from napari_cellda.core.atomic import tell_full_disk, write_atomically
 from napari_cellda.core.errors import UserError
 
 
@@ -67,3 +68,17 @@ def test_a_file_where_a_folder_is_needed_is_named(tmp_path):
         write_atomically(tmp_path / "taken" / "a.txt"),
     ):
         pass
+
+
+@pytest.mark.parametrize("error", [RuntimeError("unexpected pos 49152"), OSError("4 requested")])
+def test_what_libraries_say_on_a_full_disk_is_translated(tmp_path, monkeypatch, error):
+    """torch raises a RuntimeError, numpy an OSError without a number."""
+    with pytest.raises(type(error)), tell_full_disk(tmp_path / "model", tmp_path):
+        raise error
+    full = SimpleNamespace(total=10**9, used=10**9, free=0)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: full)
+    with (
+        pytest.raises(UserError, match=r"model' cannot be written: the disk is full\."),
+        tell_full_disk(tmp_path / "model", tmp_path),
+    ):
+        raise error

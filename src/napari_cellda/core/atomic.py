@@ -33,6 +33,8 @@ PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds between attempts to remove a folder."""
 LEFTOVER = re.compile(r"\.(?P<name>.+)-[0-9a-f]{12}(-old)?(\.[^.]*)?")
 FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
+NO_ROOM = 2**20
+"""A disk with fewer free bytes is full."""
 REFUSED = (
     errno.ENOENT,
     errno.EACCES,
@@ -99,6 +101,24 @@ def plain_disk_errors(path: str | Path) -> Iterator[None]:
             raise UserError(f"'{path}' cannot be written: the disk is full.") from error
         if error.errno in REFUSED:
             raise UserError(f"'{path}' cannot be written: {error.strerror}.") from error
+        raise
+
+
+@contextmanager
+def tell_full_disk(path: Path, inside: Path) -> Iterator[None]:
+    """Turn whatever a library raises on a full disk into a UserError that names `path`.
+
+    Parameters
+    ----------
+    path : Path
+    inside : Path
+        A folder on the same disk, in which what was half written still lies.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # torch and ONNX say "unexpected pos" and the like
+        if shutil.disk_usage(inside).free < NO_ROOM:
+            raise UserError(f"'{path}' cannot be written: the disk is full.") from error
         raise
 
 

@@ -14,6 +14,7 @@ import torch
 import yaml
 from pydantic import ValidationError
 
+from napari_cellda.core.atomic import tell_full_disk
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.images import image_from_array
 from napari_cellda.core.images.normalisation import measure_normalisation
@@ -69,13 +70,14 @@ def write_package(
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
             parts = Path(scratch) / "package"
-            parts.mkdir()
-            _write_files(parts, network, info, test_input, cover)
-            if onnx if onnx is not None else can_export_onnx():
-                write_onnx(parts / "weights.onnx", network)
-            rdf = _describe(parts, network, info)
-            text = yaml.safe_dump(rdf, sort_keys=False, allow_unicode=True)
-            (parts / "rdf.yaml").write_text(text, encoding="utf-8")
+            with tell_full_disk(folder, Path(scratch)):
+                parts.mkdir()
+                _write_files(parts, network, info, test_input, cover)
+                if onnx if onnx is not None else can_export_onnx():
+                    write_onnx(parts / "weights.onnx", network)
+                rdf = _describe(parts, network, info)
+                text = yaml.safe_dump(rdf, sort_keys=False, allow_unicode=True)
+                (parts / "rdf.yaml").write_text(text, encoding="utf-8")
             _replace_folder(parts, folder)
     except OSError as error:
         raise UserError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_cellda.core.atomic import NO_ROOM
 from napari_cellda.core.jobs import Run
 from napari_cellda.core.run_log import parse_log
 from napari_cellda.core.runs.history import History, RunView
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 0.3
 MOST_FRAMES = 100
 """Pictures of one name that are read when a run is opened again."""
-NO_ROOM = 2**20
 REMEMBERED = 500
 """Bytes: a few lines, whose times no other lines have."""
 
