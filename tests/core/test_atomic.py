@@ -82,3 +82,13 @@ def test_what_libraries_say_on_a_full_disk_is_translated(tmp_path, monkeypatch, 
         tell_full_disk(tmp_path / "model", tmp_path),
     ):
         raise error
+
+
+def test_numpy_on_a_full_disk_is_translated_too(tmp_path, monkeypatch):
+    error = OSError("400 requested and 0 written")
+    with pytest.raises(OSError, match="requested"), write_atomically(tmp_path / "a.npy"):
+        raise error
+    full = SimpleNamespace(total=10**9, used=10**9, free=0)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: full)
+    with pytest.raises(UserError, match="disk is full"), write_atomically(tmp_path / "b" / "a.npy"):
+        raise error
