@@ -42,8 +42,8 @@ Overwrite = Annotated[
 Trust = Annotated[
     list[str] | None,
     typer.Option(
-        help="SHA-256 of a TorchScript file, which is a program: it may run. Refusing, the command "
-        "names it."
+        help="Run a model though it is a program (TorchScript): the SHA-256 of its file, which the "
+        "command names when it refuses."
     ),
 ]
 
