@@ -360,7 +360,7 @@ METHODS = [
                 "style_width": 64, "style_blocks": 9, "style_crop": 256, "patches": 256,
                 "width": 64, "crop": 512, "batch": 1, "learning_rate": 1e-4,
                 "adaptation_rate": 1e-4, "rate_falls": False,
-                "match_shares": False, "teacher": "current",
+                "match_shares": False, "teacher": "current", "rounds": 1,
             },
         },
         needs=("target_images", "source_images", "source_masks"),
