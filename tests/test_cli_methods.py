@@ -34,6 +34,17 @@ def run(*words):
     return main([str(word) for word in words])
 
 
+@pytest.fixture(autouse=True)
+def quick_packages(request, monkeypatch):
+    """Leave ONNX weights out of packages unless there is time: exporting them takes the longest.
+
+    Torch then computes in full precision, as onnxruntime and other programs do.
+    """
+    if not request.config.getoption("--runslow"):
+        monkeypatch.setattr("napari_cellda.core.modelzoo.package.can_export_onnx", lambda: False)
+        monkeypatch.setattr("napari_cellda.core.modelzoo.network.has_bfloat16", lambda: False)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Three annotated fields of one look and three of another, with all that goes with them."""
