@@ -301,11 +301,13 @@ def test_a_test_array_outside_is_not_read(full, tmp_path):
     assert check_model(folder).difference is None
 
 
-def test_checking_asks_before_it_runs_a_program(tmp_path, monkeypatch):
+def test_checking_runs_no_program(tmp_path, monkeypatch):
     folder, _ = zoo.make_published(tmp_path / "m", "hiding-blowfish-v1", initial_features=4)
     (folder / "weights.pt").unlink()
     monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("it was loaded"))
-    assert "lacks its weights" in check_model(folder).runs
+    report = check_model(folder)
+    assert "nobody agreed to run it" in report.runs
+    assert not report.works
 
 
 def test_importing_makes_an_id_of_it(full, shelf):
