@@ -24,6 +24,7 @@ from napari_cellda.core.adaptation.method import Method, MethodParams
 from napari_cellda.core.adaptation.training import load_best, train_job
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Task
+from napari_cellda.core.modelzoo.preprocessing import Scaling
 from napari_cellda.core.points import centroids, separate_objects, typical_diameter
 from napari_cellda.methods._cks_losses import Consistency, Following
 from napari_cellda.methods._cks_trainer import Trainer
@@ -39,6 +40,10 @@ class Params(MethodParams):
     """Side of the square crops that are trained on, in pixels after zooming; a multiple of 32."""
     batch: int = Field(2, ge=1, le=64)
     """Crops per step."""
+    normalisation: Scaling = "zscore"
+    """How grey values are scaled. zscore: mean 0, deviation 1 over a whole image: of phase
+    contrast it learns in two thirds of the steps; percentile: 1 % to 0 and 99.8 % to 1; minmax:
+    least to 0, largest to 1; dataset: zscore over all images."""
     preview_every: int = Field(100, ge=0)
     """Steps between two previews; 0 shows none."""
     learning_rate: float = Field(1e-3, gt=0, le=1)
