@@ -56,7 +56,9 @@ def told(run):
 def test_killed_at_random_moments_and_resumed(data, tmp_path):
     words = [*words_of("culpico", data), "--set", "steps=200"]
     whole, out, rng = tmp_path / "whole", tmp_path / "killed", random.Random(0)
-    assert begin(words, whole).wait() == 0
+    process = begin(words, whole)
+    process.communicate()
+    assert process.returncode == 0
     for _ in range(KILLS):
         resume = ["adapt", "--resume", "--device", "cpu"]
         process = begin(resume if (out / "run.yaml").is_file() else words, out)
