@@ -13,6 +13,7 @@ The table goes to benchmarks/results/objects.md.
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import numpy as np
@@ -165,14 +166,14 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=timing.RESULTS / "objects.md")
     asked = parser.parse_args()
     where = timing.where("numpy", "bioimage-cpp", "scikit-image", "scipy")
+    tables = [*watershed_rows(asked.rounds), "", *multicut_rows(asked.rounds)]
     text = [
         "# Objects",
         "",
-        f"`python benchmarks/objects.py`; {where}. Medians of {asked.rounds} interleaved rounds.",
+        f"`python benchmarks/objects.py`; {where}. Medians of {asked.rounds} interleaved rounds. "
+        f"Load of the machine at the end: {os.getloadavg()[0]:.1f} running processes.",
         "",
-        *watershed_rows(asked.rounds),
-        "",
-        *multicut_rows(asked.rounds),
+        *tables,
     ]
     asked.output.write_text("\n".join([*text, ""]), encoding="utf-8")
     print("\n".join(text))
