@@ -679,6 +679,8 @@ def test_the_collaborator_takes_any_size():
 def test_it_learns_nuclei_from_points_alone(tmp_path):
     target = nuclei_domain("b", 6, first=30)
     job = make_job(tmp_path, instances=True, target=unlabelled(target), validation=target)
-    params = tiny(steps=300, cell_size=16.0, window=48, widths=(16, 16, 32, 32), pyramid=24)
+    params = tiny(
+        steps=300, head_start=180, cell_size=16.0, window=48, widths=(16, 16, 32, 32), pyramid=24
+    )
     events, _ = drive("cks", job, params)
     assert [e.value for e in events if isinstance(e, Score)][-1] > 0.4
