@@ -337,7 +337,7 @@ class PaintPanel(QWidget):
         busy = painter.busy and painter.loaded
         advice = next_step(session, loaded=painter.loaded, busy=busy, left=painter.left)
         self.advice.setText(self._said or advice)
-        panel = None if busy or self._said else next_panel(session)
+        panel = None if busy else next_panel(session)
         self.go_on.setVisible(panel is not None)
         self.go_on.setText(f"Go on to {panel}")
 
