@@ -209,6 +209,7 @@ def main() -> None:
     output = parser.parse_args().output
     output.mkdir(parents=True, exist_ok=True)
     from any_image import walk_all
+    from method_walks import walk_methods
     from run_pictures import walk_runs
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -217,6 +218,7 @@ def main() -> None:
         doubt(output)
         walk_all(output)
         walk_runs(output)
+        walk_methods(output)
         run_demo(Path(scratch), show=False)
         save_small(Image.open(Path(scratch) / "window.png"), output / "window.webp")
 
