@@ -25,7 +25,7 @@ from napari_cellda.core.inspect.quality import (
     overall,
     self_agreement,
 )
-from napari_cellda.core.inspect.trained import check_run, middle
+from napari_cellda.core.inspect.trained import CAUTION, check_run, middle
 from napari_cellda.core.modelzoo.bundled import bundled_folder
 from napari_cellda.core.modelzoo.card import ModelCard
 from napari_cellda.core.tiles import whole
@@ -232,6 +232,7 @@ def test_a_package_is_checked_on_a_part_of_an_image():
     image = image_from_array(discs(10), "yx", name="map")
     (verdict,) = check_run(bundled_folder("nuclei"), image, whole(image.limits))
     assert (verdict.check, verdict.level) == ("Self-agreement", "green")
+    assert verdict.reason.endswith(CAUTION)
 
 
 def test_the_middle_of_a_plane_is_cut_to_what_networks_take():
