@@ -150,6 +150,15 @@ def missing_cells(scores: dict[tuple[str, str], Score]) -> list[str]:
     return sorted(f"{pair}: {cell}" for pair, cell in wanted - set(scores))
 
 
+def _grouped(missing: list[str]) -> str:
+    """Name the cells of every pair together."""
+    by_pair: dict[str, list[str]] = {}
+    for one in missing:
+        pair, cell = one.split(": ")
+        by_pair.setdefault(pair, []).append(cell)
+    return "; ".join(f"**{pair}** {', '.join(cells)}" for pair, cells in by_pair.items())
+
+
 def _of(paper: Paper, pair: str) -> list[str]:
     """Return the cells of a row; the prior of CKS was left out on one pair only."""
     only_once = {"cks no prior": "fluo-points"}
@@ -294,7 +303,7 @@ def fill_in(markdown: str, folder: Path = RESULTS) -> str:
 
     pattern = r"<!-- (paper|results|measured): (\S+)(?: \| (.+?))? -->"
     missing = missing_cells(scores)
-    told = f"Not run: {'; '.join(missing)}." if missing else "All of them were run."
+    told = f"Not run: {_grouped(missing)}." if missing else "All of them were run."
     return re.sub(pattern, put, markdown).replace("<!-- missing -->", told)
 
 

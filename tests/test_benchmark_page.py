@@ -70,10 +70,10 @@ def test_the_chart_has_a_dot_for_every_cell(page: SimpleNamespace, folder: Path)
 
 def test_missing_cells_and_the_place_are_named(page: SimpleNamespace, folder: Path):
     text = page.fill_in("<!-- missing --> <!-- measured: adaptation.md -->", folder)
-    assert "tissue-fluo: target-only" in text
-    assert "fluo-tissue: culpico" not in text
-    assert "cks no prior" in text
-    assert "usiigaci-points: cks no prior" not in text  # which is no cell of the benchmark
+    assert "**tissue-fluo** cellsegssda, cellseguda, target-only" in text
+    assert "**fluo-tissue** cellsegssda, cellseguda, enhanced, forest, pseudo-label;" in text
+    assert "**fluo-points** cks, cks no prior, cks-masks" in text
+    assert "**usiigaci-points** cks, cks-masks;" in text  # which has no run without the prior
     assert "commit 1234567; some processor, 2 cores; Python 3.11" in text
 
 
