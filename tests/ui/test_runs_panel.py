@@ -352,6 +352,27 @@ def test_pictures_over_a_stack_are_seen_in_every_plane_and_where_they_belong():
     assert viewer.dims.current_step[0] == 0
 
 
+def test_pictures_that_come_later_do_not_turn_the_time_back():
+    viewer = ViewerModel()
+    layers = RunLayers(RunWatch(Session.of(viewer), Path("run")))
+    picture = np.full((8, 8), 0.5, np.float32)
+    for index in (10, 20, 30):
+        layers.show(Frame("style", index, picture))
+    for index in (40, 50):
+        for name in ("style", "classes"):
+            layers.show(Frame(name, index, picture))
+    early, late = viewer.layers["run · style"], viewer.layers["run · classes"]
+    assert (early.data.shape[0], late.data.shape[0]) == (5, 2)
+    assert (early.translate[0], late.translate[0]) == (0, 3)
+    assert viewer.dims.current_step[0] == 4
+    viewer.dims.set_current_step(0, 1)
+    layers.show(Frame("classes", 60, picture))
+    assert viewer.dims.current_step[0] == 1
+    viewer.layers.clear()
+    layers.show(Frame("classes", 70, picture))
+    assert len(viewer.layers) == 0
+
+
 def test_words_for_people():
     assert [duration(s) for s in (8, 89, 200, 7500)] == ["8 s", "89 s", "3 min", "2 h 5 min"]
     assert gigabytes(2_340_000_000) == "2.3 GB"

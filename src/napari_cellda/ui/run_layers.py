@@ -36,10 +36,14 @@ class FrameStack:
         up with stacks in the viewer.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: Any, between: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], dtype: Any, between: tuple[int, ...] = (), start: int = 0
+    ) -> None:
         self._frames: list[np.ndarray] = []
         self.indices: list[int] = []
         """The step of each picture."""
+        self.start = start
+        """Where it begins on a time axis that it shares with others."""
         self._plane, self._between = shape, between
         self.dtype = np.dtype(dtype)
         self.ndim = 1 + len(between) + len(shape)
@@ -110,19 +114,45 @@ class RunLayers:
             return
         picture = side_by_side(frame.array)
         stack = self._stacks.get(frame.name)
+        at_end = self._at_end(viewer)
         if stack is None or stack.shape[-2:] != picture.shape:
             between = tuple(int(n) for n in _between(viewer))
-            stack = self._stacks[frame.name] = FrameStack(picture.shape, picture.dtype, between)
-        at_end = self._at_end(viewer, frame.name)
+            stack = FrameStack(picture.shape, picture.dtype, between, self._start(frame.index))
+            self._stacks[frame.name] = stack
         stack.append(frame.index, picture)
         if frame.name not in self._layers:
             self._make(viewer, frame.name, stack)
-            at_end = True
         else:
             self._update(viewer, frame.name, stack)
-        layer = self._layer(viewer, frame.name)
-        if at_end and layer is not None:
-            _go_to(viewer, layer, stack.shape[0] - 1)
+        if at_end:
+            self._go_to_end(viewer)
+
+    def _end(self) -> int:
+        """Return the length of the time axis that all pictures share."""
+        return max((stack.start + stack.shape[0] for stack in self._stacks.values()), default=0)
+
+    def _start(self, index: int) -> int:
+        """Return where on that axis a name begins whose first picture is of this step.
+
+        Some names come later than others; what was taken at the same step shows at once.
+        """
+        latest = max((stack.indices[-1] for stack in self._stacks.values()), default=index)
+        return max(0, self._end() - (1 if latest >= index else 0))
+
+    def _at_end(self, viewer: Any) -> bool:
+        """Whether the user looks at the latest picture, and so wants to see the next one."""
+        axis = self._axis(viewer)
+        return axis is None or bool(viewer.dims.current_step[axis] >= self._end() - 1)
+
+    def _go_to_end(self, viewer: Any) -> None:
+        axis = self._axis(viewer)
+        if axis is not None:
+            viewer.dims.set_current_step(axis, self._end() - 1)
+
+    def _axis(self, viewer: Any) -> int | None:
+        """Return the viewer's axis of the pictures; None when it shows none."""
+        layers = (self._layer(viewer, name) for name in self._layers)
+        return next((viewer.dims.ndim - one.ndim for one in layers if one is not None), None)
 
     def _layer(self, viewer: Any, name: str) -> Any:
         reference = self._layers.get(name)
@@ -141,7 +171,7 @@ class RunLayers:
             stack,
             name=f"{self._watch.name} · {name}",
             scale=(*extra, *scale),
-            translate=(*(0.0,) * len(extra), *translate),
+            translate=(float(stack.start), *(0.0,) * (len(extra) - 1), *translate),
             axis_labels=("picture", *(f"axis {i}" for i in range(1, len(extra))), "y", "x"),
             visible=not self._layers,
             metadata={TAG: {"role": f"preview:{name}", "run": str(self._watch.folder)}},
@@ -155,14 +185,6 @@ class RunLayers:
         layer = self._layer(viewer, name)
         if layer is not None:
             layer.data = stack
-
-    def _at_end(self, viewer: Any, name: str) -> bool:
-        """Whether the user looks at the latest picture, and so wants to see the next one."""
-        layer, stack = self._layer(viewer, name), self._stacks[name]
-        if layer is None:
-            return False
-        axis = viewer.dims.ndim - layer.ndim
-        return bool(viewer.dims.current_step[axis] >= stack.shape[0] - 1)
 
 
 def beside(viewer: Any) -> dict[str, tuple[float, float]]:
@@ -211,8 +233,3 @@ def _between(viewer: Any) -> tuple[int, ...]:
         return ()
     shape = (deep.data[0] if deep.multiscale else deep.data).shape
     return tuple(shape[: ndim - 2])
-
-
-def _go_to(viewer: Any, layer: Any, index: int) -> None:
-    axis = viewer.dims.ndim - layer.ndim
-    viewer.dims.set_current_step(axis, index)
