@@ -71,9 +71,9 @@ class Params(MethodParams):
     size_exponent: float = Field(0.5, gt=0, le=2)
     """Its exponent: 0.5 as in the published code; 1 as printed, which explodes."""
     head_start: int = Field(900, ge=0)
-    """Steps at the beginning in which the collaborator learns from the prior alone; from a quarter
-    of them on the principal learns from it. 0 as published: short trainings then end with the same
-    disc for every cell, or with none."""
+    """Steps at the beginning in which the collaborator learns from the prior alone, 60 % of all at
+    most; from a quarter of them on the principal follows. 0 as published: short trainings then end
+    with the same disc for every cell, or with none."""
     leak: float = Field(0.05, ge=0, le=0.25)
     """Added to the sigmoid's slope in the principal's linear loss where a pixel is on the wrong
     side, so that what is sure and wrong still learns; 0 as published."""
