@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from napari_cellda.core.runs.follow import Frame
 
 SIDE = 512
-STEPS = 120
+STEPS = 60
 PREVIEW_EVERY = 3
 PATIENCE = 900.0
 METHODS = ("culpico", "cellseguda")

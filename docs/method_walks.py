@@ -27,16 +27,17 @@ if TYPE_CHECKING:
 
 SIDE = 256
 LEFT = Qt.MouseButton.LeftButton
-UNET = {"crop": 96, "batch": 2, "width": 8}
+UNET = {"crop": 96, "batch": 2, "width": 8, "preview_every": 20}
 SETTINGS: dict[str, dict[str, Any]] = {
     "supervised": {**UNET, "steps": 80, "validate_every": 20},
-    "pseudo-label": {**UNET, "steps": 100, "preview_every": 20},
-    "culpico": {**UNET, "steps": 160, "warmup": 60, "preview_every": 20},
+    "pseudo-label": {**UNET, "steps": 100},
+    "culpico": {**UNET, "steps": 160, "warmup": 60},
     "cellseguda": {**UNET, "steps": 100, "validate_every": 20},
     "cellsegssda": {**UNET, "steps": 100, "validate_every": 20},
     "stylefilter": {**UNET, "steps": 160, "validate_every": 20, "style_crop": 64,
                     "style_width": 8, "style_blocks": 2, "patches": 32},
-    "cks": {"crop": 96, "batch": 2, "steps": 150, "validate_every": 15, "head_start": 40},
+    "cks": {"crop": 96, "batch": 2, "steps": 150, "validate_every": 15, "preview_every": 15,
+            "head_start": 40},
 }  # fmt: skip
 FRAMES = 3
 """Pictures that a run has taken when the window is shown."""
@@ -102,6 +103,14 @@ class User(Walk):
             QTest.qWait(30)
         QTest.mouseRelease(self.canvas, LEFT, pos=points[-1])
         QTest.qWait(100)
+
+    def look_at(self, fields: int) -> None:
+        """Let so many fields beside each other fill the canvas, whatever else is hidden there."""
+        width = fields * SIDE
+        self.viewer.camera.center = (SIDE / 2, width / 2)
+        self.viewer.camera.zoom = 0.95 * min(
+            self.canvas.height() / SIDE, self.canvas.width() / width
+        )
 
     def hide_all_but(self, *beginnings: str) -> None:
         """Show the layers whose names begin so, and no others."""
@@ -305,8 +314,8 @@ def judge(one: User, method: str) -> None:
     one.press(verdict.apart)
     one.hide_all_but("new 11", "Compare")
     one.viewer.layers["new 11 masks"].visible = False
-    one.viewer.reset_view()
     QTest.qWait(300)
+    one.look_at(sum(layer.name.startswith("Compare") for layer in one.viewer.layers))
     one.show(verdict.discard)
     one.picture(f"{method}-verdict")
 
