@@ -191,7 +191,7 @@ def test_ignored_pixels_count_nowhere(kind: str):
 def test_255_beside_classes_wants_a_word():
     truth = np.array([[0, 1, 2, 255]])
     classes = Comparing(classes=True)
-    with pytest.raises(UserError, match="'truth' holds 255 beside the classes 1, 2; .* Ignore to"):
+    with pytest.raises(UserError, match=r"'truth' holds 255 beside the classes 1, 2; .* Ignore to"):
         compare_planes(truth, truth, classes, NAMES)
     assert (
         compare_planes(truth, truth, Comparing(classes=True, ignore=255), NAMES).errors(0.5) == []
