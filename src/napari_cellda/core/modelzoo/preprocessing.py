@@ -73,7 +73,8 @@ def rdf_normalisation(card: ModelCard, image: Image) -> Normalisation:
         # x -> (x - offset) * factor, then (that - more_offset) * more_factor
         offset = offset + np.divide(more_offset, factor, where=factor != 0, out=0 * offset)
         factor = factor * more_factor
-    if not card.preprocessing and card.kind == "enhancer":
+    unscaled = all(step["name"] == "ensure_dtype" for step in card.preprocessing)
+    if unscaled and card.kind == "enhancer":
         _check_is_map(card, image)
     return Normalisation(kind="none", offset=tuple(offset.tolist()), factor=tuple(factor.tolist()))
 
