@@ -50,6 +50,14 @@ class User(Walk):
         super().__init__(folder, "Adapt")
         self.canvas = self.viewer.window._qt_viewer.canvas.native
 
+    def picture(self, name: str) -> None:
+        """Take a picture of the window, in which the runs lie where a user's would."""
+        folder = self.panel.starter.folder
+        real = folder.text()
+        folder.setText("cellda/runs")
+        super().picture(name)
+        folder.setText(real)
+
     def show(self, widget: QWidget) -> None:
         """Scroll until a widget of the panel is seen."""
         QTest.qWait(50)
@@ -250,8 +258,8 @@ def from_points(one: User) -> None:
     one.pick("nuclei_images", ["dapi 10", "dapi 11"])
     one.press(one.panel.diameter.measure)
     labels = one.viewer.layers["new 10 masks"].data
-    cells = [np.argwhere(labels == k) for k in np.unique(labels[labels > 0])]
-    cell = min(cells, key=lambda pixels: np.abs(pixels.mean(axis=0) - SIDE / 2).sum())
+    inside = np.unique(labels[64:-64, 32:-64])[1:]
+    cell = max((np.argwhere(labels == k) for k in inside), key=lambda pixels: np.ptp(pixels[:, 1]))
     middle, width = cell.mean(axis=0), np.ptp(cell[:, 1])
     one.draw(line(middle, (0, width / 2)))
     assert one.panel.diameter.value is not None, "a line was drawn"
@@ -285,7 +293,6 @@ def walk(method: str, folder: Path) -> None:
     panel = one.panel
     assert panel.starter.start.isEnabled(), panel.starter.start.toolTip()
     one.press(panel.starter.start)
-    panel.starter.folder.setText("cellda/runs")
     run = panel.starter.monitor.run
     assert run is not None, panel.starter.message.text
     one.wait_for_run(frames=FRAMES)
