@@ -55,7 +55,7 @@ CUT = {"crop": 32, "batch": 2, "width": 8, "depth": 2, "style_crop": 32, "style_
 CELLS = {"crop": 64, "batch": 2}
 SETTINGS: dict[str, dict[str, Any]] = {
     "culpico": {**UNET, "steps": 800, "warmup": 100, "preview_every": 50},
-    "supervised": {**UNET, "steps": 250, "validate_every": 50},
+    "supervised": {**UNET, "steps": 150, "validate_every": 50},
     "pseudo-label": {**UNET, "steps": 200, "preview_every": 50},
     "cellseguda": {**UNET, "steps": 250, "validate_every": 50},
     "cellsegssda": {**UNET, "steps": 250, "validate_every": 50},

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE = 300.0
+METHOD = "cellseguda"
 
 
 # -- the windows, each in a process of its own ---------------------------------------------------
@@ -21,7 +22,15 @@ def say(**words: Any) -> None:
 
 
 def open_window(panel: str) -> Any:
+    """Open napari with a panel, whose runs keep checkpoints often and wait for nobody else's."""
     import napari
+
+    from napari_cellda.core.runs import launch
+    from napari_cellda.ui.runs import runs_folder
+    from never_lost import PROGRAM
+
+    launch.PROGRAM = (sys.executable, "-W", "ignore", "-c", PROGRAM)
+    launch.default_queue = lambda: runs_folder() / "queue"
 
     viewer = napari.Viewer()
     _, widget = viewer.window.add_plugin_dock_widget("napari-cellda", panel)
@@ -36,16 +45,12 @@ def wait_until(condition: Any) -> None:
 
 def first_window(data: Path, settings: dict[str, Any]) -> None:
     """Start a run from the panel Adapt, and stay open."""
-    from napari_cellda.core.runs import launch
-    from never_lost import PROGRAM
-
-    launch.PROGRAM = (sys.executable, "-W", "ignore", "-c", PROGRAM)
     panel = open_window("Adapt")
     wait_until(panel.isEnabled)
     panel.pickers["target_images"].choose_path(data / "target/images")
     panel.pickers["source_images"].choose_path(data / "source/images")
     panel.pickers["source_masks"].choose_path(data / "source/masks")
-    panel.cards.cards["culpico"].clicked.emit()
+    panel.cards.cards[METHOD].clicked.emit()
     panel.settings.choose("cpu", settings)
     panel.starter.start.click()
     run = panel.starter.monitor.run
@@ -70,7 +75,7 @@ def second_window(resume: bool) -> None:
         panel.monitor.resume.click()
     wait_until(lambda: run.view.state == "done")
     QTest.qWait(200)
-    (plot,) = {panel.monitor.curves.losses}
+    plot = panel.monitor.curves.losses
     layers = {layer.name.split(" · ")[1]: len(layer.data) for layer in panel.session.viewer.layers}
     say(curves=sorted(plot.curves), pictures=layers)
 
@@ -83,7 +88,6 @@ def window(*words: str, runs: Path) -> subprocess.Popen[str]:
         **os.environ,
         "NAPARI_CELLDA_RUNS": str(runs),
         "NAPARI_CELLDA_AUTOSAVE": str(runs / "autosave"),
-        "NAPARI_CELLDA_QUEUE_FOLDER": str(runs / "queue"),
     }
     command = [sys.executable, "-W", "ignore", str(Path(__file__)), *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=surroundings)
@@ -104,13 +108,13 @@ def napari_part(data: Path, scratch: Path) -> str:
     from never_lost import SETTINGS, do, table, verdict, words_of
 
     whole = scratch / "napari whole"
-    words = [word for word in words_of("culpico", data) if word not in ("--device", "cpu")]
+    words = [word for word in words_of(METHOD, data) if word not in ("--device", "cpu")]
     code, said = do(words, whole)
     assert code == 0, said
     rows = []
     for title, with_run in (("the window", False), ("the window and the run", True)):
         runs = scratch / f"runs {len(rows)}"
-        told = kill_and_reopen(data, runs, SETTINGS["culpico"], with_run)
+        told = kill_and_reopen(data, runs, SETTINGS[METHOD], with_run)
         out = next(path for path in runs.iterdir() if (path / "run.yaml").is_file())
         rows.append(f"| {title} | {told} | {verdict(0, '', out, whole)} |")
         print(rows[-1], flush=True)
