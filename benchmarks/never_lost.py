@@ -57,7 +57,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "culpico": {**UNET, "steps": 800, "warmup": 100, "preview_every": 50},
     "supervised": {**UNET, "steps": 150, "validate_every": 50},
     "pseudo-label": {**UNET, "steps": 200, "preview_every": 50},
-    "cellseguda": {**UNET, "steps": 250, "validate_every": 50},
+    "cellseguda": {**UNET, "steps": 150, "validate_every": 50},
     "cellsegssda": {**UNET, "steps": 250, "validate_every": 50},
     "stylefilter": {**CUT, "steps": 300, "validate_every": 50},
     "cks": {**CELLS, "steps": 60, "validate_every": 20},

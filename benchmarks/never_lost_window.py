@@ -76,7 +76,9 @@ def second_window(resume: bool) -> None:
     wait_until(lambda: run.view.state == "done")
     QTest.qWait(200)
     plot = panel.monitor.curves.losses
-    layers = {layer.name.split(" · ")[1]: len(layer.data) for layer in panel.session.viewer.layers}
+    layers = {
+        layer.name.split(" · ")[-1]: layer.data.shape[0] for layer in panel.session.viewer.layers
+    }
     say(curves=sorted(plot.curves), pictures=layers)
 
 
