@@ -189,7 +189,7 @@ def differences(out: Path, whole: Path) -> list[str]:
         for i in taken
     ):
         found.append("pictures")
-    known = {path.name for path in whole.rglob("*")} | {out.name}
+    known = {path.name for path in whole.rglob("*")} | {out.name, "output.txt"}
     extra = {p.name for p in out.rglob("*") if not p.is_relative_to(out / "previews.zarr")} - known
     return [*found, *(f"left over: {name}" for name in sorted(extra))]
 
