@@ -8,6 +8,7 @@ from scipy.spatial.distance import cdist
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.points import (
+    best_least_score,
     centroids,
     find_blobs,
     location_precision,
@@ -110,3 +111,42 @@ def test_location_precision_is_its_definition():
     perfect = [(points, np.ones(len(points))) for points in truth]
     assert location_precision(perfect, truth, 0.1) == 1
     assert np.isnan(location_precision([(np.zeros((0, 2)), np.zeros(0))], [np.zeros((0, 2))], 1.0))
+
+
+def literal_f1(found, truth, within, least):
+    """2 TP / (found + true) of the places above a score."""
+    kept = [(points[scores > least], scores[scores > least]) for points, scores in found]
+    hits = 0
+    for (points, scores), free in zip(kept, [list(map(tuple, t)) for t in truth], strict=True):
+        for k in np.argsort(-scores):
+            distance = [np.hypot(*(points[k] - one)) for one in free]
+            if distance and min(distance) <= within:
+                free.pop(int(np.argmin(distance)))
+                hits += 1
+    return 2 * hits / (sum(len(scores) for _, scores in kept) + sum(map(len, truth)))
+
+
+def test_the_least_score_is_the_one_with_the_best_f1():
+    rng = np.random.default_rng(3)
+    truth = [rng.uniform(0, 100, (n, 2)) for n in (12, 5)]
+    found = []
+    for points in truth:  # cells are found with high scores, and as much else with lower ones
+        places = np.concatenate([points + rng.normal(0, 1, points.shape), 200 + points])
+        scores = np.concatenate(
+            [rng.uniform(0.5, 1, len(points)), rng.uniform(0, 0.7, len(points))]
+        )
+        found.append((places, scores))
+    least = best_least_score(found, truth, 5.0)
+    tried = np.linspace(0, 1, 400)
+    assert literal_f1(found, truth, 5.0, least) == max(
+        literal_f1(found, truth, 5.0, one) for one in tried
+    )
+    assert 0.4 < least < 0.8
+
+
+def test_no_least_score_where_there_is_nothing_to_tell():
+    points = np.array([[1.0, 1.0], [9.0, 9.0]])
+    right, scores = (points, np.array([0.9, 0.4])), np.array([0.9, 0.4])
+    assert best_least_score([right], [points], 1.0) is None
+    assert best_least_score([(points + 50, scores)], [points], 1.0) is None
+    assert best_least_score([(np.zeros((0, 2)), np.zeros(0))], [points], 1.0) is None

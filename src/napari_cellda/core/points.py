@@ -161,6 +161,36 @@ def location_precision(
     return float(precision[right].sum() / count) if count else float("nan")
 
 
+def best_least_score(
+    found: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]],
+    truth: Sequence[NDArray[np.float64]],
+    within: float,
+) -> float | None:
+    """Return the score above which places are best kept, by their F1 over all images together.
+
+    Parameters
+    ----------
+    found, truth, within
+        See `location_precision`.
+
+    Returns
+    -------
+    float or None
+        Halfway between the last score that is kept and the first that is not; None when nothing is
+        to be dropped, or nothing was found where it should be.
+    """
+    hits = [_hits(*one, points, within) for one, points in zip(found, truth, strict=True)]
+    scores = np.concatenate([np.zeros(0), *(one[1] for one in found)])
+    order = np.argsort(-scores, kind="stable")
+    scores, right = scores[order], np.concatenate([np.zeros(0, bool), *hits])[order]
+    if not right.any():
+        return None
+    count = sum(len(points) for points in truth)
+    f1 = 2 * np.cumsum(right) / (np.arange(1, len(right) + 1) + count)
+    last = int(f1.argmax())
+    return None if last + 1 == len(scores) else float(scores[last : last + 2].mean())
+
+
 def _hits(
     points: NDArray[np.float64],
     scores: NDArray[np.float64],

@@ -28,7 +28,7 @@ from napari_cellda.core.modelzoo.preprocessing import Scaling
 from napari_cellda.core.points import centroids, separate_objects, typical_diameter
 from napari_cellda.methods._cks_losses import Consistency, Following
 from napari_cellda.methods._cks_trainer import Trainer
-from napari_cellda.methods._cks_watch import SELECT
+from napari_cellda.methods._cks_watch import SELECT, raise_least_score
 
 
 class Params(MethodParams):
@@ -100,7 +100,8 @@ class Params(MethodParams):
     border: int = Field(16, ge=4, le=64)
     """Channels of the collaborator's border network."""
     least_score: float = Field(0.25, gt=0, lt=1)
-    """Detections below it are dropped."""
+    """Detections below it are dropped. At the end it rises to where most of what is left are cells
+    and few are lost, by the points of images that were kept aside."""
     apart: int = Field(8, ge=1, le=64)
     """Of detections closer than this, in pixels after zooming, the surer is kept."""
     validate_every: int = Field(250, ge=1)
@@ -177,8 +178,10 @@ def _adapt(
         select=SELECT,
     )
     load_best(job, principal=trainer.principal)
+    trainer.principal.eval()
+    least_score = raise_least_score(trainer) if progress.steps else params.least_score
     return Adapted(
-        network=trainer.principal.cpu().eval(),
+        network=trainer.principal.cpu(),
         progress=progress,
         selection=f"{trainer.rule}, step {progress.best_step}.",
         kind="instances",
@@ -190,7 +193,7 @@ def _adapt(
                 "diameter": float(diameter),
                 "zoom": trainer.principal.zoom,
                 "window": params.window,
-                "least_score": params.least_score,
+                "least_score": least_score,
                 "apart": params.apart,
                 "mask_threshold": 0.5,
                 "offset_reach": trainer.principal.offset_reach,
