@@ -575,11 +575,11 @@ def test_each_loss_reaches_the_model_that_it_is_for(tmp_path):
 
 def test_the_head_start_teaches_the_collaborator_discs_of_the_cells_size(tmp_path):
     job = make_job(tmp_path, instances=True)
-    params = tiny(steps=7, head_start=99, prior_width=0.45)
+    params = tiny(steps=4, head_start=99, prior_width=0.45)
     trainer = Trainer(job, params, job.target, 16.0, False)
     batch = trainer.batch(0)
     assert set(trainer._losses(batch, 0)) == {"score", "offset", "foreground"}
-    assert trainer.head_start == 4  # of seven steps
+    assert trainer.head_start == 4
     assert "segmentation" in trainer._losses(batch, 1)
     window = Windows(torch.rand(1, 64, 64), torch.tensor([[0, 0]]), torch.tensor([0]))
     point = Batch(torch.rand(1, 1, 64, 64), torch.tensor([[32.0, 32.0]]), torch.tensor([0]))

@@ -85,9 +85,7 @@ class Trainer:
         self.width = params.prior_width * diameter * self.principal.zoom
         self.diameter = diameter
         self.prior_weight = 0.0 if params.prior == "off" else params.prior_weight
-        self.head_start = (
-            min(params.head_start, round(0.6 * params.steps)) if self.prior_weight else 0
-        )
+        self.head_start = min(params.head_start, params.steps) if self.prior_weight else 0
         self.collaborator = Collaborator(job.target.n_channels, params.collaborator, params.border)
         self.models = torch.nn.ModuleDict(
             {"principal": self.principal, "collaborator": self.collaborator}

@@ -70,10 +70,11 @@ class Params(MethodParams):
     """Weight of the term that keeps masks from vanishing."""
     size_exponent: float = Field(0.5, gt=0, le=2)
     """Its exponent: 0.5 as in the published code; 1 as printed, which explodes."""
-    head_start: int = Field(900, ge=0)
-    """Steps at the beginning in which the collaborator learns from the prior alone, 60 % of all at
-    most; from a quarter of them on the principal follows. 0 as published: short trainings then end
-    with the same disc for every cell, or with none."""
+    head_start: int = Field(1500, ge=0)
+    """Steps at the beginning in which the collaborator learns from the prior alone; from a quarter
+    of them on the principal follows. By default all of them: once both teach each other, masks
+    shrink within some hundred steps. 0 as published: short trainings then end with the same disc
+    for every cell, or with none."""
     leak: float = Field(0.05, ge=0, le=0.25)
     """Added to the sigmoid's slope in the principal's linear loss where a pixel is on the wrong
     side, so that what is sure and wrong still learns; 0 as published."""
@@ -205,7 +206,7 @@ def _adapt(
 PRESETS: dict[str, dict[str, Any]] = {
     "gpu": {
         "steps": 15000,
-        "head_start": 6000,
+        "head_start": 15000,
         "crop": 384,
         "batch": 4,
         "cell_size": 36.0,
