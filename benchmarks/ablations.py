@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adaptation import CONTESTS, WORK, Contest, call, do_cell, score, train
+from adaptation import CONTESTS, WORK, Contest, do_cell, learn, score
 from pairs import pair
 from timing import DATA, RESULTS, where
 
@@ -96,11 +96,7 @@ def do_variant(what: Ablation, name: str, seed: int, changes: list[str]) -> dict
         return json.loads(result.read_text())
     started = time.monotonic()
     settings = [f"{what.cell}:{change}" for change in (*what.variants[name], *changes)]
-    train(what.cell, contest, data, seed, folder, settings)
-    more = ["--instances"] if contest.score == "ap50" else []
-    images = data.folder / "test" / "images"
-    call(["predict", folder / "run", images, *more, "-o", folder / "test"], folder / "log.txt")
-    scores = score(folder / "test", contest, data)
+    scores = score(learn(what.cell, contest, data, seed, folder, settings), contest, data)
     scores["seconds"] = time.monotonic() - started
     result.write_text(json.dumps(scores))
     return scores

@@ -28,6 +28,7 @@ import tifffile
 
 from napari_cellda.core.annotator import random_strokes
 from napari_cellda.core.images.readers import read_labels
+from napari_cellda.core.jobs import Run
 from pairs import CACHE, Pair, pair
 from timing import DATA, RESULTS, where
 
@@ -153,25 +154,31 @@ def do_cell(cell: str, contest: Contest, seed: int, changes: list[str]) -> dict[
     if cell in MAPS:
         predicted = paint(cell, contest, data, seed, folder)
     else:
-        predicted = folder / "test"
-        train(cell, contest, data, seed, folder, changes)
-        more = ["--instances"] if contest.score == "ap50" else []
-        call(["predict", folder / "run", data.folder / "test" / "images", *more, "-o", predicted],
-             folder / "log.txt")  # fmt: skip
+        predicted = learn(cell, contest, data, seed, folder, changes)
     scores = score(predicted, contest, data)
     scores["seconds"] = time.monotonic() - started
     result.write_text(json.dumps(scores))
     return scores
 
 
+def learn(
+    cell: str, contest: Contest, data: Pair, seed: int, folder: Path, changes: list[str]
+) -> Path:
+    """Train in a folder, and predict the test images; return where the predictions are."""
+    train(cell, contest, data, seed, folder, changes)
+    more = ["--instances"] if contest.score == "ap50" else []
+    images = data.folder / "test" / "images"
+    call(["predict", folder / "run", images, *more, "-o", folder / "test"], folder / "log.txt")
+    return folder / "test"
+
+
 def train(
     cell: str, contest: Contest, data: Pair, seed: int, folder: Path, changes: list[str]
 ) -> None:
     run, log = folder / "run", folder / "log.txt"
-    if (run / "model" / "rdf.yaml").exists():
-        return
     if (run / "run.yaml").exists():
-        call(["adapt", "--resume", "-o", run], log)
+        if Run(run).state != "done":
+            call(["adapt", "--resume", "-o", run], log)
         return
     method = METHOD.get(cell, cell)
     wanted = [*contest.settings, *EXTRA.get(cell, ())]
