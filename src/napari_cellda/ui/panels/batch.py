@@ -22,7 +22,7 @@ from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.model_loading import ask_consent
 from napari_cellda.ui.panel_states import PanelStates
 from napari_cellda.ui.panels.docks import settle_in_dock
-from napari_cellda.ui.panels.parts import ResultsFolder, check_box, choices, form_in, names, row
+from napari_cellda.ui.panels.parts import ResultsFolder, check_box, choices, form_in, names, row_of
 from napari_cellda.ui.panels.scrolling import fill_panel
 from napari_cellda.ui.panels.section import Section
 from napari_cellda.ui.panels.task_foot import TaskFoot
@@ -113,7 +113,7 @@ class BatchPanel(QWidget):
 
     def _lay_out(self) -> None:
         what, model, where = Section("Images"), Section("Model"), Section("Results")
-        what.body.addLayout(row(self.add_folder, self.add_files))
+        what.body.addLayout(row_of(self.add_folder, self.add_files))
         what.body.addWidget(self.images_label)
         model.body.addWidget(self.model)
         model.body.addWidget(self.model_label)

@@ -20,7 +20,7 @@ from napari_cellda.ui.panels.model_card import ModelCardView
 from napari_cellda.ui.panels.model_picker import ModelPicker
 from napari_cellda.ui.panels.model_report import ModelReport
 from napari_cellda.ui.panels.object_size import ObjectSize
-from napari_cellda.ui.panels.parts import check_box, form_in, row
+from napari_cellda.ui.panels.parts import check_box, form_in, row_of
 from napari_cellda.ui.panels.scrolling import fill_panel
 from napari_cellda.ui.panels.section import Section
 from napari_cellda.ui.state import Session
@@ -100,7 +100,7 @@ class EnhancePanel(QWidget):
 
     def _lay_out(self) -> None:
         model = Section("Model")
-        choosing = row(self.picker, self.check)
+        choosing = row_of(self.picker, self.check)
         choosing.setStretch(0, 1)
         model.body.addLayout(choosing)
         model.body.addWidget(self.card)

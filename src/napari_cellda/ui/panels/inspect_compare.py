@@ -25,8 +25,8 @@ from napari_cellda.core.compare.report import TITLES, rank
 from napari_cellda.core.errors import UserError
 from napari_cellda.ui.panels.inspect_folders import Folders
 from napari_cellda.ui.panels.inspect_plots import make_sizes, make_strips
-from napari_cellda.ui.panels.inspect_tabs import WorkBar, WorkTab, button, side_by_side
-from napari_cellda.ui.panels.parts import choices
+from napari_cellda.ui.panels.inspect_tabs import WorkBar, WorkTab, button
+from napari_cellda.ui.panels.parts import choices, row_of
 
 if TYPE_CHECKING:
     from napari_cellda.core.compare.evaluate import Evaluation
@@ -106,7 +106,7 @@ class CompareTab(WorkTab):
         self._bound_form.addRow("Upper bound", self.upper_bound)
         self.body.addLayout(self._bound_form)
         self.body.addWidget(self.extremes)
-        self.body.addLayout(side_by_side(self.report, self.save))
+        self.body.addLayout(row_of(self.report, self.save, stretch=1))
         self.body.addStretch(1)
 
     def _connect(self) -> None:

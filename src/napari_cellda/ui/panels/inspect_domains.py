@@ -18,8 +18,8 @@ from qtpy.QtWidgets import (
 from napari_cellda.core.errors import UserError
 from napari_cellda.ui.panels.inspect_folders import Folders
 from napari_cellda.ui.panels.inspect_plots import make_map
-from napari_cellda.ui.panels.inspect_tabs import WorkBar, WorkTab, button, side_by_side
-from napari_cellda.ui.panels.parts import choices
+from napari_cellda.ui.panels.inspect_tabs import WorkBar, WorkTab, button
+from napari_cellda.ui.panels.parts import choices, row_of
 
 if TYPE_CHECKING:
     from napari_cellda.core.events import Stop, Task
@@ -74,7 +74,7 @@ class DomainsTab(WorkTab):
         self.body.addWidget(self.folders)
         form = QFormLayout()
         form.addRow("Patches by", self.by)
-        form.addRow("Map by", side_by_side(self.layout_by, self.pictures))
+        form.addRow("Map by", row_of(self.layout_by, self.pictures, stretch=1))
         self.body.addLayout(form)
         self.body.addWidget(self.bar)
         self._plot_place = QVBoxLayout()

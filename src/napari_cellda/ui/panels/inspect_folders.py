@@ -9,7 +9,8 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.ui.panels.inspect_tabs import button, side_by_side
+from napari_cellda.ui.panels.inspect_tabs import button
+from napari_cellda.ui.panels.parts import row_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -65,7 +66,7 @@ class Folders(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.table)
-        layout.addLayout(side_by_side(*adding, self.remove))
+        layout.addLayout(row_of(*adding, self.remove, stretch=1))
         self._show()
 
     def add(self, path: Path, name: str) -> None:

@@ -18,8 +18,8 @@ from napari_cellda.ui.inspect_guide import Guide
 from napari_cellda.ui.inspect_trust import Trust
 from napari_cellda.ui.keys import STACK_KEY
 from napari_cellda.ui.panels.inspect_lights import Lights
-from napari_cellda.ui.panels.inspect_tabs import PairTab, button, side_by_side
-from napari_cellda.ui.panels.parts import check_box
+from napari_cellda.ui.panels.inspect_tabs import PairTab, button
+from napari_cellda.ui.panels.parts import check_box, row_of
 from napari_cellda.ui.panels.section import Section
 
 if TYPE_CHECKING:
@@ -60,11 +60,11 @@ class NextTab(PairTab):
         paint.body.addWidget(QLabel("Where the forest is unsure, and also where"))
         paint.body.addWidget(self.contradiction)
         paint.body.addWidget(self.discrepancy)
-        paint.body.addLayout(side_by_side(self.search, self.next))
+        paint.body.addLayout(row_of(self.search, self.next, stretch=1))
         paint.body.addWidget(self.list)
         trust = Section("Can it be trusted?")
         trust.body.addWidget(self.subject)
-        trust.body.addLayout(side_by_side(self.check, self.check_network))
+        trust.body.addLayout(row_of(self.check, self.check_network, stretch=1))
         trust.body.addWidget(self.lights)
         self.body.addWidget(paint)
         self.body.addWidget(trust)

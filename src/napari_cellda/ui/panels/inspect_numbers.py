@@ -19,8 +19,8 @@ from qtpy.QtWidgets import (
 from napari_cellda.core.compare.report import TITLES
 from napari_cellda.core.errors import UserError
 from napari_cellda.ui.inspect_numbers import Numbers, Row
-from napari_cellda.ui.panels.inspect_tabs import PairTab, WorkBar, button, side_by_side
-from napari_cellda.ui.panels.parts import check_box, choices
+from napari_cellda.ui.panels.inspect_tabs import PairTab, WorkBar, button
+from napari_cellda.ui.panels.parts import check_box, choices, row_of
 
 if TYPE_CHECKING:
     from napari_cellda.ui.panels.inspect_pair import LayerPair
@@ -102,11 +102,11 @@ class NumbersTab(PairTab):
         self.clear = button("Clear")
 
     def _lay_out(self) -> None:
-        self.body.addLayout(side_by_side(self.kind, self.classes, self.live, stretch=(1, 0, 0)))
+        self.body.addLayout(row_of(self.kind, self.classes, self.live, stretch=(1, 0, 0)))
         self.body.addWidget(self.bar)
         self.body.addWidget(self.table, 1)
         self.body.addWidget(self.note)
-        self.body.addLayout(side_by_side(self.copy, self.save, self.clear))
+        self.body.addLayout(row_of(self.copy, self.save, self.clear, stretch=1))
 
     def _connect(self) -> None:
         self.score_button.clicked.connect(self._trying(self.score))

@@ -31,8 +31,8 @@ from napari_cellda.ui.inspect_corrections import (
 )
 from napari_cellda.ui.overlays import OverlayView, may_go_through
 from napari_cellda.ui.panels.inspect_legend import Legend
-from napari_cellda.ui.panels.inspect_tabs import PairTab, WorkBar, button, side_by_side
-from napari_cellda.ui.panels.parts import check_box, choices
+from napari_cellda.ui.panels.inspect_tabs import PairTab, WorkBar, button
+from napari_cellda.ui.panels.parts import check_box, choices, row_of
 
 if TYPE_CHECKING:
     from napari_cellda.core.inspect.comparison import PlaneComparison
@@ -119,7 +119,7 @@ class OverlayTab(PairTab):
         for box in (self.classes, self.membranes, self.through):
             self._form.addRow(box)
         self.body.addLayout(self._form)
-        self.body.addLayout(side_by_side(self.show_button, self.hide_button))
+        self.body.addLayout(row_of(self.show_button, self.hide_button, stretch=1))
         self.body.addWidget(self.bar)
         self._iou_row = QWidget()
         row = QHBoxLayout(self._iou_row)
@@ -129,9 +129,9 @@ class OverlayTab(PairTab):
         self.body.addWidget(self._iou_row)
         self.body.addWidget(self.legend)
         self.body.addWidget(self.figures)
-        self.body.addLayout(side_by_side(self.previous, self.next, stretch=(0, 1)))
+        self.body.addLayout(row_of(self.previous, self.next, stretch=(0, 1)))
         self.body.addWidget(self.told)
-        self.body.addLayout(side_by_side(self.right_class, self.to_strokes, self.to_point))
+        self.body.addLayout(row_of(self.right_class, self.to_strokes, self.to_point, stretch=1))
         self.body.addWidget(self.save_points)
         self.body.addStretch(1)
 

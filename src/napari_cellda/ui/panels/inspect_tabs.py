@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
-    QHBoxLayout,
     QProgressBar,
     QPushButton,
     QVBoxLayout,
@@ -15,6 +14,7 @@ from qtpy.QtWidgets import (
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.ui.background import BackgroundWork
+from napari_cellda.ui.panels.parts import row_of
 from napari_cellda.ui.panels.scrolling import Scrolling
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class WorkBar(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
-        layout.addLayout(side_by_side(start, self.stop, stretch=(1, 0)))
+        layout.addLayout(row_of(start, self.stop, stretch=(1, 0)))
         layout.addWidget(self.progress)
         self.stop.clicked.connect(work.stop)
         work.changed.connect(self._refresh)
@@ -144,15 +144,6 @@ def button(title: str, tip: str = "") -> QPushButton:
     made = QPushButton(title)
     made.setToolTip(tip)
     return made
-
-
-def side_by_side(*widgets: QWidget, stretch: tuple[int, ...] = ()) -> QHBoxLayout:
-    """Return widgets side by side, equally wide unless `stretch` says otherwise."""
-    layout = QHBoxLayout()
-    layout.setSpacing(6)
-    for place, widget in enumerate(widgets):
-        layout.addWidget(widget, stretch[place] if stretch else 1)
-    return layout
 
 
 def in_scroll_area(content: QWidget) -> Scrolling:

@@ -34,7 +34,7 @@ from napari_cellda.ui.panels.class_rows import ClassRows
 from napari_cellda.ui.panels.docks import open_panel, settle_in_dock
 from napari_cellda.ui.panels.feature_settings import FeatureSettings
 from napari_cellda.ui.panels.image_picker import ImagePicker
-from napari_cellda.ui.panels.parts import check_box, row
+from napari_cellda.ui.panels.parts import check_box, row_of
 from napari_cellda.ui.panels.project_bar import ProjectBar
 from napari_cellda.ui.panels.quality import Quality
 from napari_cellda.ui.panels.restore_bar import RestoreBar
@@ -121,13 +121,13 @@ class PaintPanel(QWidget):
         body.addWidget(self.start)
         classes = Section("Classes")
         classes.body.addWidget(self.rows)
-        classes.body.addLayout(row(self.add_class, self.take_over))
+        classes.body.addLayout(row_of(self.add_class, self.take_over))
         classes.body.addWidget(self.undo)
         body.addWidget(classes)
         forest = Section("Forest")
-        forest.body.addLayout(row(self.live, self.train))
+        forest.body.addLayout(row_of(self.live, self.train))
         forest.body.addWidget(self.show_buttons)
-        forest.body.addLayout(row(self.uncertain, self.uncertain_stack))
+        forest.body.addLayout(row_of(self.uncertain, self.uncertain_stack))
         body.addWidget(forest)
         self.quality_section = Section("Quality", folded=True)
         self.quality_section.body.addWidget(self.quality)

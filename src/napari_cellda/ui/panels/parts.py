@@ -42,12 +42,13 @@ def choices(entries: Sequence[tuple[str, str, str]]) -> QComboBox:
     return combo
 
 
-def row(*widgets: QWidget) -> QHBoxLayout:
-    """Lay widgets out side by side."""
+def row_of(*widgets: QWidget, stretch: int | Sequence[int] = 0) -> QHBoxLayout:
+    """Lay widgets out side by side; `stretch` is the share of what is left, for each or for all."""
     layout = QHBoxLayout()
     layout.setSpacing(6)
-    for widget in widgets:
-        layout.addWidget(widget)
+    shares = [stretch] * len(widgets) if isinstance(stretch, int) else stretch
+    for widget, share in zip(widgets, shares, strict=True):
+        layout.addWidget(widget, share)
     return layout
 
 

@@ -13,7 +13,6 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
     QFormLayout,
-    QHBoxLayout,
     QLabel,
     QMessageBox,
     QPushButton,
@@ -25,6 +24,7 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Stage, Step
 from napari_cellda.ui.compare_layers import NEXT_KEY, CompareLayers
 from napari_cellda.ui.panels.banner import Banner
+from napari_cellda.ui.panels.parts import row_of
 from napari_cellda.ui.worker import TaskHandle, run_task
 
 if TYPE_CHECKING:
@@ -104,11 +104,11 @@ class Verdict(QWidget):
             box.setMinimumContentsLength(10)
             form.addRow(title, box)
         layout.addLayout(form)
-        layout.addLayout(_row(self.compare, self.apart))
+        layout.addLayout(row_of(self.compare, self.apart))
         layout.addWidget(self.table)
         layout.addWidget(self.message)
-        layout.addLayout(_row(self.folder, self.instances))
-        layout.addLayout(_row(self.keep, self.discard))
+        layout.addLayout(row_of(self.folder, self.instances))
+        layout.addLayout(row_of(self.keep, self.discard))
 
     # -- which run ------------------------------------------------------------------------------
 
@@ -334,13 +334,13 @@ def figures_text(figures: list[MapFigures]) -> str:
     head = ["", "covers", "is sure of", "agrees", *(["Dice", "IoU"] if scored else [])]
     rows = [head]
     for one in figures:
-        row = [one.name, f"{one.foreground:.0%}", f"{one.sure:.0%}", f"{one.agreement:.2f}"]
+        line = [one.name, f"{one.foreground:.0%}", f"{one.sure:.0%}", f"{one.agreement:.2f}"]
         if one.dice is not None and one.iou is not None:
-            row += [f"{one.dice:.3f}", f"{one.iou:.3f}"]
-        rows.append(row)
+            line += [f"{one.dice:.3f}", f"{one.iou:.3f}"]
+        rows.append(line)
     cells = "".join(
-        "<tr>" + "".join(f"<td style='padding-right:8px'>{cell}</td>" for cell in row) + "</tr>"
-        for row in rows
+        "<tr>" + "".join(f"<td style='padding-right:8px'>{cell}</td>" for cell in line) + "</tr>"
+        for line in rows
     )
     note = "" if scored else "<br>Agreement is with the new map: it tells how alike, not how right."
     return f"<table>{cells}</table>{note}"
@@ -357,11 +357,3 @@ def _has_model(folder: Path) -> bool:
 
 def _other_name(line: Any) -> str:
     return "source-only" if line.method == "supervised" else str(line.name)
-
-
-def _row(*widgets: QWidget) -> QHBoxLayout:
-    row = QHBoxLayout()
-    row.setSpacing(6)
-    for widget in widgets:
-        row.addWidget(widget)
-    return row
