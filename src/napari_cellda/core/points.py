@@ -153,10 +153,7 @@ def location_precision(
     float
         ``sum_k T_k P_k / C`` in falling order of scores; NaN without true points.
     """
-    hits = [_hits(*one, points, within) for one, points in zip(found, truth, strict=True)]
-    scores = np.concatenate([np.zeros(0), *(one[1] for one in found)])
-    right = np.concatenate([np.zeros(0, bool), *hits])[np.argsort(-scores, kind="stable")]
-    count = sum(len(points) for points in truth)
+    _, right, count = _ranked(found, truth, within)
     precision = np.cumsum(right) / np.arange(1, len(right) + 1)
     return float(precision[right].sum() / count) if count else float("nan")
 
@@ -179,16 +176,25 @@ def best_least_score(
         Halfway between the last score that is kept and the first that is not; None when nothing is
         to be dropped, or nothing was found where it should be.
     """
-    hits = [_hits(*one, points, within) for one, points in zip(found, truth, strict=True)]
-    scores = np.concatenate([np.zeros(0), *(one[1] for one in found)])
-    order = np.argsort(-scores, kind="stable")
-    scores, right = scores[order], np.concatenate([np.zeros(0, bool), *hits])[order]
+    scores, right, count = _ranked(found, truth, within)
     if not right.any():
         return None
-    count = sum(len(points) for points in truth)
     f1 = 2 * np.cumsum(right) / (np.arange(1, len(right) + 1) + count)
     last = int(f1.argmax())
     return None if last + 1 == len(scores) else float(scores[last : last + 2].mean())
+
+
+def _ranked(
+    found: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]],
+    truth: Sequence[NDArray[np.float64]],
+    within: float,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], int]:
+    """Return the scores of all images in falling order, which are right, and how many are true."""
+    hits = [_hits(*one, points, within) for one, points in zip(found, truth, strict=True)]
+    scores = np.concatenate([np.zeros(0), *(one[1] for one in found)])
+    order = np.argsort(-scores, kind="stable")
+    right = np.concatenate([np.zeros(0, bool), *hits])[order]
+    return scores[order], right, sum(len(points) for points in truth)
 
 
 def _hits(
