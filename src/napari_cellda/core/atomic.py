@@ -98,14 +98,14 @@ def plain_disk_errors(path: str | Path) -> Iterator[None]:
         raise UserError(f"'{path}' cannot be written: a file is in the way.") from error
     except OSError as error:
         # numpy's errors of a full disk have no number.
-        if error.errno in FULL or (error.errno is None and _is_full(Path(path))):
+        if error.errno in FULL or (error.errno is None and is_full(Path(path))):
             raise UserError(f"'{path}' cannot be written: the disk is full.") from error
         if error.errno in REFUSED:
             raise UserError(f"'{path}' cannot be written: {error.strerror}.") from error
         raise
 
 
-def _is_full(path: Path) -> bool:
+def is_full(path: Path) -> bool:
     """Whether the disk on which a path lies, or would lie, has no room."""
     there = next((one for one in (path, *path.parents) if one.exists()), None)
     return there is not None and shutil.disk_usage(there).free < NO_ROOM
@@ -124,7 +124,7 @@ def tell_full_disk(path: Path, inside: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:  # torch and ONNX say "unexpected pos" and the like
-        if _is_full(inside):
+        if is_full(inside):
             raise UserError(f"'{path}' cannot be written: the disk is full.") from error
         raise
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_cellda.core.atomic import NO_ROOM
+from napari_cellda.core.atomic import is_full
 from napari_cellda.core.jobs import Run
 from napari_cellda.core.run_log import parse_log
 from napari_cellda.core.runs.history import History, RunView
@@ -149,7 +148,7 @@ class _Reader:
         return "killed" if (self.folder / "run.yaml").is_file() else "failed"
 
     def _obituary(self) -> str:
-        if shutil.disk_usage(self.folder).free < NO_ROOM:
+        if is_full(self.folder):
             return (
                 f"The disk of '{self.folder}' is full, so the run could not go on: make room, then "
                 "resume it."
