@@ -110,9 +110,8 @@ def raise_least_score(trainer: Trainer) -> float:
     """
     least = best_least_score(*_places(trainer), RIGHT * trainer.diameter)
     if least is not None:
-        trainer.principal.least_score = least
         trainer.principal.config["least_score"] = least
-    return trainer.principal.least_score
+    return float(trainer.principal.config["least_score"])
 
 
 def _places(

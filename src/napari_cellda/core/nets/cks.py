@@ -113,7 +113,7 @@ class CksPrincipal(Packable):
         }
         _check(self.config)
         self.window, self.zoom = window, float(zoom)
-        self.least_score, self.apart = least_score, apart
+        self.apart = apart
         self.in_channels, self.out_channels = in_channels, 4
         self.multiple = whole_multiple(zoom)
         self.multiples = (self.multiple, self.multiple)
@@ -304,7 +304,7 @@ class CksPrincipal(Packable):
         """
         n, _, height, width = shape
         scores = torch.sigmoid(found.logits)
-        scores = torch.where(scores > self.least_score, scores, 0.0)
+        scores = torch.where(scores > self.config["least_score"], scores, 0.0)
         spots = found.places.floor().long()
         rows, columns = spots[..., 0], spots[..., 1]
         inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
