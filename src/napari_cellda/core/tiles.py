@@ -111,6 +111,12 @@ def nearest_first(regions: Iterable[Region], centre: Sequence[float]) -> list[Re
     return sorted(regions, key=distance)
 
 
+def middle_slice(size: int, wanted: int) -> slice:
+    """Return the middle of an axis: `wanted` pixels of it, or all where it is shorter."""
+    start = max(0, (size - wanted) // 2)
+    return slice(start, min(size, start + wanted))
+
+
 def reflect_pad(block: np.ndarray, before: Sequence[int], after: Sequence[int]) -> np.ndarray:
     """Pad the last axes of a block by reflection about its edge pixels.
 

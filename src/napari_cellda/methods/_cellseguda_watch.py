@@ -11,13 +11,18 @@ import torch
 from torch.nn import functional as F
 
 from napari_cellda.core.adaptation.domain import UNKNOWN, Domain, Plane
-from napari_cellda.core.adaptation.predict import mean_dice, predict_plane, preview_pixels
+from napari_cellda.core.adaptation.predict import (
+    class_labels,
+    mean_dice,
+    predict_plane,
+    preview_pixels,
+)
 from napari_cellda.core.events import Event, Note, Preview
+from napari_cellda.core.tiles import middle_slice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from napari_cellda.core.nets.segmenter import Segmenter
@@ -73,7 +78,7 @@ class Watch:
         run = partial(predict_plane, fabric=self.fabric)
         source, target = self.source.planes, self.target.planes
         masks = np.concatenate([np.asarray(p.labels).ravel() for p in source])
-        found = [_foreground(run(on_target, p.pixels)) for p in target]
+        found = [class_labels(run(on_target, p.pixels)) > 0 for p in target]
         figures = {
             "source dice": mean_dice(self.source, lambda p: run(on_source, p.pixels)),
             "source foreground": float((masks[masks != UNKNOWN] > 0).mean()),
@@ -131,19 +136,12 @@ class Watch:
         return F.interpolate(scores, x.shape[2:])
 
 
-def _foreground(maps: NDArray[np.float32]) -> NDArray[np.bool_]:
-    mask: NDArray[np.bool_] = maps[0] > 0.5 if len(maps) == 1 else maps.argmax(axis=0) > 0
-    return mask
-
-
 def _middles(domain: Domain) -> Domain:
     """Return the middle of the first planes, for figures that must cost little."""
     return Domain(tuple(_middle(plane) for plane in domain.planes[:PLANES]))
 
 
 def _middle(plane: Plane) -> Plane:
-    middle = tuple(
-        slice(max(0, (side - SIDE) // 2), max(0, (side - SIDE) // 2) + SIDE) for side in plane.shape
-    )
+    middle = tuple(middle_slice(size, SIDE) for size in plane.shape)
     labels = None if plane.labels is None else np.asarray(plane.labels)[middle]
     return replace(plane, pixels=np.array(plane.pixels[(slice(None), *middle)]), labels=labels)

@@ -8,7 +8,12 @@ import numpy as np
 import torch
 
 from napari_cellda.core.adaptation.domain import Domain, Plane
-from napari_cellda.core.adaptation.predict import mean_dice, predict_plane, preview_pixels
+from napari_cellda.core.adaptation.predict import (
+    class_labels,
+    mean_dice,
+    predict_plane,
+    preview_pixels,
+)
 from napari_cellda.core.events import Event, Preview, Score
 from napari_cellda.methods._stylefilter_losses import class_maps, presence_f1
 from napari_cellda.methods._stylefilter_target import thinned
@@ -107,7 +112,7 @@ class Checks:
     def _presence_score(self) -> float:
         found, truth = [], []
         for i in self.target.checked:
-            labels = _argmax(self._segment(self.target.seen(i)))
+            labels = class_labels(self._segment(self.target.seen(i)))
             counts = np.bincount(labels.ravel(), minlength=self.job.n_classes)
             found.append(counts >= self.params.present_pixels)
             truth.append(self.target.planes[i].present_mask)
@@ -145,10 +150,3 @@ class Checks:
             yield Preview(name, np.maximum(labels, 0).astype(np.uint8), done)
         sure = class_maps(torch.from_numpy(maps)[None])[0].amax(dim=0)
         yield Preview("confidence", sure.numpy(), done)
-
-
-def _argmax(maps: NDArray[np.float32]) -> NDArray[np.intp]:
-    found: NDArray[np.intp] = (
-        (maps[0] > 0.5).astype(np.intp) if len(maps) == 1 else maps.argmax(axis=0)
-    )
-    return found

@@ -103,28 +103,23 @@ def middle_of(image: Image) -> NDArray[np.float32]:
 
     To be read before a training: its end may be hours away, and the image's drive with it.
     """
-    from napari_cellda.core.tiles import Region
+    from napari_cellda.core.tiles import Region, middle_slice
 
     z = image.limits[0] // 2
-    rows, columns = (_middle(size, MOST_SIDE) for size in image.limits[1:])
+    rows, columns = (middle_slice(size, MOST_SIDE) for size in image.limits[1:])
     block = image.read(Region(0, slice(z, z + 1), rows, columns))[:, 0]
     return np.asarray(np.nan_to_num(block, posinf=0, neginf=0), np.float32)
 
 
 def _example(middle: NDArray[np.float32], network: Packable) -> NDArray[np.float32]:
     """Return the middle as (C, S, S), with a side that suits the network."""
-    from napari_cellda.core.tiles import reflect_pad
+    from napari_cellda.core.tiles import middle_slice, reflect_pad
 
     side = max(TEST_SIDE, 4 * network.multiple) // network.multiple * network.multiple
-    rows, columns = (_middle(size, side) for size in middle.shape[1:])
+    rows, columns = (middle_slice(size, side) for size in middle.shape[1:])
     block = middle[:, rows, columns]
     missing = [side - n for n in block.shape[1:]]
     return np.asarray(reflect_pad(block, (0, 0), missing), np.float32)
-
-
-def _middle(size: int, wanted: int) -> slice:
-    start = max(0, (size - wanted) // 2)
-    return slice(start, min(size, start + wanted))
 
 
 def _cover(example: NDArray[np.float32]) -> NDArray[Any]:

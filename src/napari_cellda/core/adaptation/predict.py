@@ -9,6 +9,7 @@ import torch
 
 from napari_cellda.core.adaptation.domain import UNKNOWN, Domain, Plane
 from napari_cellda.core.nets.unet import pad_to_multiple
+from napari_cellda.core.tiles import middle_slice
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,11 +81,16 @@ def _tiles(side: int) -> list[tuple[int, int, int, int]]:
 def preview_pixels(domain: Domain, index: int = 0) -> NDArray[np.float32]:
     """Return the (C, Y, X) part of a plane that previews show: its middle, at most 512 wide."""
     pixels = domain.planes[index].pixels
-    middle = tuple(
-        slice(max(0, (side - PREVIEW_SIDE) // 2), max(0, (side - PREVIEW_SIDE) // 2) + PREVIEW_SIDE)
-        for side in pixels.shape[1:]
-    )
+    middle = tuple(middle_slice(size, PREVIEW_SIDE) for size in pixels.shape[1:])
     return np.array(pixels[(slice(None), *middle)])
+
+
+def class_labels(maps: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Return the class of every pixel of (K, Y, X) maps: the largest, or above 0.5 for K = 1."""
+    found: NDArray[np.intp] = (
+        (maps[0] > 0.5).astype(np.intp) if len(maps) == 1 else maps.argmax(axis=0)
+    )
+    return found
 
 
 def mean_dice(domain: Domain, predict: Callable[[Plane], NDArray[np.float32]]) -> float:
@@ -95,7 +101,7 @@ def mean_dice(domain: Domain, predict: Callable[[Plane], NDArray[np.float32]]) -
     domain : Domain
         Planes without labels are left out, and so are `UNKNOWN` pixels.
     predict : callable Plane -> (K, Y, X)
-        One foreground map (K = 1, thresholded at 0.5), or a map per class (the largest wins).
+        Maps as `class_labels` takes them.
 
     Returns
     -------
@@ -107,7 +113,7 @@ def mean_dice(domain: Domain, predict: Callable[[Plane], NDArray[np.float32]]) -
     sizes: dict[int, float] = {}
     for plane in domain.annotated().planes:
         maps = predict(plane)
-        found = (maps[0] > 0.5).astype(np.int32) if len(maps) == 1 else maps.argmax(axis=0)
+        found = class_labels(maps)
         assert plane.labels is not None
         truth = np.asarray(plane.labels)
         known = truth != UNKNOWN
