@@ -20,7 +20,6 @@ from napari_cellda.core.nets.cut import Generator, Halve, PatchDiscriminator, Pr
 from napari_cellda.core.nets.styled import StyledSegmenter
 from napari_cellda.methods import find_method, stylefilter
 from napari_cellda.methods._cut import StyleBatch, lsgan_loss, patch_nce
-from napari_cellda.methods._stylefilter_balance import class_shares, class_weights
 from napari_cellda.methods._stylefilter_losses import (
     class_maps,
     cross_entropy,
@@ -29,6 +28,7 @@ from napari_cellda.methods._stylefilter_losses import (
     presence_f1,
 )
 from napari_cellda.methods._stylefilter_target import thinned
+from napari_cellda.methods._stylefilter_teacher import class_shares, class_weights
 from napari_cellda.methods.stylefilter import Params
 
 PLAIN = Normalisation(kind="none", offset=(0.0,), factor=(1.0,))
@@ -313,6 +313,7 @@ def test_style_rate_falls_to_zero_at_the_end(tmp_path):
 def adapting(folder, **changes):
     trainer = stylefilter._Trainer(job(folder, weak=True), TINY.model_copy(update=changes))
     run_quietly(trainer.draw_target())
+    trainer.begin_round()
     return trainer
 
 
@@ -357,7 +358,7 @@ def test_images_without_labels_may_show_every_class(tmp_path):
     trainer = stylefilter._Trainer(job(tmp_path), TINY)
     run_quietly(trainer.draw_target())
     assert trainer.batch(4).present.all()
-    assert trainer.checks.select is None
+    assert trainer.checks.select == "adapted steps"
     assert len(trainer.target.adapted_to) == 4
 
 
@@ -450,10 +451,13 @@ def test_original_input_means_original_prediction(tmp_path):
 
 
 def test_a_checkpoint_that_forgot_the_source_is_not_chosen(tmp_path):
-    trainer = adapting(tmp_path)
-    trainer.checks.guard.value = 2.0
-    scores = {e.name: e.value for e in trainer.checks.scores(6)}
-    assert scores["present classes F1"] == 0
+    for weak, name in ((True, "present classes F1"), (False, "adapted steps")):
+        trainer = stylefilter._Trainer(job(tmp_path, weak=weak), TINY)
+        run_quietly(trainer.draw_target())
+        trainer.checks.guard.value = 0.0
+        assert {e.name: e.value for e in trainer.checks.scores(6)}[name] > 0
+        trainer.checks.guard.value = 2.0
+        assert {e.name: e.value for e in trainer.checks.scores(6)}[name] == 0
 
 
 def test_what_is_missing_is_said(tmp_path):
@@ -484,7 +488,7 @@ def test_pseudo_labels_are_those_of_the_network_before_and_weighed(tmp_path):
         for parameter in trainer.network.segmenter.parameters():
             parameter.add_(torch.randn_like(parameter))
     assert torch.equal(trainer._pseudo_labels(batch.clean, batch.present), before)
-    trainer.weights = torch.tensor([0.0, 0.0, 1.0])
+    trainer.teacher.weights.copy_(torch.tensor([0.0, 0.0, 1.0]))
     found = trainer._pseudo_labels(batch.clean, batch.present)[:, 0]
     for labels, present in zip(found, batch.present, strict=True):
         assert (labels == (2 if present[2] else 0)).all()
@@ -494,7 +498,7 @@ def test_the_published_preset_labels_with_the_network_as_it_is(tmp_path):
     published = find_method("stylefilter").settings("published")
     assert (published.teacher, published.match_shares) == ("current", False)
     trainer = adapting(tmp_path, teacher="current", match_shares=False)
-    assert torch.equal(trainer.weights, torch.ones(3))
+    assert torch.equal(trainer.teacher.weights, torch.ones(3))
     batch = trainer.batch(4)
     trainer.s.eval()
     maps = trainer.s(batch.clean).float()
@@ -531,3 +535,14 @@ def test_every_round_begins_with_the_network_as_it_is(tmp_path):
 
 def test_judge_sees_patches():
     assert PatchDiscriminator(1, 4)(torch.rand(2, 1, 64, 64)).shape[:2] == (2, 1)
+
+
+def test_a_run_labels_like_the_network_that_was_trained_on_the_source(tmp_path):
+    store, before = MemoryStore(), {}
+    task = stylefilter.adapt(job(tmp_path, store=store), TINY.model_copy(update={"rounds": 1}))
+    for event in iter(lambda: next(task, None), None):
+        if isinstance(event, Stage) and event.title == "Adapt to the target":
+            before = store.load("last")["parts"]["network"]
+    teacher = store.load("last")["parts"]["teacher"]
+    for name in ("unet.head.weight", "unet.head.bias"):
+        assert torch.equal(teacher[f"segmenter.{name}"], before[f"segmenter.{name}"])

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 PRESENCE = "present classes F1"
 VALIDATION = "validation dice"
+KEPT = "adapted steps"
+"""Chosen by where nothing is known of the target: of the checkpoints that still know the source,
+the latest."""
 GUARD = 0.8
 """A checkpoint is not chosen when its Dice on the source falls below this share of what it was
 before the adaptation."""
@@ -82,8 +85,6 @@ class Checks:
         self.source, self.target = Domain(tuple(source.planes[i] for i in chosen)), target
         self.shown = preview_pixels(job.target)
         self.guard = Remembered()
-        self.select: str | None = None
-        self.selected_by = ""
         if job.validation is not None:
             self.select = VALIDATION
             self.selected_by = "Dice on the validation masks of target images that were given"
@@ -92,6 +93,12 @@ class Checks:
             self.selected_by = (
                 f"F1 of the classes found in {len(target.checked)} target image(s) with "
                 "image-level labels that were kept aside"
+            )
+        else:
+            self.select = KEPT
+            self.selected_by = (
+                "number of steps of adaptation after which the Dice on the source was still "
+                f"{GUARD:.0%} of that before"
             )
 
     def scores(self, done: int) -> Iterator[Event]:
@@ -105,9 +112,9 @@ class Checks:
             return
         if self.job.validation is not None:
             yield Score(VALIDATION, mean_dice(self.job.validation, self._predict), done)
-        elif self.select:
-            score = self._presence_score()
-            yield Score(PRESENCE, score if dice >= self.guard.value else 0.0, done)
+            return
+        score = self._presence_score() if self.select == PRESENCE else float(done - adapts_after)
+        yield Score(self.select, score if dice >= self.guard.value else 0.0, done)
 
     def _presence_score(self) -> float:
         found, truth = [], []

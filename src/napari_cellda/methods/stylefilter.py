@@ -15,7 +15,6 @@ References
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from math import gcd
@@ -40,7 +39,6 @@ from napari_cellda.core.loop import (
 )
 from napari_cellda.core.nets.styled import StyledSegmenter
 from napari_cellda.methods._cut import StyleBatch, StyleTrainer
-from napari_cellda.methods._stylefilter_balance import class_shares, class_weights
 from napari_cellda.methods._stylefilter_checks import Checks
 from napari_cellda.methods._stylefilter_losses import (
     class_maps,
@@ -50,6 +48,7 @@ from napari_cellda.methods._stylefilter_losses import (
 )
 from napari_cellda.methods._stylefilter_params import Params
 from napari_cellda.methods._stylefilter_target import Target, thinned
+from napari_cellda.methods._stylefilter_teacher import Teacher, class_shares, class_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,13 +85,9 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
     for first, last, title in (*stages, (source, end, "Adapt to the target")):
         if first == last or progress.stopped:
             continue
-        if first == source:
-            # A run that is resumed in this stage has its teacher from the checkpoint.
-            if done <= source:
-                trainer.copy_teacher()
-            if not (yield from trainer.draw_target()):
-                progress = replace(progress, stopped=True)
-                break
+        if first == source and not (yield from trainer.draw_target()):
+            progress = replace(progress, stopped=True)
+            break
         if done < last:
             yield Stage(title, end)
         progress = yield from train_job(
@@ -135,8 +130,7 @@ class _Trainer:
         self.target = Target(job, params)
         self.fabric = make_fabric(job.device)
         self._build_networks()
-        self.teacher = deepcopy(self.network.segmenter).requires_grad_(False)
-        self.weights = torch.ones(job.n_classes)
+        self.teacher = Teacher(self.network.segmenter, job.n_classes)
         self.checks = Checks(job, params, self.network, self.fabric, checked, self.target)
 
     def _build_networks(self) -> None:
@@ -225,33 +219,30 @@ class _Trainer:
         return SegmentBatch(images, labels, *self.target.crops(index, rng))
 
     def draw_target(self) -> Task[bool]:
-        """Draw the target in the style of the source, and weigh the classes; see `Target.draw`."""
+        """Draw the target in the style of the source; see `Target.draw`."""
         self.network.eval()
         drawn = partial(predict_plane, self.network.stylise, fabric=self.fabric)
-        if not (yield from self.target.draw(self.network.generator, drawn)):
-            return False
-        self._weigh_classes()
-        return True
+        return (yield from self.target.draw(self.network.generator, drawn))
 
-    def copy_teacher(self) -> None:
-        """Let the network as it is make the labels from now on."""
-        self.teacher.load_state_dict(self.network.segmenter.state_dict())
+    def begin_round(self) -> None:
+        """Let the network as it is make the labels from now on, each class as often as it should.
 
-    def _weigh_classes(self) -> None:
-        """Weigh the classes such that the teacher labels each as often as the source does."""
+        That is as often as in the source. It has to be a part of the round's first step: what was
+        done before is lost when the checkpoint is loaded.
+        """
+        self.teacher.begin_round(self.network.segmenter)
         if not self.params.match_shares:
             return
-        self.teacher.eval()
         pixels = []
         for i in thinned(self.target.adapted_to, self.target.planes, WEIGHED):
-            maps = predict_plane(self.teacher, self.target.drawn[i].pixels, self.fabric)
+            maps = predict_plane(self.teacher.segmenter, self.target.drawn[i].pixels, self.fabric)
             every = class_maps(torch.from_numpy(maps)[None])[0]
             present = self.target.planes[i].present_mask
             if present is not None:
                 every = every * torch.from_numpy(present)[:, None, None]
             pixels.append(every.flatten(1)[:, ::4])
         shares = class_shares(self.source, self.job.n_classes)
-        self.weights = class_weights(torch.cat(pixels, dim=1), shares)
+        self.teacher.weights.copy_(class_weights(torch.cat(pixels, dim=1), shares))
 
     # -- one step ------------------------------------------------------------------------------
 
@@ -270,9 +261,8 @@ class _Trainer:
         if index == self.ends[1]:
             # Gradients grow when the norms are frozen: Adam must forget how small they were.
             self.s_adam.state.clear()
-        elif index in self.params.round_starts:
-            self.copy_teacher()
-            self._weigh_classes()
+        if batch.clean is not None and index in self.params.round_starts:
+            self.begin_round()
         set_learning_rate(self.s_adam, self._rate(index))
         source, labels = (self.fabric.to_device(t) for t in (batch.source, batch.source_labels))
         images = [source]
@@ -311,10 +301,10 @@ class _Trainer:
         """Label drawn crops, on the device, with the classes that each may show."""
         # Nothing is drawn before the network is what it is before the adaptation.
         waits = self.params.teacher == "current" or not self.target.drawn
-        labeller = (self.network.segmenter if waits else self.teacher).eval()
+        labeller = (self.network.segmenter if waits else self.teacher.segmenter).eval()
         with self.fabric.autocast():
             maps = class_maps(labeller(clean.to(memory_format=torch.channels_last)).float())
-        maps = maps * self.weights.to(maps.device)[:, None, None]
+        maps = maps * self.teacher.weights.to(maps.device)[:, None, None]
         maps = maps / maps.sum(dim=1, keepdim=True)
         return filtered_labels(maps, present, self.params.confidence)
 

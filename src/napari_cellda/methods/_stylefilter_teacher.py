@@ -1,8 +1,9 @@
-"""Class weights that keep rare classes among StyleFilter's pseudo-labels."""
+"""Who makes StyleFilter's pseudo-labels, and the weights that keep rare classes among them."""
 
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_cellda.core.adaptation.domain import Domain
+    from napari_cellda.core.nets.segmenter import Segmenter
 
 ROUNDS, STEP = 40, 0.5
 """How often the weights are moved, and by which share of what is lacking (in logarithms)."""
@@ -20,6 +22,33 @@ LARGEST = 20.0
 """No class weighs more than so many times the background, or less than a so manyth."""
 SEEN = 1e-4
 """Share that a class which is never labelled is taken to have."""
+
+
+class Teacher(torch.nn.Module):
+    """The segmenter as it was when a round began, and what each class weighs in its labels.
+
+    Both belong to the checkpoint: a run that is resumed goes on with the labels that it had.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+        Copied, here and in `begin_round`.
+    n_classes : int
+        The background included.
+    """
+
+    weights: Tensor
+    """(K,), 1 for all at first."""
+
+    def __init__(self, segmenter: Segmenter, n_classes: int) -> None:
+        super().__init__()
+        self.segmenter = deepcopy(segmenter).requires_grad_(False)
+        self.register_buffer("weights", torch.ones(n_classes))
+
+    def begin_round(self, segmenter: Segmenter) -> None:
+        """Label like this segmenter from now on, in eval mode."""
+        self.segmenter.load_state_dict(segmenter.state_dict())
+        self.segmenter.eval()
 
 
 def class_weights(maps: Tensor, shares: Tensor) -> Tensor:
