@@ -15,7 +15,7 @@ import typer
 from napari_cellda import __version__
 from napari_cellda.cli import adapt, enhancer, evaluate, main_job, models
 from napari_cellda.cli.support import expand_lists
-from napari_cellda.core.errors import UserError
+from napari_cellda.core.errors import ProgramRefused, UserError
 
 app = typer.Typer(
     name="napari-cellda",
@@ -55,6 +55,10 @@ def main(arguments: list[str] | None = None) -> int:
     command = typer.main.get_command(app)
     try:
         code = command.main(expand_lists(given), prog_name="napari-cellda", standalone_mode=False)
+    except ProgramRefused as refused:
+        return _complain(
+            f"{refused} If you trust whoever made '{refused.path}', add --trust {refused.sha256}."
+        )
     except UserError as error:
         return _complain(str(error))
     except typer.Abort:

@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from napari_cellda.cli import adapt_options as given
+from napari_cellda.cli.options import Trust
 from napari_cellda.cli.stopping import stop_on_signal
-from napari_cellda.cli.support import follow, one_of, parse_channels, parse_settings
+from napari_cellda.cli.support import (
+    follow,
+    one_of,
+    parse_channels,
+    parse_hashes,
+    parse_settings,
+)
 from napari_cellda.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,6 +56,7 @@ def adapt(
     bundle: given.Bundle = False,
     resume: given.Resume = False,
     inputs: given.Inputs = None,
+    trust: Trust = None,
 ) -> None:
     """Adapt a network to your images; RUN/model is the package.
 
@@ -58,8 +66,10 @@ def adapt(
     from napari_cellda.methods import find_method
 
     run = resume_adaptation(output, inputs) if resume else _begin(context.params)
+    trusted = parse_hashes(trust)
     with stop_on_signal() as stop:
-        package = follow(run_adaptation(run, find_method, device=device, stop=stop))
+        task = run_adaptation(run, find_method, device=device, trusted=trusted, stop=stop)
+        package = follow(task)
         if package is not None:
             typer.echo(f"The adapted network is in {package}.")
 
@@ -80,6 +90,7 @@ def _begin(words: Mapping[str, Any]) -> Run:
         overrides=parse_settings(words["settings"] or []),
         seed=words["seed"],
         bundle=words["bundle"],
+        trusted=parse_hashes(words["trust"]),
     )
 
 

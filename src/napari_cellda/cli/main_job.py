@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_cellda.cli.options import FORMATS, Channels, Format, Images, Instances, Output
+from napari_cellda.cli.options import FORMATS, Channels, Format, Images, Instances, Output, Trust
 from napari_cellda.cli.stopping import stop_on_signal
 from napari_cellda.cli.support import (
     follow,
@@ -18,7 +18,7 @@ from napari_cellda.cli.support import (
     print_json,
     print_table,
 )
-from napari_cellda.core.errors import ProgramRefused, UserError
+from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Stop, Task
 
 if TYPE_CHECKING:
@@ -38,13 +38,6 @@ Scheduler = Annotated[
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Do again what was done before with the same settings.")
-]
-Trust = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Run a model though it is a program (TorchScript): the SHA-256 of its file, which the "
-        "command names when it refuses."
-    ),
 ]
 
 
@@ -115,7 +108,7 @@ def classify(
         save=save,
         seed=seed,
     )
-    options = BatchOptions(workers, scheduler, overwrite, parse_hashes(trust or []))
+    options = BatchOptions(workers, scheduler, overwrite, parse_hashes(trust))
     _run(lambda stop: classify_batch(images, strokes, output, job, options=options, stop=stop))
 
 
@@ -146,24 +139,18 @@ def predict(
             instances=instances,
             channels=parse_channels(channels),
             file_format=one_of("--format", file_format, FORMATS),
-            options=BatchOptions(workers, scheduler, overwrite, parse_hashes(trust or [])),
+            options=BatchOptions(workers, scheduler, overwrite, parse_hashes(trust)),
             stop=stop,
         )
     )
 
 
 def _run(start: Callable[[Stop], Task[BatchReport]]) -> None:
-    """Follow a batch to its end, or to Ctrl-C; name the option that lets a program run."""
+    """Follow a batch to its end, or to Ctrl-C."""
     from napari_cellda.core.batch import insist
 
     with stop_on_signal() as stop:
-        try:
-            follow(insist(start(stop)))
-        except ProgramRefused as refused:
-            raise UserError(
-                f"{refused} If you trust whoever made '{refused.path}', add "
-                f"--trust {refused.sha256}."
-            ) from refused
+        follow(insist(start(stop)))
 
 
 @app.command()

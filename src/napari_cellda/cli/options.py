@@ -20,3 +20,10 @@ Channels = Annotated[
 Instances = Annotated[bool, typer.Option("--instances", help="Also separate objects.")]
 FORMATS = ("tif", "ome-zarr")
 Format = Annotated[str, typer.Option("--format", help="`tif` or `ome-zarr`.")]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Run a model though it is a program (TorchScript): the SHA-256 of its file, which the "
+        "command names when it refuses."
+    ),
+]

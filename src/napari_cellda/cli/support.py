@@ -52,8 +52,9 @@ def parse_channels(text: str | None) -> str | tuple[int, ...] | None:
     return channels
 
 
-def parse_hashes(texts: Sequence[str]) -> tuple[str, ...]:
+def parse_hashes(texts: Sequence[str] | None) -> tuple[str, ...]:
     """Read the SHA-256 sums of ``--trust``."""
+    texts = texts or ()
     for text in texts:
         if not re.fullmatch("[0-9a-fA-F]{64}", text):
             raise UserError(f"--trust is '{text}'; expected the 64 digits of a file's SHA-256.")

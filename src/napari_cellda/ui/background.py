@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
+from qtpy.QtWidgets import QWidget
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Step
+from napari_cellda.ui.model_loading import agreed, ask_consent
 from napari_cellda.ui.worker import run_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from napari_cellda.core.errors import ProgramRefused
     from napari_cellda.core.events import Event, Stop
     from napari_cellda.ui.state import Session
     from napari_cellda.ui.worker import TaskHandle
@@ -61,6 +64,9 @@ class BackgroundWork(QObject):
     ) -> None:
         """Run a task, see `run_task`, and hand its result to `take`.
 
+        If it meets a program that nobody agreed to run, it begins again after a yes: it is to pass
+        on what the session trusts by then.
+
         Parameters
         ----------
         make_task : callable
@@ -69,6 +75,13 @@ class BackgroundWork(QObject):
         total : int
             How many steps it has, where its stages do not say so.
         """
+
+        def on_error(error: Exception) -> None:
+            if agreed(self._session, error, self._ask):
+                self.begin(make_task, title, take, total=total)
+            else:
+                self._on_error(error)
+
         self._abandon()
         self.stage, self._total = title, total
         self._task = run_task(
@@ -77,7 +90,7 @@ class BackgroundWork(QObject):
             title=title,
             on_event=self._on_event,
             on_result=take,
-            on_error=self._on_error,
+            on_error=on_error,
             on_finished=self._on_finished,
         )
         self.changed.emit()
@@ -106,6 +119,10 @@ class BackgroundWork(QObject):
             self.progressed.emit(event.index, self._total)
         elif isinstance(event, Note):
             self.noted.emit(event.text)
+
+    def _ask(self, refused: ProgramRefused) -> bool:
+        parent = self.parent()
+        return ask_consent(parent if isinstance(parent, QWidget) else None, refused)
 
     def _on_error(self, error: Exception) -> None:
         if isinstance(error, UserError):

@@ -75,12 +75,12 @@ class Trust(BackgroundWork):
         """
         painted = self._session.require_current()
         region = visible_region(self._session.viewer, painted)
-        image = painted.image
+        image, trusted = painted.image, self._session.trusted
 
         def work(stop: Stop) -> list[Verdict]:
             from napari_cellda.core.inspect.trained import check_run
 
-            return check_run(source, image, region)
+            return check_run(source, image, region, frozenset(trusted))
 
         self._run(work, f"{source.name} on '{painted.name}'")
 

@@ -26,7 +26,7 @@ def listed_models() -> tuple[tuple[str, str, str], ...]:
     return tuple((row["id"], row["name"], row.get("made for", "")) for row in list_models())
 
 
-def ask_consent(parent: QWidget, refused: ProgramRefused) -> bool:
+def ask_consent(parent: QWidget | None, refused: ProgramRefused) -> bool:
     """Ask whether a model that is a program may run; "no" is what Enter and Escape mean."""
     box = QMessageBox(parent)
     box.setIcon(QMessageBox.Icon.Warning)
@@ -43,6 +43,17 @@ def ask_consent(parent: QWidget, refused: ProgramRefused) -> bool:
     box.setEscapeButton(no)
     box.exec()
     return box.clickedButton() is yes
+
+
+def agreed(session: Session, error: Exception, ask: Callable[[ProgramRefused], bool]) -> bool:
+    """Ask whether a refused program may run after all, and keep a yes; False for other errors.
+
+    A thread cannot show a dialog: its task gives up, and is begun again after a yes.
+    """
+    if not (isinstance(error, ProgramRefused) and ask(error)):
+        return False
+    session.trusted.add(error.sha256)
+    return True
 
 
 class ModelLoader:
@@ -89,9 +100,7 @@ class ModelLoader:
             return enhancer, enhancer.seam()
 
         def fail(error: Exception) -> None:
-            # The thread cannot show a dialog: it gives up, and starts again after a yes.
-            if isinstance(error, ProgramRefused) and self._ask(error):
-                self._session.trusted.add(error.sha256)
+            if agreed(self._session, error, self._ask):
                 self.load(source)
             else:
                 self._on_error(error)

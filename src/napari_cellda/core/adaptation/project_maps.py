@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_cellda.core.atomic import write_atomically
+from napari_cellda.core.batch import open_pipeline
 from napari_cellda.core.images import open_image
+from napari_cellda.core.project import fingerprint, load_project
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -23,9 +25,13 @@ if TYPE_CHECKING:
 
 
 def project_maps(
-    project: Path, images: Sequence[Image], folder: Path, stop: Stop
+    project: Path,
+    images: Sequence[Image],
+    folder: Path,
+    stop: Stop,
+    trusted: Collection[str] = (),
 ) -> Task[tuple[tuple[str, ...], dict[str, NDArray[np.float32]]]]:
-    """Compute the maps of a project for every image.
+    """Compute the maps of a project for every image; its models are opened only if one is missing.
 
     Parameters
     ----------
@@ -36,6 +42,8 @@ def project_maps(
     folder : Path
         One ``.npy`` per image; what is there already is not made again.
     stop : callable
+    trusted : collection of str
+        See `open_model`.
 
     Returns
     -------
@@ -44,19 +52,16 @@ def project_maps(
     maps : dict of image name to (K, ...) memory map of float32
         With the image's own axes after the classes.
     """
-    from napari_cellda.core.batch import open_pipeline
-    from napari_cellda.core.project import fingerprint
-
-    pipeline, measured, _ = open_pipeline(project)
-    maps = {}
-    for i, image in enumerate(images):
-        path = folder / f"maps {i}.npy"
-        if not path.is_file():
+    paths = {image: folder / f"maps {i}.npy" for i, image in enumerate(images)}
+    missing = {image: path for image, path in paths.items() if not path.is_file()}
+    if missing:
+        pipeline, measured, _ = open_pipeline(project, trusted=trusted)
+        for image, path in missing.items():
             assert image.path is not None
             again = open_image(image.path, channels=pipeline.channels)
             yield from _keep(pipeline, again, measured.get(fingerprint(again)), path, stop)
-        maps[image.name] = np.load(path, mmap_mode="r")
-    return pipeline.classifier.class_names, maps
+    classes = tuple(style.name for style in load_project(project)[0].classes)
+    return classes, {image.name: np.load(path, mmap_mode="r") for image, path in paths.items()}
 
 
 def _keep(

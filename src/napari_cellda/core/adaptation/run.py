@@ -13,6 +13,7 @@ from napari_cellda.core.adaptation.package import middle_of, write_adapted
 from napari_cellda.core.adaptation.prepare import prepare_domains
 from napari_cellda.core.adaptation.project_maps import project_maps
 from napari_cellda.core.atomic import plain_disk_errors
+from napari_cellda.core.batch import open_pipeline
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Task, never
 from napari_cellda.core.jobs import Run
@@ -21,7 +22,7 @@ from napari_cellda.core.run_record import hash_input
 from napari_cellda.core.runs.folder import check_new_folder, copy_into
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -39,6 +40,7 @@ def begin_adaptation(
     overrides: Mapping[str, Any] | None = None,
     seed: int = 0,
     bundle: bool = False,
+    trusted: Collection[str] = (),
 ) -> Run:
     """Check everything and begin a run; nothing is computed yet.
 
@@ -54,9 +56,13 @@ def begin_adaptation(
     seed : int
     bundle : bool
         Copy the inputs into the run, so that the folder alone can go to another machine.
+    trusted : collection of str
+        See `run_adaptation`.
 
     Raises
     ------
+    ProgramRefused
+        If the project's enhancer is a program that is not among the trusted.
     UserError
         For bad inputs or settings, or a folder that holds something; nothing is written then.
     """
@@ -66,6 +72,8 @@ def begin_adaptation(
     settings = method.settings(preset, overrides)
     open_inputs(inputs, method)
     check_new_folder(folder)
+    if inputs.project is not None:
+        open_pipeline(inputs.project, trusted=trusted)  # what it lacks is told before all else
     paths = inputs.paths
     if bundle:
         paths = {role: _copy_in(path, folder / "inputs" / role) for role, path in paths.items()}
@@ -109,6 +117,7 @@ def run_adaptation(
     find_method: Callable[[str], Method],
     *,
     device: str = "auto",
+    trusted: Collection[str] = (),
     stop: Stop = never,
 ) -> Task[Path | None]:
     """Run an adaptation, or go on with it from its last checkpoint.
@@ -120,6 +129,9 @@ def run_adaptation(
     find_method : callable name -> Method
     device : str
         "auto", "cpu", "cuda" or "mps".
+    trusted : collection of str
+        See `open_model`. The run does not record them, or whoever gave it away would have agreed
+        for others; it keeps the maps, so that a resume does without the program.
     stop : callable
         Asked before every step; the partial network is written as a package all the same.
 
@@ -139,10 +151,12 @@ def run_adaptation(
         For bad inputs, and when a loss is not finite.
     """
     method = find_method(run.record.method)
-    return (yield from run.drive(_work(run, method, device, run.stopper(stop))))
+    return (yield from run.drive(_work(run, method, device, trusted, run.stopper(stop))))
 
 
-def _work(run: Run, method: Method, device: str, stop: Stop) -> Task[Path | None]:
+def _work(
+    run: Run, method: Method, device: str, trusted: Collection[str], stop: Stop
+) -> Task[Path | None]:
     run.check_present()
     inputs = inputs_of(run)
     settings = method.settings("cpu", run.record.params)
@@ -152,7 +166,7 @@ def _work(run: Run, method: Method, device: str, stop: Stop) -> Task[Path | None
     names = opened.class_names
     if inputs.project is not None:
         images = [files.image for files in opened.target]
-        classes, maps = yield from project_maps(inputs.project, images, cache, stop)
+        classes, maps = yield from project_maps(inputs.project, images, cache, stop, trusted)
         names = names or classes[1:]
     prepared = yield from prepare_domains(
         opened,

@@ -14,7 +14,7 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import never
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from napari_cellda.core.compare.evaluate import Evaluation
     from napari_cellda.core.compare.reading import Kind
@@ -35,6 +35,7 @@ def evaluate_sources(
     kind: Kind = "semantic",
     *,
     ignore: int | None = None,
+    trusted: Collection[str] = (),
     stop: Stop = never,
 ) -> Task[Evaluation | None]:
     """Compare predictions and models with the truth; models predict the images first.
@@ -47,6 +48,8 @@ def evaluate_sources(
         Folder of the images for the models.
     reference, kind, ignore, stop
         See `evaluate`.
+    trusted : collection of str
+        See `open_model`.
 
     Yields
     ------
@@ -59,19 +62,26 @@ def evaluate_sources(
 
     Raises
     ------
+    ProgramRefused
+        If a model is a program that is not among the trusted.
     UserError
         If there is a model and no folder of images, or names, shapes or values do not fit.
     """
+    from napari_cellda.core.batch import open_map_maker
+
     models = [name for name, source in sources.items() if is_model(source)]
     if models and images is None:
         raise UserError(f"'{models[0]}' is a model; choose the folder of images to try it on.")
-    if models and images is not None:
-        pair_folders(images, reference, kind)  # so that nobody waits for names that do not fit
+    if models and images is not None:  # nobody waits for names or models that do not fit
+        pair_folders(images, reference, kind)
+        for name in models:
+            open_map_maker(str(sources[name]), trusted=trusted)
     with TemporaryDirectory(prefix="cellda-compare-") as scratch:
         predictions = dict(sources)
         for number, name in enumerate(models):
             predictions[name] = Path(scratch) / str(number)
-            yield from _predict(name, sources[name], images, predictions[name], kind, stop)
+            output = predictions[name]
+            yield from _predict(name, sources[name], images, output, kind, trusted, stop)
             if stop():
                 return None
         found = yield from evaluate(
@@ -87,14 +97,24 @@ def evaluate_sources(
 
 
 def _predict(
-    name: str, source: Path, images: Path | None, output: Path, kind: Kind, stop: Stop
+    name: str,
+    source: Path,
+    images: Path | None,
+    output: Path,
+    kind: Kind,
+    trusted: Collection[str],
+    stop: Stop,
 ) -> Task[None]:
-    from napari_cellda.core.batch import predict_batch
+    from napari_cellda.core.batch import BatchOptions, predict_batch
 
     assert images is not None, "checked before"
-    with_objects = kind == "instances"
     report = yield from predict_batch(
-        str(source), [images], output, instances=with_objects, stop=stop
+        str(source),
+        [images],
+        output,
+        instances=kind == "instances",
+        options=BatchOptions(trusted=tuple(trusted)),
+        stop=stop,
     )
     if report.failures:
         first, total = report.failures[0], len(report.failures) + len(report.done)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari_cellda.core.errors import UserError
+from napari_cellda.core.errors import ProgramRefused, UserError
 from napari_cellda.core.modelzoo.model import open_model
 from napari_cellda.core.nets.unet import UNet
 
@@ -25,7 +25,10 @@ def begin_network(params: EnhancerParams, n_outputs: int) -> UNet:
     network = UNet(1, n_outputs, params.width, params.depth, norm="batch")
     if not params.init:
         return network
-    earlier = open_model(params.init).network
+    try:
+        earlier = open_model(params.init).network
+    except ProgramRefused:
+        earlier = None  # a yes would not help: nobody can train a program
     if not isinstance(earlier, UNet) or earlier.config != network.config:
         raise UserError(
             f"Training cannot begin from '{params.init}', which is {_describe(earlier)}; expected "

@@ -17,6 +17,8 @@ from napari_cellda.core.inspect.quality import check_agreement, check_discrepanc
 from napari_cellda.core.jobs import Run
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from napari_cellda.core.images import Image
     from napari_cellda.core.inspect.quality import Verdict
     from napari_cellda.core.tiles import Region
@@ -27,7 +29,9 @@ CAUTION = "That alone says little: in our tests more than half of the poor resul
 """Of agreement: benchmarks/quality.py tried networks on images that they were not trained on."""
 
 
-def check_run(source: Path, image: Image, region: Region) -> list[Verdict]:
+def check_run(
+    source: Path, image: Image, region: Region, trusted: Collection[str] = ()
+) -> list[Verdict]:
     """Check a trained model on one region of an image, and the way of its run if it has one.
 
     Parameters
@@ -38,6 +42,8 @@ def check_run(source: Path, image: Image, region: Region) -> list[Verdict]:
         With the channels that it takes.
     region : Region
         One plane of it; of a large one the middle is taken.
+    trusted : collection of str
+        See `open_model`.
 
     Raises
     ------
@@ -45,7 +51,7 @@ def check_run(source: Path, image: Image, region: Region) -> list[Verdict]:
         If there is no model, or it takes other images.
     """
     verdicts = [_check_way(source)] if (source / "run.yaml").is_file() else []
-    maker = open_map_maker(str(source))[0]
+    maker = open_map_maker(str(source), trusted=trusted)[0]
 
     def predict(pixels: np.ndarray) -> np.ndarray:
         # As an image of its own: what normalisation makes up for is no disagreement.

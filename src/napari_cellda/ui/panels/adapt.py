@@ -42,7 +42,7 @@ from napari_cellda.ui.state import Session
 from napari_cellda.ui.worker import run_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     import napari
@@ -287,13 +287,20 @@ class AdaptPanel(QWidget):
         options["preset"] = self.settings.preset.currentData()
         settings = self.settings.value.model_dump()
         every = settings.get("validate_every") or settings.get("preview_every") or 1
+        words = command_words(("adapt", method.name), options, self.settings.changes())
+        check = None
+        if options.get("project") is not None:
+            trusted = sorted(self.session.trusted)
+            words += [word for digest in trusted for word in ("--trust", digest)]
+            check = partial(_open_project, options["project"], trusted)
         return RunPlan(
-            words=command_words(("adapt", method.name), options, self.settings.changes()),
+            words=words,
             inputs=prepared,
             trial={"steps": TRIAL_STEPS},
             ratio=settings["steps"] / TRIAL_STEPS,
             validations=max(1, settings["steps"] // every),
             place=preview_place(self.pickers["target_images"].picked.layers),
+            check=check,
         )
 
     # -- afterwards -----------------------------------------------------------------------------
@@ -304,6 +311,12 @@ class AdaptPanel(QWidget):
 
 def _settings_of(method: Method, preset: Any) -> Any:
     return method.settings(preset)
+
+
+def _open_project(path: Path, trusted: Collection[str]) -> None:
+    from napari_cellda.core.batch import open_pipeline
+
+    open_pipeline(path, trusted=trusted)
 
 
 def _load_methods(stop: Callable[[], bool]) -> Sequence[Method]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cellda.core.errors import ProgramRefused, UserError
+from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note
 from napari_cellda.ui.batching import BatchJob, BatchProgress, run_job
 from napari_cellda.ui.connect import connect_while_alive
-from napari_cellda.ui.model_loading import ask_consent
+from napari_cellda.ui.model_loading import agreed, ask_consent
 from napari_cellda.ui.panel_states import PanelStates
 from napari_cellda.ui.panels.docks import settle_in_dock
 from napari_cellda.ui.panels.parts import ResultsFolder, check_box, choices, form_in, names, row_of
@@ -215,8 +216,7 @@ class BatchPanel(QWidget):
         )
 
     def _on_error(self, error: Exception) -> None:
-        if isinstance(error, ProgramRefused) and ask_consent(self, error):
-            self.session.trusted.add(error.sha256)
+        if agreed(self.session, error, partial(ask_consent, self)):
             self.run()
         else:
             self.foot.fail(error)

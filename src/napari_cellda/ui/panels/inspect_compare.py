@@ -164,9 +164,11 @@ class CompareTab(WorkTab):
                 "Choose at least one folder of predictions and the folder of the truth."
             )
         sources, images, reference = dict(self.folders.paths), self.images, self.reference
-        kind = self.kind.currentData()
+        kind, trusted = self.kind.currentData(), self._session.trusted
         self.work.begin(
-            lambda stop: evaluate_sources(sources, images, reference, kind, stop=stop),
+            lambda stop: evaluate_sources(
+                sources, images, reference, kind, trusted=frozenset(trusted), stop=stop
+            ),
             "compare models",
             self._take,
         )

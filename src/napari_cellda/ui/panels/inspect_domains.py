@@ -15,7 +15,7 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
 )
 
-from napari_cellda.core.errors import UserError
+from napari_cellda.core.errors import ProgramRefused, UserError
 from napari_cellda.ui.panels.inspect_folders import Folders
 from napari_cellda.ui.panels.inspect_plots import make_map
 from napari_cellda.ui.panels.inspect_tabs import WorkBar, WorkTab, button
@@ -211,13 +211,16 @@ def _open_network(source: Path) -> Any:
     from napari_cellda.core.modelzoo.model import open_model
 
     is_run = (source / "run.yaml").is_file()
-    model = open_model(source / "model" if is_run else source)
-    if model.network is None:
+    try:
+        network = open_model(source / "model" if is_run else source).network
+    except ProgramRefused:
+        network = None  # a yes would not help: nobody can look into a program
+    if network is None:
         raise UserError(
-            f"{model.card.name} has no network of a known architecture to look into; choose pixel "
+            f"'{source.name}' has no network of a known architecture to look into; choose pixel "
             "features, or another model."
         )
-    return model.network
+    return network
 
 
 def _project(patches: dict[str, Patches], method: Any) -> np.ndarray:

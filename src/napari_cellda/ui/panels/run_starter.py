@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from qtpy.QtWidgets import (
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.runs.history import RunView
+from napari_cellda.ui.model_loading import agreed, ask_consent
 from napari_cellda.ui.panels.banner import Banner
 from napari_cellda.ui.panels.run_monitor import RunMonitor, duration, gigabytes, pace_words
 from napari_cellda.ui.runs import SessionRuns, runs_folder
@@ -50,6 +52,8 @@ class RunPlan:
     """These three: see `core.runs.estimate.estimate_run`."""
     place: Mapping[str, Sequence[float]] | None = None
     """Where its pictures go, see `ui.run_layers.RunLayers`."""
+    check: Callable[[], object] | None = None
+    """Called in the background before it is started; raises what forbids it."""
 
     def write_inputs(self) -> None:
         """Write the layers that are not on disk; in the background."""
@@ -78,6 +82,7 @@ class RunStarter(QWidget):
         self.session, self.runs = session, SessionRuns.of(session)
         self._method, self._plan = method, plan
         self.estimating: TaskHandle | None = None
+        self.checking: TaskHandle | None = None
         self.name = QLineEdit()
         self.name.setToolTip("Name of the run: a folder of its own")
         self.folder = QLineEdit(str(runs_folder()))
@@ -140,9 +145,29 @@ class RunStarter(QWidget):
             self.message.tell(str(error), "error")
             return
         self._abandon()
+        if plan.check is None:
+            self._launch(plan, folder)
+            return
+        check = plan.check
+        self.checking = run_task(
+            lambda stop: check(),
+            session=self.session,
+            title="check",
+            on_result=lambda _: self._launch(plan, folder),
+            on_error=partial(self._on_error, self.begin),
+        )
+
+    def _launch(self, plan: RunPlan, folder: Path) -> None:
         watch = self.runs.start(plan.words, folder, plan.write_inputs)
         self.watch(watch, plan.place)
         self.propose_next(folder)
+
+    def _on_error(self, again: Callable[[], None], error: Exception) -> None:
+        if agreed(self.session, error, partial(ask_consent, self)):
+            self._abandon()
+            again()
+        else:
+            self.message.tell(str(error) or repr(error), "error")
 
     def watch(self, watch: RunWatch, place: Mapping[str, Sequence[float]] | None = None) -> None:
         """Show a run."""
@@ -195,7 +220,7 @@ class RunStarter(QWidget):
             title="estimate",
             on_event=self._on_trial,
             on_result=self._on_estimated,
-            on_error=lambda error: self.message.tell(str(error) or repr(error), "error"),
+            on_error=partial(self._on_error, self._on_estimate),
             on_finished=self._on_tried,
         )
 
@@ -218,6 +243,9 @@ class RunStarter(QWidget):
             self.cost.hide()
 
     def _abandon(self) -> None:
+        if self.checking is not None:
+            self.checking.abandon()
+            self.checking = None
         if self.estimating is not None:
             self.estimating.abandon()
             self.estimating = None
@@ -228,6 +256,8 @@ def _estimate(plan: RunPlan, scratch: Path, stop: Callable[[], bool]) -> Any:
     from napari_cellda.core.runs.estimate import estimate_run
 
     try:
+        if plan.check is not None:
+            plan.check()
         plan.write_inputs()
         return (
             yield from estimate_run(

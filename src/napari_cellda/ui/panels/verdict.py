@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +24,13 @@ from qtpy.QtWidgets import (
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Stage, Step
 from napari_cellda.ui.compare_layers import NEXT_KEY, CompareLayers
+from napari_cellda.ui.model_loading import agreed, ask_consent
 from napari_cellda.ui.panels.banner import Banner
 from napari_cellda.ui.panels.parts import row_of
 from napari_cellda.ui.worker import TaskHandle, run_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     import numpy as np
 
@@ -170,13 +172,14 @@ class Verdict(QWidget):
         pipeline, folder = self._session_pipeline(), self.run.folder
         line, name = self.other.currentData(), self.run.name
         others = [] if line is None else [(_other_name(line), line.folder)]
+        models, trusted = [*others, (name, folder)], frozenset(self.session.trusted)
         self.task = run_task(
-            lambda stop: compute(pipeline, [*others, (name, folder)], image, truth, stop),
+            lambda stop: compute(pipeline, models, image, truth, trusted, stop),
             session=self.session,
             title="compare",
             on_event=self._on_event,
             on_result=self._on_maps,
-            on_error=lambda error: self.message.tell(str(error) or repr(error), "error"),
+            on_error=partial(self._on_error, self._on_compare),
             on_finished=self._on_finished,
         )
 
@@ -226,6 +229,13 @@ class Verdict(QWidget):
         if self.layers is not None:
             self.layers.set_apart(on)
 
+    def _on_error(self, again: Callable[[], None], error: Exception) -> None:
+        if agreed(self.session, error, partial(ask_consent, self)):
+            self._abandon()
+            again()
+        else:
+            self.message.tell(str(error) or repr(error), "error")
+
     def _on_finished(self) -> None:
         self.task = None
         self.compare.setText("Compare")
@@ -235,6 +245,7 @@ class Verdict(QWidget):
     def _abandon(self) -> None:
         if self.task is not None:
             self.task.abandon()
+            self.task = None
 
     # -- applying, keeping, discarding ----------------------------------------------------------
 
@@ -249,11 +260,17 @@ class Verdict(QWidget):
         if self.run is None or self.task is not None:
             return
         model, instances = str(self.run.folder), self.instances.isChecked()
+        trusted = tuple(self.session.trusted)
 
         def work(stop: Callable[[], bool]) -> Any:
-            from napari_cellda.core.batch import insist, predict_batch
+            from napari_cellda.core.batch import BatchOptions, insist, predict_batch
 
-            return insist(predict_batch(model, [images], target, instances=instances, stop=stop))
+            options = BatchOptions(trusted=trusted)
+            return insist(
+                predict_batch(
+                    model, [images], target, instances=instances, options=options, stop=stop
+                )
+            )
 
         self.compare.setText("Cancel")
         self.task = run_task(
@@ -264,7 +281,7 @@ class Verdict(QWidget):
             on_result=lambda paths: self.message.tell(
                 f"Wrote {len(paths)} files to {target}.", "success"
             ),
-            on_error=lambda error: self.message.tell(str(error) or repr(error), "error"),
+            on_error=partial(self._on_error, partial(self.apply, images, target)),
             on_finished=self._on_finished,
         )
 
@@ -305,6 +322,7 @@ def compute(
     models: list[tuple[str, Path]],
     image: Image,
     truth: Any,
+    trusted: Collection[str],
     stop: Callable[[], bool],
 ) -> Any:
     """Compute all maps and their figures, in the background; the last model is the judged one."""
@@ -316,7 +334,7 @@ def compute(
     makers: list[Any] = []
     if pipeline is not None:
         makers.append(("enhanced" if pipeline.enhancer is not None else "forest", pipeline))
-    makers += [(name, open_map_maker(str(folder))[0]) for name, folder in models]
+    makers += [(name, open_map_maker(str(folder), trusted=trusted)[0]) for name, folder in models]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         maps = yield from foreground_maps(makers, image, Path(scratch), stop)
     judged = models[-1][0]
