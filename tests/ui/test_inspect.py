@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from napari.components import ViewerModel
+from napari.layers._source import layer_source
 from napari.utils.shortcuts import default_shortcuts
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import QPoint, Qt
@@ -16,12 +18,14 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QFileDialog
 
 from napari_cellda.core.compare import OVERLAY_VALUES
+from napari_cellda.core.compare.evaluate import evaluate
 from napari_cellda.core.events import Preview, Step, run_quietly
 from napari_cellda.core.jobs import Run
 from napari_cellda.core.params import BaseParams
 from napari_cellda.ui import overlays
 from napari_cellda.ui.inspect_layers import ShownPlane, comparable_layers
 from napari_cellda.ui.panels.inspect import InspectPanel
+from napari_cellda.ui.panels.inspect_numbers import NO_SCORES
 from napari_cellda.ui.panels.inspect_overlay import NEXT_KEY, PREVIOUS_KEY
 from painting import WAIT_MS, cells, paint_both, wait_idle
 
@@ -542,6 +546,69 @@ def test_objects_have_their_own_figures(panel: InspectPanel, qtbot: QtBot):
     (row,) = panel.numbers.numbers.rows()
     assert row.figures["f1_50"] == pytest.approx(0.4)
     assert (row.figures["objects"], row.figures["true objects"]) == (2, 3)
+    assert panel.numbers.note.text().endswith("No AP for 'mine': the objects have no scores.")
+    assert "AP50" not in panel.numbers.text()
+
+
+FOUND = squares((5, 5, 20), (5, 60, 20), (50, 30, 20))
+"""The objects of the truth here: the first and the last are found, and one that is none."""
+REAL = np.where(FOUND == 2, 0, FOUND)
+
+
+def write_found(folder: Path) -> tuple[Path, Path]:
+    """Write a prediction whose wrong object has the second best score, and its truth."""
+    for name in ("predicted", "truth"):
+        (folder / name).mkdir()
+    predicted, truth = folder / "predicted" / "f_instances.tif", folder / "truth" / "f.tif"
+    tifffile.imwrite(predicted, FOUND.astype(np.uint16))
+    tifffile.imwrite(truth, REAL.astype(np.uint16))
+    (folder / "predicted" / "f_objects.csv").write_text("label,score\n1,0.9\n2,0.8\n3,0.7\n")
+    return predicted, truth
+
+
+@pytest.mark.parametrize("how", ["file", "index", "label", "rows"])
+def test_scores_give_the_average_precision_of_evaluate(
+    panel: InspectPanel, qtbot: QtBot, tmp_path: Path, how: str
+):
+    predicted, truth = write_found(tmp_path)
+    viewer = panel.session.viewer
+    if how == "file":
+        with layer_source(path=str(predicted)):  # as a reader leaves it
+            mine = viewer.add_labels(tifffile.imread(predicted))
+    else:
+        mine = viewer.add_labels(FOUND, name="mine")
+        numbers = {} if how == "rows" else {how: [3, 1, 2]}
+        scores = [None, 0.9, 0.8, 0.7] if how == "rows" else [0.7, 0.9, 0.8]
+        mine.features = {**numbers, "score": scores}
+    truth_layer = viewer.add_labels(REAL, name="truth")
+    qtbot.waitUntil(lambda: panel.pair.result.count() >= 2)
+    panel.pair.choose(mine, truth_layer)
+    score(panel, qtbot, "instances")
+    evaluation = run_quietly(
+        evaluate({"all": predicted.parent}, truth.parent, "instances", "instances")
+    )
+    (row,) = panel.numbers.numbers.rows()
+    assert row.figures["ap50"] == evaluation.models["all"].mean["ap50"]
+    assert row.figures["ap50"] == pytest.approx((1 / 1 + 2 / 3) / 2)
+    assert "AP50" in panel.numbers.text()
+    assert "No AP" not in panel.numbers.note.text()
+
+
+def test_a_row_without_scores_says_why_beside_one_that_has_some(panel: InspectPanel, qtbot: QtBot):
+    viewer = panel.session.viewer
+    truth = viewer.add_labels(REAL, name="truth")
+    for name, features in (("CKS", {"label": [1, 2, 3], "score": [0.9, "?", 0.7]}), ("bare", {})):
+        layer = viewer.add_labels(FOUND, name=name)
+        layer.features = features
+        qtbot.waitUntil(lambda: panel.pair.result.count() == len(viewer.layers))
+        panel.pair.choose(layer, truth)
+        score(panel, qtbot, "instances")
+    table = panel.numbers.table
+    titles = [table.horizontalHeaderItem(c).text() for c in range(table.columnCount())]
+    cells = {table.item(row, 0).text(): table.item(row, titles.index("AP50")) for row in range(2)}
+    told = {name: (cell.text(), cell.toolTip()) for name, cell in cells.items()}
+    assert told == {"CKS / truth": ("1.000", ""), "bare / truth": ("undefined", NO_SCORES)}
+    assert "No AP for 'bare'" in panel.numbers.note.text()
 
 
 def test_a_long_scoring_is_stopped(panel: InspectPanel, qtbot: QtBot):

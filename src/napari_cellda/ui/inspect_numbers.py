@@ -16,6 +16,7 @@ from napari_cellda.core.inspect.maps import check_shapes
 from napari_cellda.ui.background import BackgroundWork
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.inspect_layers import data_of, go_to
+from napari_cellda.ui.object_scores import scores_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,10 +102,11 @@ class Numbers(BackgroundWork):
             for array, layer in zip(arrays, (result, reference), strict=True)
         ]
         total = int(np.prod(arrays[0].shape[:-2], dtype=np.int64))
+        scores = scores_of(result) if kind == "instances" else None
         again = partial(self.score, result, reference, kind, classes=classes, ignore=ignore)
         self._again = again
         self.begin(
-            lambda stop: _score(images[0], images[1], scheme, stop),
+            lambda stop: _score(images[0], images[1], scheme, scores, stop),
             "figures",
             lambda found: self._take(result, reference, scheme, found),
             total=total,
@@ -209,7 +211,13 @@ def _as_image(array: Any, layer: Any, kind: Kind) -> Image:
     )
 
 
-def _score(predicted: Image, truth: Image, scheme: Scheme, stop: Stop) -> Task[ImageResult | None]:
+def _score(
+    predicted: Image,
+    truth: Image,
+    scheme: Scheme,
+    scores: Callable[[], dict[int, float]] | None,
+    stop: Stop,
+) -> Task[ImageResult | None]:
     from napari_cellda.core.compare.reading import numbers_in
     from napari_cellda.core.compare.scoring import score_image
 
@@ -227,6 +235,7 @@ def _score(predicted: Image, truth: Image, scheme: Scheme, stop: Stop) -> Task[I
         predicted,
         truth,
         scheme,
+        scores=None if scores is None else scores(),
         pixel_size=truth.pixel_size,
         unit=truth.unit,
         see=see,

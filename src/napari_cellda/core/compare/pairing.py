@@ -69,7 +69,7 @@ def pair_folders(
     missed = [stem(path) for path in dict.fromkeys(truth.values()) if path not in claimed]
     _complain_of_lonely(prediction, reference, lonely, missed)
     return [
-        FilePair(name, path, truth[name], _objects_beside(path, name))
+        FilePair(name, path, truth[name], objects_beside(path))
         for name, path in predicted.items()
     ]
 
@@ -140,7 +140,9 @@ def _complain_of_lonely(
         )
 
 
-def _objects_beside(path: Path, name: str) -> Path | None:
+def objects_beside(path: Path) -> Path | None:
+    """Return the table of the objects in a file of labels, ``*_objects.csv``, if it is there."""
+    name = stem(path).removesuffix(PREDICTED["instances"])
     table = path.with_name(f"{name}_objects.csv")
     return table if table.is_file() else None
 

@@ -17,8 +17,9 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cellda.core.compare.report import TITLES
+from napari_cellda.core.compare.scoring import AP_KEYS
 from napari_cellda.core.errors import UserError
-from napari_cellda.ui.inspect_numbers import Numbers, Row
+from napari_cellda.ui.inspect_numbers import Numbers, Row, Scored
 from napari_cellda.ui.panels.inspect_tabs import PairTab, WorkBar, button
 from napari_cellda.ui.panels.parts import check_box, choices, row_of
 
@@ -48,7 +49,9 @@ SHORT = {
     "true objects": "True obj",
 }
 """For the narrow panel; the whole title is the tooltip."""
-OBJECT_KEYS = ("f1_50", "instance_dice", "objects", "true objects")
+OBJECT_KEYS = ("f1_50", "instance_dice", "ap50", "objects", "true objects")
+NO_SCORES = "Average precision needs a score for every object"
+NO_OBJECTS = "Average precision needs true objects"
 NAME_WIDTH = 100
 ROW_ROLE = int(Qt.ItemDataRole.UserRole) + 1
 
@@ -144,8 +147,17 @@ class NumbersTab(PairTab):
             self._fill()
         for widget in (self.copy, self.save, self.clear):
             widget.setEnabled(bool(self._rows))
-        unit = {one.figures.unit for one in self.numbers.scored}
-        self.note.setText(f"HD95 and ASD in {', '.join(sorted(unit))}." if unit else "")
+        self.note.setText(self._notes())
+
+    def _notes(self) -> str:
+        """Return the unit of distances, and which layers have no average precision, and why."""
+        scored = self.numbers.scored
+        units = sorted({one.figures.unit for one in scored})
+        told = [f"HD95 and ASD in {', '.join(units)}."] if units else []
+        bare = [f"'{one.result.name}'" for one in scored if _lacks_scores(one)]
+        if bare:
+            told.append(f"No AP for {', '.join(dict.fromkeys(bare))}: the objects have no scores.")
+        return " ".join(told)
 
     def _fill(self) -> None:
         titles = self._columns()
@@ -168,7 +180,10 @@ class NumbersTab(PairTab):
             table.setItem(index, 1, part)
             for column, key in enumerate(titles, 2):
                 value = row.figures.get(key, float("nan"))
-                table.setItem(index, column, _Number(value, _text(value, key)))
+                item = _Number(value, _text(value, key))
+                if key in AP_KEYS and not np.isfinite(value):
+                    item.setToolTip(NO_SCORES if _lacks_scores(row.scored) else NO_OBJECTS)
+                table.setItem(index, column, item)
         table.setSortingEnabled(True)
         table.resizeColumnsToContents()
         table.setColumnWidth(0, min(table.columnWidth(0), NAME_WIDTH))
@@ -211,6 +226,10 @@ class NumbersTab(PairTab):
                 self.numbers.write(path)
             except OSError as error:
                 raise UserError(f"'{path}' cannot be written ({error}).") from error
+
+
+def _lacks_scores(scored: Scored) -> bool:
+    return scored.scheme.kind == "instances" and scored.figures.detections is None
 
 
 def _text(value: float, key: str) -> str:
