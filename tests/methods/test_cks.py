@@ -36,6 +36,7 @@ from napari_cellda.methods._cks_losses import (
     leaky_masks,
     mark_points,
     mask_loss,
+    near_points,
     prior_canvas,
     segmentation_loss,
     size_loss,
@@ -366,13 +367,29 @@ def test_foreground_loss_is_eq_6_or_5(how):
 def test_cells_and_background_weigh_alike_in_the_balanced_loss():
     logits = torch.from_numpy(np.random.default_rng(3).normal(size=SHAPE)).float()
     target = some_canvas() * 0.6  # a sixth above 1 / 2
-    sums = {True: [], False: []}
-    for value, wanted in zip(logits.flatten().tolist(), target.flatten().tolist(), strict=True):
-        c = sigmoid(value)
-        sums[wanted > 0.5].append(-math.log(c if wanted > 0.5 else 1 - c))
-    expected = (np.mean(sums[True]) + np.mean(sums[False])) / 2
-    assert float(balanced_loss(logits, target)) == pytest.approx(expected, rel=1e-5)
-    assert float(balanced_loss(logits, target * 0)) < 1  # no cells, no division by 0
+    near = some_canvas(4) > 0.7
+    losses = {True: [], False: []}
+    for value, wanted, close in zip(
+        *(t.flatten().tolist() for t in (logits, target, near)), strict=True
+    ):
+        c, cell = sigmoid(value), wanted > 0.5
+        if cell or not close:
+            losses[cell].append(-math.log(c if cell else 1 - c))
+    expected = (np.mean(losses[True]) + np.mean(losses[False])) / 2
+    assert float(balanced_loss(logits, target, near)) == pytest.approx(expected, rel=1e-5)
+    assert float(balanced_loss(logits, target * 0, near)) < 1  # no cells, no division by 0
+    assert float(balanced_loss(logits, target * 0, near | True)) == 0
+
+
+def test_what_is_near_a_point_lies_in_a_disc_around_it():
+    windows = some_windows()
+    found = near_points(windows, SHAPE, 5.0)
+    expected = np.zeros(SHAPE, bool)
+    for owner, (top, left) in zip(windows.owner.tolist(), windows.corners.tolist(), strict=True):
+        for row, column in np.ndindex(SHAPE[1:]):
+            distance = math.hypot(row + 0.5 - top - W / 2, column + 0.5 - left - W / 2)
+            expected[owner, row, column] |= distance < 5
+    np.testing.assert_array_equal(found.numpy(), expected)
 
 
 def test_the_gradient_of_the_foreground_loss_is_eq_7():

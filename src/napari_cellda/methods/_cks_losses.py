@@ -238,9 +238,14 @@ def winners(drawn: Drawn, *, width: float, weight: float) -> Tensor:
 
 def hill(windows: Windows, width: float) -> Tensor:
     """Return the prior's hill (W, W), 1 in the middle (Eq. 4)."""
+    return torch.exp(-_squared_distance(windows) / (2 * width**2))
+
+
+def _squared_distance(windows: Windows) -> Tensor:
+    """Return how far each pixel (W, W) is from the window's middle, squared."""
     side = windows.logits.shape[-1]
     r = torch.arange(side, device=windows.logits.device) + 0.5 - side / 2
-    return torch.exp(-(r[:, None] ** 2 + r[None, :] ** 2) / (2 * width**2))
+    return r[:, None] ** 2 + r[None, :] ** 2
 
 
 def prior_canvas(windows: Windows, shape: Sequence[int], *, width: float, weight: float) -> Tensor:
@@ -295,16 +300,29 @@ def foreground_loss(logits: Tensor, target: Tensor, how: Consistency = "linear")
     return ((1 - target) * shared + target * (1 - shared)).mean()
 
 
-def balanced_loss(logits: Tensor, target: Tensor) -> Tensor:
+def balanced_loss(logits: Tensor, target: Tensor, near: Tensor) -> Tensor:
     """Cross entropy of M_c with ``target > 0.5``, cells and background weighing alike.
 
     For the head start: discs at the points cover a part of large cells only, so that nothing would
     be cell rather than background if all pixels weighed the same.
+
+    Parameters
+    ----------
+    logits, target : (N, Y, X) Tensor
+        As in `foreground_loss`.
+    near : (N, Y, X) Tensor of bool
+        Where the rest of a cell may be: what is not cell here does not count as background.
     """
-    hard = (target.detach() > 0.5).float()
-    share = hard.mean().clamp(1e-3, 1 - 1e-3)
-    weight = torch.where(hard > 0, 0.5 / share, 0.5 / (1 - share))
-    return F.binary_cross_entropy_with_logits(logits, hard, weight)
+    cells = target.detach() > 0.5
+    losses = F.binary_cross_entropy_with_logits(logits, cells.to(logits.dtype), reduction="none")
+    parts = (cells, ~cells & ~near)
+    return torch.stack([(losses * p).sum() / p.sum().clamp_min(1) for p in parts]).mean()
+
+
+def near_points(windows: Windows, shape: Sequence[int], radius: float) -> Tensor:
+    """Return the pixels, (N, Y, X) bool, less than `radius` from the middle of a window."""
+    inside = (_squared_distance(windows) < radius**2).float().expand_as(windows.logits)
+    return paint_largest(windows, shape, inside, 0.0) > 0
 
 
 def border_canvas(masks: Tensor, windows: Windows, shape: Sequence[int]) -> Tensor:

@@ -30,6 +30,7 @@ from napari_cellda.methods._cks_losses import (
     lay_out,
     mark_points,
     mask_loss,
+    near_points,
     prior_canvas,
     segmentation_loss,
     size_loss,
@@ -83,6 +84,7 @@ class Trainer:
             params.drop_path,
         )
         self.width = params.prior_width * diameter * self.principal.zoom
+        self.reach = params.reach * diameter * self.principal.zoom
         self.diameter = diameter
         self.prior_weight = 0.0 if params.prior == "off" else params.prior_weight
         self.head_start = min(params.head_start, params.steps) if self.prior_weight else 0
@@ -173,7 +175,8 @@ class Trainer:
         early = index < params.warmup_steps
         target = self._collaborator_target(batch, windows, shape, index)
         if index < self.head_start:
-            terms = {"foreground": balanced_loss(foreground, target)}
+            near = near_points(windows, shape, self.reach)
+            terms = {"foreground": balanced_loss(foreground, target, near)}
         else:
             terms = {"foreground": foreground_loss(foreground, target, params.collaborator_loss)}
         if index < self.head_start // 4:

@@ -50,7 +50,7 @@ class Params(MethodParams):
     """Largest learning rate; it rises over the first steps and falls along half a cosine."""
     cell_size: float = Field(28.0, ge=8, le=512)
     """Images are zoomed so that the diameter given becomes about as many pixels."""
-    window: int = Field(64, ge=16, le=512, multiple_of=16)
+    window: int = Field(96, ge=16, le=512, multiple_of=16)
     """Side of the window that each cell is drawn in, in pixels after zooming: at least 2.2 times
     the cell size. Parts of cells that stick out of it are cut off."""
     prior: Literal["gaussian", "off"] = "gaussian"
@@ -75,6 +75,9 @@ class Params(MethodParams):
     of them on the principal follows. By default all of them: once both teach each other, masks
     shrink within some hundred steps. 0 as published: short trainings then end with the same disc
     for every cell, or with none."""
+    reach: float = Field(0.45, ge=0, le=2)
+    """How far from its point a cell may reach in the head start, as a share of the diameter: pixels
+    that are nearer count as background for no cell."""
     leak: float = Field(0.05, ge=0, le=0.25)
     """Added to the sigmoid's slope in the principal's linear loss where a pixel is on the wrong
     side, so that what is sure and wrong still learns; 0 as published."""
