@@ -123,7 +123,7 @@ def make_map() -> Any:
             self.hideAxis("left")
             self.hideAxis("bottom")
             self.setAspectLocked(True)
-            self.setToolTip("One point per patch; the wheel zooms")
+            self.setToolTip("One point per patch; Ctrl and the wheel zoom")
             self._legend = self.addLegend(offset=(4, 4), labelTextColor="w")
             self.pictures: list[Any] = []
 
