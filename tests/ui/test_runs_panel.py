@@ -373,6 +373,22 @@ def test_pictures_that_come_later_do_not_turn_the_time_back():
     assert len(viewer.layers) == 0
 
 
+def test_pictures_of_an_opened_run_are_shown_at_once_as_if_they_had_come_one_by_one():
+    viewer = ViewerModel()
+    layers = RunLayers(RunWatch(Session.of(viewer), Path("run")))
+    updates = []
+    steps = [("style", 10), ("style", 20), ("style", 30), ("classes", 30), ("style", 40)]
+    frames = [Frame(name, i, np.full((8, 8), i / 50, np.float32)) for name, i in steps]
+    layers.show(*frames[:1])
+    viewer.layers["run · style"].events.data.connect(updates.append)
+    layers.show(*frames[1:])
+    assert len(updates) == 1
+    style, classes = viewer.layers["run · style"], viewer.layers["run · classes"]
+    assert (style.data.shape[0], classes.data.shape[0]) == (4, 1)
+    assert (style.translate[0], classes.translate[0]) == (0, 2)
+    assert viewer.dims.current_step[0] == 3
+
+
 def test_words_for_people():
     assert [duration(s) for s in (8, 89, 200, 7500)] == ["8 s", "89 s", "3 min", "2 h 5 min"]
     assert gigabytes(2_340_000_000) == "2.3 GB"

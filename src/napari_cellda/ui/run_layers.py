@@ -107,25 +107,30 @@ class RunLayers:
         self._stacks: dict[str, FrameStack] = {}
         self._layers: dict[str, weakref.ref[Any]] = {}
 
-    def show(self, frame: Frame) -> None:
-        """Show a picture; a layer that the user deleted stays away."""
+    def show(self, *frames: Frame) -> None:
+        """Show pictures, oldest first; a layer that the user deleted stays away."""
         viewer = self._watch.session.viewer
         if viewer is None:
             return
+        at_end = self._at_end(viewer)
+        for name in dict.fromkeys([self._add(viewer, frame) for frame in frames]):
+            if name not in self._layers:
+                self._make(viewer, name, self._stacks[name])
+            else:
+                self._update(viewer, name, self._stacks[name])
+        if at_end:
+            self._go_to_end(viewer)
+
+    def _add(self, viewer: Any, frame: Frame) -> str:
+        """Add a picture to those of its name, and return that."""
         picture = side_by_side(frame.array)
         stack = self._stacks.get(frame.name)
-        at_end = self._at_end(viewer)
         if stack is None or stack.shape[-2:] != picture.shape:
             between = tuple(int(n) for n in _between(viewer))
             stack = FrameStack(picture.shape, picture.dtype, between, self._start(frame.index))
             self._stacks[frame.name] = stack
         stack.append(frame.index, picture)
-        if frame.name not in self._layers:
-            self._make(viewer, frame.name, stack)
-        else:
-            self._update(viewer, frame.name, stack)
-        if at_end:
-            self._go_to_end(viewer)
+        return frame.name
 
     def _end(self) -> int:
         """Return the length of the time axis that all pictures share."""

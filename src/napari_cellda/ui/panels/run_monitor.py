@@ -146,8 +146,11 @@ class RunMonitor(QWidget):
             self.which.setVisible(self.which.count() > 1)
         if frame.name == self.which.currentText():
             self._show_picture()
+        self._show_layers(frame)
+
+    def _show_layers(self, *frames: Frame) -> None:
         if self.previews.isChecked() and self.layers is not None:
-            self.layers.show(frame)
+            self.layers.show(*frames)
 
     def _show_picture(self) -> None:
         """Show the latest picture of the name that is chosen."""
@@ -158,10 +161,15 @@ class RunMonitor(QWidget):
 
     def _show_frames(self) -> None:
         """Show what was taken before it was looked at."""
-        if self.run is not None and self.previews.isChecked():
-            for frames in self.run.frames.values():
-                for frame in frames:
-                    self._on_frame(frame)
+        if self.run is None:
+            return
+        for name in self.run.frames:
+            if self.which.findText(name) < 0:
+                self.which.addItem(name)
+        self.which.setVisible(self.which.count() > 1)
+        self._show_picture()
+        frames = (frame for frames in self.run.frames.values() for frame in frames)
+        self._show_layers(*sorted(frames, key=lambda frame: frame.index))
 
     def _on_failure(self, error: Exception) -> None:
         self.message.tell(str(error) or type(error).__name__, "error")
