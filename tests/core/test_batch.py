@@ -246,7 +246,14 @@ def half_written(folder: Path) -> list[Path]:
 
 def children() -> list[psutil.Process]:
     found = psutil.Process().children(recursive=True)
-    return [p for p in found if "napari_cellda.core.batch.worker" in " ".join(p.cmdline())]
+    return [p for p in found if "napari_cellda.core.batch.worker" in command_of(p)]
+
+
+def command_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # or a zombie: it has ended meanwhile
+        return ""
 
 
 def kill_when_writing(folder: Path, seconds: float = 120) -> None:
