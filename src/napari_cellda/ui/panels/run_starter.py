@@ -149,6 +149,8 @@ class RunStarter(QWidget):
             self._launch(plan, folder)
             return
         check = plan.check
+        self.cost.setText("Looking at the inputs\u2026")
+        self.cost.show()
         self.checking = run_task(
             lambda stop: check(),
             session=self.session,
@@ -163,6 +165,7 @@ class RunStarter(QWidget):
         self.propose_next(folder)
 
     def _on_error(self, again: Callable[[], None], error: Exception) -> None:
+        self.cost.hide()
         if agreed(self.session, error, partial(ask_consent, self)):
             self._abandon()
             again()
