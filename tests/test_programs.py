@@ -5,19 +5,22 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from napari_cellda.cli import main
 from napari_cellda.core.adaptation.inputs import AdaptInputs
+from napari_cellda.core.adaptation.project_maps import project_maps
 from napari_cellda.core.adaptation.run import begin_adaptation, run_adaptation
 from napari_cellda.core.compare.models import evaluate_sources
 from napari_cellda.core.enhancer_training.begin import begin_network
 from napari_cellda.core.enhancer_training.params import EnhancerParams
 from napari_cellda.core.errors import ProgramRefused, UserError
-from napari_cellda.core.events import run_quietly
+from napari_cellda.core.events import never, run_quietly
 from napari_cellda.core.images import open_image
 from napari_cellda.core.inspect.trained import check_run
+from napari_cellda.core.paths import find_images
 from napari_cellda.core.tiles import Region
 from napari_cellda.methods import find_method
 from programs import make_project
@@ -67,6 +70,18 @@ def test_a_resume_needs_it_only_until_its_maps_are_there(theirs, tmp_path, monke
     monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("it was loaded"))
     assert adapt("--resume", "-o", run) == 0
     assert (run / "model" / "rdf.yaml").is_file()
+
+
+def test_maps_that_a_stop_cut_short_are_made_again(theirs, tmp_path):
+    project, digest = theirs
+    images = [open_image(path) for path in find_images(project.parent / "images")]
+    first, second = (tmp_path / f"maps {i}.npy" for i in range(2))
+    assert run_quietly(project_maps(project, images, tmp_path, first.is_file, {digest})) is None
+    assert first.is_file()
+    assert not second.is_file()
+    _, maps = run_quietly(project_maps(project, images, tmp_path, never, {digest}))
+    for map_ in maps.values():
+        np.testing.assert_allclose(map_.sum(axis=0), 1, atol=1e-5)
 
 
 def test_compare_asks_before_any_model_predicts(theirs):

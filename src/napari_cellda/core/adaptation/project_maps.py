@@ -30,7 +30,7 @@ def project_maps(
     folder: Path,
     stop: Stop,
     trusted: Collection[str] = (),
-) -> Task[tuple[tuple[str, ...], dict[str, NDArray[np.float32]]]]:
+) -> Task[tuple[tuple[str, ...], dict[str, NDArray[np.float32]]] | None]:
     """Compute the maps of a project for every image; its models are opened only if one is missing.
 
     Parameters
@@ -51,6 +51,7 @@ def project_maps(
         Names, background first.
     maps : dict of image name to (K, ...) memory map of float32
         With the image's own axes after the classes.
+    All of it None, as one, when stopped.
     """
     paths = {image: folder / f"maps {i}.npy" for i, image in enumerate(images)}
     missing = {image: path for image, path in paths.items() if not path.is_file()}
@@ -60,6 +61,8 @@ def project_maps(
             assert image.path is not None
             again = open_image(image.path, channels=pipeline.channels)
             yield from _keep(pipeline, again, measured.get(fingerprint(again)), path, stop)
+            if not path.is_file():
+                return None
     classes = tuple(style.name for style in load_project(project)[0].classes)
     return classes, {image.name: np.load(path, mmap_mode="r") for image, path in paths.items()}
 
@@ -72,5 +75,7 @@ def _keep(
         found = yield from pipeline.compute(
             image, stack, path.parent, normalisation=normalisation, stop=stop
         )
+        if stop():  # what was not reached is 0, and a resume would learn from it
+            return
         with write_atomically(path) as aside:
             np.save(aside, np.asarray(found.probability, np.float32))

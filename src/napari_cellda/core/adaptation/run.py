@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from napari_cellda.core.adaptation.method import Method, Preset
     from napari_cellda.core.events import Stop
 
+NO_NETWORK = Note("Stopped before the first step, so there is no network.")
+
 
 def begin_adaptation(
     folder: Path,
@@ -166,7 +168,11 @@ def _work(
     names = opened.class_names
     if inputs.project is not None:
         images = [files.image for files in opened.target]
-        classes, maps = yield from project_maps(inputs.project, images, cache, stop, trusted)
+        found = yield from project_maps(inputs.project, images, cache, stop, trusted)
+        if found is None:
+            yield NO_NETWORK
+            return None
+        classes, maps = found
         names = names or classes[1:]
     prepared = yield from prepare_domains(
         opened,
@@ -194,7 +200,7 @@ def _work(
     )
     adapted = yield from method.adapt(job, settings)
     if not adapted.progress.steps:
-        yield Note("Stopped before the first step, so there is no network.")
+        yield NO_NETWORK
         return None
     if rank():
         shutil.rmtree(cache, ignore_errors=True)
