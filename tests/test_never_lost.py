@@ -52,6 +52,7 @@ def told(run):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="no process groups on this system")
 def test_killed_at_random_moments_and_resumed(data, tmp_path):
     words = [*words_of("culpico", data), "--set", "steps=200"]
