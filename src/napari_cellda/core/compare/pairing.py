@@ -69,8 +69,7 @@ def pair_folders(
     missed = [stem(path) for path in dict.fromkeys(truth.values()) if path not in claimed]
     _complain_of_lonely(prediction, reference, lonely, missed)
     return [
-        FilePair(name, path, truth[name], objects_beside(path))
-        for name, path in predicted.items()
+        FilePair(name, path, truth[name], objects_beside(path)) for name, path in predicted.items()
     ]
 
 
