@@ -6,16 +6,18 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from qtpy.QtCore import QTimer
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Step, Task
 from napari_cellda.ui.latest import LatestWins
 from napari_cellda.ui.state import Session
-from napari_cellda.ui.worker import run_task, stop_tasks, tasks_of
+from napari_cellda.ui.worker import relay, run_task, stop_tasks, tasks_of
 
 if TYPE_CHECKING:
     from pytestqt.qtbot import QtBot
@@ -176,6 +178,25 @@ class Questions:
 
     def _on_idle(self) -> None:
         self.idle += 1
+
+
+def test_the_window_gets_its_turn_between_slow_callbacks(qtbot: QtBot) -> None:
+    order: list[str] = []
+
+    def slow() -> None:
+        order.append("call")
+        time.sleep(0.02)
+
+    timer = QTimer()
+    timer.timeout.connect(lambda: order.append("window"))
+    timer.start(1)
+    post = relay().post
+    thread = threading.Thread(target=lambda: [post(slow) for _ in range(4)])
+    thread.start()
+    thread.join()
+    qtbot.waitUntil(lambda: order.count("call") == 4)
+    timer.stop()
+    assert "call call" not in " ".join(order)
 
 
 @pytest.fixture
