@@ -205,10 +205,13 @@ def beside(viewer: Any) -> dict[str, tuple[float, float]]:
 def keep_camera(viewer: Any) -> Iterator[None]:
     """Add a layer without moving the view: napari resets it when the layers get more axes."""
     camera, empty = viewer.camera, not viewer.layers
-    before = (camera.center, camera.zoom, camera.angles)
+    before = {name: getattr(camera, name) for name in ("center", "zoom", "angles")}
     yield
-    if not empty:
-        camera.center, camera.zoom, camera.angles = before
+    if empty:
+        return
+    for name, value in before.items():
+        if getattr(camera, name) != value:  # setting the angles loads a library, in flat views too
+            setattr(camera, name, value)
 
 
 def side_by_side(array: np.ndarray) -> np.ndarray:
