@@ -50,7 +50,7 @@ class Params(MethodParams):
     """Largest learning rate; it rises over the first steps and falls along half a cosine."""
     cell_size: float = Field(28.0, ge=8, le=512)
     """Images are zoomed so that the diameter given becomes about as many pixels."""
-    window: int = Field(96, ge=16, le=512, multiple_of=16)
+    window: int = Field(64, ge=16, le=512, multiple_of=16)
     """Side of the window that each cell is drawn in, in pixels after zooming: at least 2.2 times
     the cell size. Parts of cells that stick out of it are cut off."""
     prior: Literal["gaussian", "off"] = "gaussian"
