@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cellda.ui.layers import TAG, fade_in, keep_selection
+from napari_cellda.ui.view import camera_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -204,7 +205,7 @@ def beside(viewer: Any) -> dict[str, tuple[float, float]]:
 @contextmanager
 def keep_camera(viewer: Any) -> Iterator[None]:
     """Add a layer without moving the view: napari resets it when the layers get more axes."""
-    camera, empty = viewer.camera, not viewer.layers
+    camera, empty = camera_of(viewer), not viewer.layers
     before = {name: getattr(camera, name) for name in ("center", "zoom", "angles")}
     yield
     if empty:
