@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -349,10 +350,10 @@ def figures_text(figures: list[MapFigures]) -> str:
     if not figures:
         return ""
     scored = figures[0].dice is not None
-    head = ["", "covers", "is sure of", "agrees", *(["Dice", "IoU"] if scored else [])]
+    head = ["", "covers", "sure", "agrees", *(["Dice", "IoU"] if scored else [])]
     rows = [head]
     for one in figures:
-        line = [one.name, f"{one.foreground:.0%}", f"{one.sure:.0%}", f"{one.agreement:.2f}"]
+        line = [escape(one.name), f"{one.foreground:.0%}", f"{one.sure:.0%}", f"{one.agreement:.2f}"]
         if one.dice is not None and one.iou is not None:
             line += [f"{one.dice:.3f}", f"{one.iou:.3f}"]
         rows.append(line)
