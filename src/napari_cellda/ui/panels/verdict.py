@@ -353,7 +353,8 @@ def figures_text(figures: list[MapFigures]) -> str:
     head = ["", "covers", "sure", "agrees", *(["Dice", "IoU"] if scored else [])]
     rows = [head]
     for one in figures:
-        line = [escape(one.name), f"{one.foreground:.0%}", f"{one.sure:.0%}", f"{one.agreement:.2f}"]
+        shares = (f"{one.foreground:.0%}", f"{one.sure:.0%}", f"{one.agreement:.2f}")
+        line = [escape(one.name), *shares]
         if one.dice is not None and one.iou is not None:
             line += [f"{one.dice:.3f}", f"{one.iou:.3f}"]
         rows.append(line)
