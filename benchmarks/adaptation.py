@@ -67,8 +67,8 @@ CONTESTS = (
         enhancer="nuclei",
     ),
     Contest("tissue-fluo", (*BOUNDS, "cellseguda", "cellsegssda", "culpico")),
-    Contest("usiigaci-livecell", (*BOUNDS, "culpico")),
-    Contest("livecell-usiigaci", (*BOUNDS, "culpico")),
+    Contest("usiigaci-livecell", (*BOUNDS, "culpico", "culpico alone")),
+    Contest("livecell-usiigaci", (*BOUNDS, "culpico", "culpico alone")),
     Contest("organelles", (*BOUNDS, "stylefilter", "stylefilter labels")),
     Contest("fluo-points", ("cks-masks", "cks", "cks no prior"), "ap50", diameter=20),
     Contest("usiigaci-points", ("cks-masks", "cks"), "ap50", diameter=60),
@@ -78,9 +78,12 @@ METHOD = {
     "target-only": "supervised",
     "stylefilter labels": "stylefilter",
     "cks no prior": "cks",
+    "culpico alone": "culpico",
 }
 """Of a cell whose name is not its method's."""
-EXTRA = {"cks no prior": ("prior=off",)}
+FROM_SOURCE = ("supervised", "culpico", "cellseguda", "cellsegssda", "stylefilter")
+EXTRA = {"cks no prior": ("prior=off",), "culpico alone": ("steps=800", "warmup=800")}
+"""Settings of a cell. culpico alone: the same networks and loss, which never exchange anything."""
 CLASSES = {"organelles": "membrane,mitochondria,other"}
 
 
@@ -90,7 +93,7 @@ def inputs(cell: str, contest: Contest, data: Pair, folder: Path) -> list[str]:
     words = ["--target-images", target / "images"]
     source = ["--source-images", data.folder / "source" / "images"]
     source += ["--source-masks", data.folder / "source" / "masks"]
-    if cell in ("source-only", "culpico", "cellseguda", "cellsegssda") or "stylefilter" in cell:
+    if METHOD.get(cell, cell) in FROM_SOURCE and cell != "target-only":
         words += source
     if cell in ("target-only", "cks-masks"):
         words += ["--target-masks", target / "masks"]
