@@ -63,10 +63,10 @@ CONTESTS = (
     Contest("vnc-isbi", (*BOUNDS, *MAPS, "pseudo-label"), enhancer="membranes"),
     Contest(
         "fluo-tissue",
-        (*BOUNDS, *MAPS, "pseudo-label", "cellseguda", "cellsegssda", "culpico"),
+        (*BOUNDS, *MAPS, "pseudo-label", "cellseguda", "cellsegssda", "culpico", "culpico alone"),
         enhancer="nuclei",
     ),
-    Contest("tissue-fluo", (*BOUNDS, "cellseguda", "cellsegssda", "culpico")),
+    Contest("tissue-fluo", (*BOUNDS, "cellseguda", "cellsegssda", "culpico", "culpico alone")),
     Contest("usiigaci-livecell", (*BOUNDS, "culpico", "culpico alone")),
     Contest("livecell-usiigaci", (*BOUNDS, "culpico", "culpico alone")),
     Contest("organelles", (*BOUNDS, "stylefilter", "stylefilter labels")),

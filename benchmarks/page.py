@@ -69,7 +69,12 @@ PAPERS = {
     "culpico": Paper(
         "CULPICO, Tables 1 and 2",
         {**CELLS, **NUCLEI},
-        {LOWER: "source only", "culpico": "CULPICO", UPPER: "target only"},
+        {
+            LOWER: "source only",
+            "culpico alone": "both networks, nothing exchanged",
+            "culpico": "CULPICO",
+            UPPER: "target only",
+        },
         "python benchmarks/adaptation.py --pairs usiigaci-livecell livecell-usiigaci fluo-tissue "
         "tissue-fluo",
         ("culpico",),
