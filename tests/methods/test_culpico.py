@@ -5,17 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from adapt_jobs import make_job
 
 from napari_cellda.core.adaptation.domain import UNKNOWN
-from napari_cellda.methods import find_method
-from napari_cellda.methods.culpico import (
-    Params,
-    _Trainer,
-    discrepancy_map,
-    source_loss,
-    target_loss,
-)
+from napari_cellda.methods.culpico import discrepancy_map, source_loss, target_loss
 
 
 @pytest.fixture
@@ -103,22 +95,3 @@ def test_without_confidence_every_pixel_counts_alike(logits):
 def test_the_discrepancy_lies_between_0_and_1(logits):
     d = discrepancy_map(*(torch.sigmoid(x) for x in logits))
     assert 0 <= d.min().item() <= d.max().item() <= 1
-
-
-@pytest.mark.parametrize("falls", [True, False])
-def test_the_rate_falls_unless_it_is_the_papers(falls: bool, tmp_path):
-    params = Params(
-        steps=400, warmup=0, crop=32, batch=1, width=4, depth=2, learning_rate=0.01,
-        rate_falls=falls,
-    )  # fmt: skip
-    trainer = _Trainer(make_job(tmp_path), params)
-    rates = []
-    for index in (40, 220, 399):
-        trainer.step(index, trainer.batch(index))
-        rates.append([adam.param_groups[0]["lr"] for adam in (trainer.adam_m, trainer.adam_n)])
-    expected = (0.01, 0.005, 0.0001) if falls else (0.01,) * 3
-    assert rates == [pytest.approx([rate, rate], rel=0.03) for rate in expected]
-
-
-def test_the_published_rate_is_constant():
-    assert not find_method("culpico").settings("published").rate_falls

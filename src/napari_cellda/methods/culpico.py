@@ -25,13 +25,7 @@ from napari_cellda.core.adaptation.training import load_best, train_job
 from napari_cellda.core.augment import flip_and_turn
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Note, Preview, Score, Stage, Task
-from napari_cellda.core.loop import (
-    Stateful,
-    cosine_rate,
-    make_fabric,
-    set_learning_rate,
-    setup,
-)
+from napari_cellda.core.loop import Stateful, make_fabric, setup
 from napari_cellda.core.losses import bce_loss
 from napari_cellda.core.modelzoo.preprocessing import Scaling
 from napari_cellda.core.nets.ensemble import TwinSegmenters
@@ -58,9 +52,7 @@ class Params(MethodParams):
     depth: int = Field(4, ge=1, le=6)
     """Number of times the U-Nets halve the image."""
     learning_rate: float = Field(1e-3, gt=0, le=1)
-    """Of Adam, the largest."""
-    rate_falls: bool = True
-    """Whether it falls along half a cosine, which short trainings need; the paper keeps it."""
+    """Of Adam, constant."""
     warmup: int = Field(100, ge=0)
     """Steps on the source alone before the target counts; 0 in the paper, which trains longer."""
     confidence: float = Field(1.0, ge=0, le=1)
@@ -255,8 +247,6 @@ class _Trainer:
         learned = target_loss(self.m(x_t).float(), self.n(x_t).float(), self.params.confidence)
         share = float(index >= self.params.warmup)
         total = source + share * (learned.m + learned.n)
-        for adam in (self.adam_m, self.adam_n):
-            set_learning_rate(adam, self._rate(index))
         self.adam_m.zero_grad(set_to_none=True)
         self.adam_n.zero_grad(set_to_none=True)
         self.fabric.backward(total)
@@ -272,12 +262,6 @@ class _Trainer:
         if share:
             self.history.add(losses["total"], losses["discrepancy"])
         return losses
-
-    def _rate(self, index: int) -> float:
-        params = self.params
-        if not params.rate_falls:
-            return params.learning_rate
-        return cosine_rate(index, params.steps, params.learning_rate)
 
     def validate(self, index: int) -> Iterator[Event]:
         """Score and show both networks."""
@@ -317,12 +301,9 @@ METHODS = [
         ),
         presets={
             "gpu": {"width": 32, "crop": 256, "batch": 8, "steps": 5000, "warmup": 0},
-            "published": {
-                "width": 64, "crop": 272, "batch": 16, "steps": 40000, "warmup": 0,
-                "rate_falls": False,
-            },
+            "published": {"width": 64, "crop": 272, "batch": 16, "steps": 40000, "warmup": 0},
         },
         needs=("target_images", "source_images", "source_masks"),
         takes=("pretrained",),
     )
-]  # fmt: skip
+]
