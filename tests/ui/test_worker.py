@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QEventLoop, QTimer
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Step, Task
@@ -151,6 +151,28 @@ def test_many_events_do_not_hold_up_the_window(log: Log, qtbot: QtBot) -> None:
     run_task(task, **log.callbacks)
     qtbot.waitUntil(log.has_finished, timeout=20_000)
     assert [event.index for name, event in log.calls if name == "event"] == list(range(5000))
+
+
+def test_calls_go_on_while_a_callback_shows_a_dialog(qtbot: QtBot) -> None:
+    loop, shown = QEventLoop(), threading.Event()
+    answers: list[int] = []
+
+    def dialog() -> None:
+        QTimer.singleShot(10_000, loop.quit)  # so that the test ends if nothing comes
+        shown.set()
+        answers.append(loop.exec())
+
+    def post() -> None:
+        relay_post(dialog)
+        shown.wait(10)
+        relay_post(lambda: loop.exit(7))
+
+    relay_post = relay().post
+    thread = threading.Thread(target=post)
+    thread.start()
+    qtbot.waitUntil(lambda: bool(answers), timeout=20_000)
+    thread.join()
+    assert answers == [7]
 
 
 class Questions:

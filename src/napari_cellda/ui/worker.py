@@ -40,21 +40,18 @@ class _Relay(QObject):
     def __init__(self) -> None:
         super().__init__()
         self._calls: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
-        self._awake = False
-        self._woken.connect(self._drain)
-        # Not `QTimer.singleShot(0, ...)`, which Qt 6 makes an event of the very same turn.
+        # Calls are made by a timer only: Qt hands over all waking signals, and all zero single
+        # shots, in one turn, which would defeat the time limit.
         self._next_turn = QTimer(self)
         self._next_turn.setSingleShot(True)
         self._next_turn.timeout.connect(self._drain)
+        self._woken.connect(self._next_turn.start)
 
     def post(self, function: Callable[..., Any], *args: Any) -> None:
         self._calls.append((function, args))
-        # Qt hands over all waking signals in one turn, so a second one would defeat the time limit.
-        if not self._awake:
-            self._awake = True
-            # The QObject is gone when the application has ended: nobody is left to be told.
-            with contextlib.suppress(RuntimeError):
-                self._woken.emit()
+        # The QObject is gone when the application has ended: nobody is left to be told.
+        with contextlib.suppress(RuntimeError):
+            self._woken.emit()
 
     def _drain(self) -> None:
         end = perf_counter() + _DRAIN_SECONDS
@@ -63,10 +60,8 @@ class _Relay(QObject):
                 function, args = self._calls.popleft()
                 function(*args)
         finally:
-            self._awake = False
-            if self._calls:  # what was posted meanwhile as well
-                self._awake = True
-                self._next_turn.start(0)
+            if self._calls:
+                self._next_turn.start()
 
 
 _relay: _Relay | None = None
