@@ -261,7 +261,7 @@ class _Trainer:
         if index == self.ends[1]:
             # Gradients grow when the norms are frozen: Adam must forget how small they were.
             self.s_adam.state.clear()
-        if batch.clean is not None and index in self.params.round_starts:
+        if index in self.params.round_starts:
             self.begin_round()
         set_learning_rate(self.s_adam, self._rate(index))
         source, labels = (self.fabric.to_device(t) for t in (batch.source, batch.source_labels))

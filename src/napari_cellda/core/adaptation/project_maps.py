@@ -51,7 +51,8 @@ def project_maps(
         Names, background first.
     maps : dict of image name to (K, ...) memory map of float32
         With the image's own axes after the classes.
-    All of it None, as one, when stopped.
+
+    None when it was stopped.
     """
     paths = {image: folder / f"maps {i}.npy" for i, image in enumerate(images)}
     missing = {image: path for image, path in paths.items() if not path.is_file()}

@@ -27,7 +27,7 @@ from napari_cellda.core.features import compute_features
 from napari_cellda.core.features.sets import FeatureSpec
 from napari_cellda.core.forest import Forest, ForestParams, fit_forest
 from napari_cellda.core.params import BaseParams
-from napari_cellda.core.tiles import reflect_pad
+from napari_cellda.core.tiles import middle_slice, reflect_pad
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -261,7 +261,7 @@ def _predict(
     window = _random_window(plane.shape, int(np.ceil((size + 2 * margin) / look.scale)), rng)
     image, truth = look.apply(*plane.read(window), rng)
     # The rim is left out again: most of what users see lies away from the image's edge.
-    inner = tuple(slice((n - min(n, size)) // 2, (n + min(n, size)) // 2) for n in truth.shape[1:])
+    inner = tuple(middle_slice(n, size) for n in truth.shape[1:])
     features = np.ascontiguousarray(
         compute_features(image, spec, threads=threads)[(slice(None), *inner)]
     )

@@ -140,10 +140,14 @@ class RunMonitor(QWidget):
         if self.run is not None:
             getattr(self.run, wish)()
 
-    def _on_frame(self, frame: Frame) -> None:
-        if self.which.findText(frame.name) < 0:
-            self.which.addItem(frame.name)
+    def _offer(self, name: str) -> None:
+        """Let a picture be chosen."""
+        if self.which.findText(name) < 0:
+            self.which.addItem(name)
             self.which.setVisible(self.which.count() > 1)
+
+    def _on_frame(self, frame: Frame) -> None:
+        self._offer(frame.name)
         if frame.name == self.which.currentText():
             self._show_picture()
         self._show_layers(frame)
@@ -164,9 +168,7 @@ class RunMonitor(QWidget):
         if self.run is None:
             return
         for name in self.run.frames:
-            if self.which.findText(name) < 0:
-                self.which.addItem(name)
-        self.which.setVisible(self.which.count() > 1)
+            self._offer(name)
         self._show_picture()
         frames = (frame for frames in self.run.frames.values() for frame in frames)
         self._show_layers(*sorted(frames, key=lambda frame: frame.index))
