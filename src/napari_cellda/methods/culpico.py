@@ -27,7 +27,6 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Note, Preview, Score, Stage, Task
 from napari_cellda.core.loop import Stateful, make_fabric, setup
 from napari_cellda.core.losses import bce_loss
-from napari_cellda.core.modelzoo.preprocessing import Scaling
 from napari_cellda.core.nets.ensemble import TwinSegmenters
 
 if TYPE_CHECKING:
@@ -45,8 +44,6 @@ class Params(MethodParams):
 
     steps: int = Field(800, ge=1, le=10_000_000)
     """Training steps in all, the warm-up included."""
-    normalisation: Scaling = "minmax"
-    """How grey values are scaled; the paper takes each image's least and largest value."""
     width: int = Field(16, ge=4, le=128)
     """Channels of the first level of both U-Nets; 64 in the paper."""
     depth: int = Field(4, ge=1, le=6)
@@ -301,7 +298,14 @@ METHODS = [
         ),
         presets={
             "gpu": {"width": 32, "crop": 256, "batch": 8, "steps": 5000, "warmup": 0},
-            "published": {"width": 64, "crop": 272, "batch": 16, "steps": 40000, "warmup": 0},
+            "published": {
+                "normalisation": "minmax",
+                "width": 64,
+                "crop": 272,
+                "batch": 16,
+                "steps": 40000,
+                "warmup": 0,
+            },
         },
         needs=("target_images", "source_images", "source_masks"),
         takes=("pretrained",),
