@@ -13,7 +13,11 @@ from napari.components import ViewerModel
 from pytestqt.qtbot import QtBot
 from qtpy.QtWidgets import QMessageBox
 
+from napari_cellda.core.adaptation.inputs import AdaptInputs
+from napari_cellda.core.adaptation.run import begin_adaptation
+from napari_cellda.core.runs import launch
 from napari_cellda.core.runs.table import RUNS_VARIABLE
+from napari_cellda.methods import find_method
 from napari_cellda.ui.panels.adapt import AdaptPanel
 from napari_cellda.ui.panels.compare import ComparePanel
 from napari_cellda.ui.panels.verdict import Verdict
@@ -101,6 +105,28 @@ def test_adapt_asks_before_it_starts_and_tells_the_run(
     check_asked(answer, panel.session, digest)
     assert [words[words.index("--trust") + 1] for words in started] == [digest] * 2 * answer[0]
     assert ("nobody agreed to run it" in panel.starter.message.text) != answer[0]
+
+
+def test_resume_asks_when_maps_of_the_project_may_be_missing(
+    viewer, theirs, answer, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, digest = theirs
+    inputs = AdaptInputs(target_images=project.parent / "images", project=project)
+    method = find_method("pseudo-label")
+    run = begin_adaptation(tmp_path / "run", method, inputs, trusted=[digest])
+    started: list[list[str]] = []
+    monkeypatch.setattr(launch, "start_run", lambda words, _: started.append(words))
+    watch = RunWatch(Session.of(viewer), run.folder)
+    twice(watch.resume, lambda: not watch.alive, qtbot)
+    check_asked(answer, watch.session, digest)
+    assert started == [["adapt", "--resume", "--trust", digest]] * 2 * answer[0]
+    assert ("nobody agreed to run it" in watch.view.text) != answer[0]
+
+    run.save("last", {"step": 1, "parts": {}})
+    watch.session.trusted.clear()
+    watch.resume()
+    qtbot.waitUntil(lambda: not watch.alive, timeout=WAIT_MS)
+    assert started[-1] == ["adapt", "--resume"]
 
 
 def test_a_run_from_elsewhere_is_asked_about_when_it_is_applied(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from psygnal import Signal
 
 from napari_cellda.core.runs.history import RunView
 from napari_cellda.core.runs.table import RUNS_VARIABLE
+from napari_cellda.ui.model_loading import agreed, ask_consent
 from napari_cellda.ui.worker import TaskHandle, run_task
 
 if TYPE_CHECKING:
@@ -99,16 +101,21 @@ class RunWatch:
         self.changed.emit()
 
     def resume(self) -> None:
-        """Go on from its last checkpoint."""
+        """Go on from its last checkpoint; asks about a program that nobody agreed to run."""
+        from napari_cellda.core.adaptation.run import check_programs
         from napari_cellda.core.jobs import Run
 
         try:
-            method = Run(self.folder).record.method
+            run = Run(self.folder)
         except Exception as error:
             self.failed.emit(error)
             return
-        words = method.split() if method == "enhancer train" else ["adapt"]
-        self.start([*words, "--resume"])
+        if run.record.method == "enhancer train":
+            self.start(["enhancer", "train", "--resume"])
+            return
+        trusted = sorted(self.session.trusted)
+        words = [word for digest in trusted for word in ("--trust", digest)]
+        self.start(["adapt", "--resume", *words], lambda: check_programs(run, trusted))
 
     def follow(self) -> None:
         """Read what it has done and does, until it has ended."""
@@ -170,6 +177,10 @@ class RunWatch:
 
     def _on_not_started(self, error: Exception) -> None:
         self._beginning = None
+        # Only a resume meets a program here: a new run is checked before it is begun.
+        if agreed(self.session, error, partial(ask_consent, None)):
+            self.resume()
+            return
         self.view = RunView(state="failed", text=str(error) or type(error).__name__)
         self.changed.emit()
 
