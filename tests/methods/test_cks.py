@@ -24,7 +24,7 @@ from napari_cellda.core.nets.cks_windows import (
     refine,
 )
 from napari_cellda.methods import find_method
-from napari_cellda.methods._cks_crops import Batch, at_most, cut_crop, turned
+from napari_cellda.methods._cks_crops import Batch, at_most, cut_crop, noisy, turned
 from napari_cellda.methods._cks_losses import (
     balanced_loss,
     border_canvas,
@@ -540,6 +540,18 @@ def test_points_stay_on_their_cells_through_crops_and_turns(crop):
     assert seen
 
 
+def test_half_of_the_crops_get_noise_of_any_grain_and_no_more_than_asked_for():
+    images = torch.from_numpy(np.random.default_rng(0).normal(5, 3, (1, 2, 48, 48))).float()
+    added = [noisy(images, 0.4, np.random.default_rng(seed)) - images for seed in range(200)]
+    strengths = [float(noise.std()) / 3 for noise in added if noise.any()]
+    assert 70 < len(strengths) < 130
+    assert 0.3 < max(strengths) < 0.45
+    grains = [float((n.diff().abs() < 1e-5).float().mean()) for n in added if n.std() > 0.1]
+    assert min(grains) < 0.01
+    assert max(grains) > 0.5
+    assert all(torch.equal(noisy(images, 0.0, np.random.default_rng(s)), images) for s in range(9))
+
+
 def test_whole_crops_are_left_out_when_there_are_too_many_cells():
     owner = torch.tensor([0, 0, 0, 1, 1, 2])
     batch = Batch(torch.rand(3, 1, 8, 8), torch.rand(6, 2), owner)
@@ -647,6 +659,7 @@ def test_masks_train_the_same_principal(tmp_path):
     losses = next(event.losses for event in events if isinstance(event, Step))
     assert set(losses) == {"loss", "score", "offset", "mask"}
     assert adapted.extra["instances"]["diameter"] > 5
+    assert "the highest ap50 on the masks of images kept aside" in adapted.selection.lower()
     principal = CksPrincipal(**adapted.network.config)
     assert isinstance(adapted.network, type(principal))
 

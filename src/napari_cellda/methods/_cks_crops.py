@@ -107,6 +107,16 @@ def lit(images: Tensor, rng: np.random.Generator) -> Tensor:
     return mean + (images - mean) * float(rng.uniform(0.6, 1.4)) + shift
 
 
+def noisy(images: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    """Add fine or coarse noise to half of all crops, up to `strength` times their deviation."""
+    if rng.random() < 0.5:
+        return images
+    deviation = images.std(dim=(1, 2, 3), keepdim=True) * float(rng.uniform(0, strength))
+    side = images.shape[-1] // int(rng.choice([1, 1, 2, 3]))
+    grain = rng.standard_normal((*images.shape[:2], side, side)).astype(np.float32)
+    return images + deviation * F.interpolate(torch.from_numpy(grain), images.shape[-2:])
+
+
 def cells_of(plane: Plane, with_masks: bool) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the points (n, 2) of a plane and the ids (n,) of their cells."""
     if with_masks and plane.labels is not None:

@@ -18,6 +18,7 @@ from napari_cellda.methods._cks_crops import (
     cells_of,
     cut_crop,
     lit,
+    noisy,
     on_device,
     turned,
 )
@@ -55,7 +56,7 @@ WARM_UP = {"width": 100.0, "weight": 1.0, "delta": 0.02}
 """Of the published code's warm-up."""
 FIXED_POINT = 64
 """Parts of a pixel in which places pass through Fabric, which would round them to bfloat16."""
-MOST_VALIDATED = 8
+MOST_VALIDATED = 16
 """Planes kept aside, at most."""
 
 
@@ -113,8 +114,12 @@ class Trainer:
         """The words for how the checkpoint is chosen."""
         if self.job.validation is not None:
             return "The highest AP50 on the validation masks of target images that were given"
-        consistency = "" if self.with_masks else " minus the two models' disagreement"
-        return f"The highest precision of the places of cells{consistency}, on images kept aside"
+        if self.with_masks:
+            return "The highest AP50 on the masks of images kept aside"
+        return (
+            "The highest precision of the places of cells minus the two models' disagreement, on "
+            "images kept aside"
+        )
 
     def batch(self, index: int) -> Batch:
         """Cut, zoom and vary the crops of one step."""
@@ -132,7 +137,8 @@ class Trainer:
         zoom = self.principal.zoom * 1.15 ** float(rng.uniform(-1, 1))
         plane, cells = self.training.planes[chosen], self.tables[chosen]
         cut = turned(cut_crop(plane, cells, self.params.crop, zoom, rng), rng)
-        return cut._replace(images=lit(cut.images, rng))
+        images = noisy(lit(cut.images, rng), self.params.noise, rng)
+        return cut._replace(images=images)
 
     def step(self, index: int, batch: Batch) -> dict[str, float]:
         """Take one step of AdamW on all losses."""

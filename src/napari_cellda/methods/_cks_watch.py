@@ -85,16 +85,18 @@ def find_in(
 
 def measure(trainer: Trainer, step: int) -> Iterator[Event]:
     """Measure what chooses the checkpoint, on planes that were kept aside."""
-    if trainer.job.validation is not None:
-        precision = mask_precision(trainer, trainer.job.validation)
+    validation = trainer.job.validation
+    if validation is None and trainer.with_masks:
+        validation = trainer.held_out
+    if validation is not None:
+        precision = mask_precision(trainer, validation)
         yield Score("validation ap50", precision, step)
         yield Score(SELECT, precision, step)
         return
     places = location_precision(*_places(trainer), RIGHT * trainer.diameter)
     yield Score("precision of places", places, step)
-    disagreement = 0.0 if trainer.with_masks else _disagreement(trainer)
-    if not trainer.with_masks:
-        yield Score("disagreement", disagreement, step)
+    disagreement = _disagreement(trainer)
+    yield Score("disagreement", disagreement, step)
     yield Score(SELECT, places - disagreement, step)
 
 

@@ -46,6 +46,9 @@ class Params(MethodParams):
     least to 0, largest to 1; dataset: zscore over all images."""
     preview_every: int = Field(100, ge=0)
     """Steps between two previews; 0 shows none."""
+    noise: float = Field(0.4, ge=0, le=4)
+    """Largest standard deviation of the noise that half of the crops get, as a share of theirs; 0
+    as published. Without it, grain that training never saw is taken for cells."""
     learning_rate: float = Field(1e-3, gt=0, le=1)
     """Largest learning rate; it rises over the first steps and falls along half a cosine."""
     cell_size: float = Field(28.0, ge=8, le=512)
@@ -238,6 +241,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "drop_path": 0.2,
         "prior_width": 0.45,
         "principal_loss": "linear",
+        "noise": 0.0,
         "head_start": 0,
         "leak": 0.0,
         "collaborator": 16,
