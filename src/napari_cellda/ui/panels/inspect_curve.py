@@ -42,7 +42,7 @@ def make_curve() -> Any:
             """Show a curve."""
             self._steps = np.asarray(steps, float)
             self._curve.setData(self._steps, means)
-            self.setYRange(0, max(0.1, float(means.max(initial=0)) * 1.1), padding=0)
+            self.setYRange(0, 1.1 * float(means.max(initial=0.1)), padding=0)
             self.enableAutoRange(axis="x")
 
         def mark(self, index: int) -> None:
