@@ -616,6 +616,26 @@ def test_the_head_start_teaches_the_collaborator_discs_of_the_cells_size(tmp_pat
     assert 2 * math.sqrt(int(disc.sum()) / math.pi) == pytest.approx(16.0, rel=0.1)
 
 
+def test_what_looks_like_a_cell_is_no_background_after_a_third_of_the_head_start(tmp_path):
+    trainer = Trainer(
+        make_job(tmp_path, instances=True),
+        tiny(steps=6, head_start=6, reach=0.25, doubt=0.6),
+        nuclei_domain("b"),
+        16.0,
+        False,
+    )
+    window = Windows(torch.zeros(1, 16, 16), torch.tensor([[8, 8]]), torch.tensor([0]))
+    foreground = torch.full((1, 32, 40), torch.logit(torch.tensor(0.7)))
+    foreground[:, :10] = torch.logit(torch.tensor(0.5))
+    near = near_points(window, foreground.shape, 4.0)
+    assert torch.equal(trainer._neither(window, foreground, 1), near)
+    expected = near.clone()
+    expected[:, 10:24, 8:24] = True
+    assert torch.equal(trainer._neither(window, foreground, 2), expected)
+    trainer.params = trainer.params.model_copy(update={"doubt": 1.0})
+    assert torch.equal(trainer._neither(window, foreground, 5), near)
+
+
 def test_without_a_prior_there_is_no_head_start(tmp_path):
     job = make_job(tmp_path, instances=True)
     trainer = Trainer(job, tiny(head_start=4, prior="off"), job.target, 16.0, False)

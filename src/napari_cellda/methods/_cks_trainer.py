@@ -181,7 +181,7 @@ class Trainer:
         early = index < params.warmup_steps
         target = self._collaborator_target(batch, windows, shape, index)
         if index < self.head_start:
-            near = near_points(windows, shape, self.reach)
+            near = self._neither(windows, foreground, index)
             terms = {"foreground": balanced_loss(foreground, target, near)}
         else:
             terms = {"foreground": foreground_loss(foreground, target, params.collaborator_loss)}
@@ -200,6 +200,18 @@ class Trainer:
             "border": border_loss(border, border_canvas(drawn.masks, windows, shape)),
             "size": size_loss(drawn, delta=delta, exponent=params.size_exponent),
         }
+
+    def _neither(self, windows: Windows, foreground: Tensor, index: int) -> Tensor:
+        """Return the pixels that do not count as background in the head start.
+
+        Once the collaborator tells cells from background, what it takes for cell in a window may be
+        the rest of that cell.
+        """
+        near = near_points(windows, foreground.shape, self.reach)
+        if index < self.head_start // 3:
+            return near
+        in_window = near_points(windows, foreground.shape, float("inf"))
+        return near | (in_window & (torch.sigmoid(foreground.detach()) > self.params.doubt))
 
     def _collaborator_target(
         self, batch: Batch, windows: Windows, shape: Any, index: int

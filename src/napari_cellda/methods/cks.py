@@ -59,7 +59,7 @@ class Params(MethodParams):
     prior: Literal["gaussian", "off"] = "gaussian"
     """What is known of the cells' size. gaussian: a hill of that width at each point; off: nothing,
     without a head start; networks then find whatever else lies at the points, or nothing."""
-    prior_width: float = Field(0.25, gt=0, le=5)
+    prior_width: float = Field(0.2, gt=0, le=5)
     """Standard deviation of the hill, as a share of the diameter. Rather too narrow than too wide:
     masks grow to what looks alike, and what lies between cells must not be in the hills."""
     prior_weight: float = Field(2.0, ge=0, le=20)
@@ -78,9 +78,13 @@ class Params(MethodParams):
     of them on the principal follows. By default all of them: once both teach each other, masks
     shrink within some hundred steps. 0 as published: short trainings then end with the same disc
     for every cell, or with none."""
-    reach: float = Field(0.45, ge=0, le=2)
+    reach: float = Field(0.4, ge=0, le=2)
     """How far from its point a cell may reach in the head start, as a share of the diameter: pixels
     that are nearer count as background for no cell."""
+    doubt: float = Field(0.5, gt=0, le=1)
+    """After a third of the head start, pixels of a window that the collaborator takes for cell
+    surer than this do not count as background either, so that large cells are not cut down to
+    their middle; 1 leaves that out."""
     leak: float = Field(0.05, ge=0, le=0.25)
     """Added to the sigmoid's slope in the principal's linear loss where a pixel is on the wrong
     side, so that what is sure and wrong still learns; 0 as published."""
@@ -268,7 +272,7 @@ METHODS = [
         params=cast("Any", Params),
         adapt=adapt_with_masks,
         paper="https://arxiv.org/abs/2304.10671",
-        presets=cast("Any", PRESETS),
+        presets=cast("Any", {"cpu": {"steps": 3000}, **PRESETS}),  # steps are quick with masks
         needs=("target_images", "target_masks"),
         takes=("diameter", "pretrained"),
         instances=True,
