@@ -609,6 +609,8 @@ def test_the_head_start_teaches_the_collaborator_discs_of_the_cells_size(tmp_pat
     batch = trainer.batch(0)
     assert set(trainer._losses(batch, 0)) == {"score", "offset", "foreground"}
     assert trainer.head_start == 4
+    whole = tiny(steps=7, head_start=None)
+    assert Trainer(job, whole, job.target, 16.0, False).head_start == 7
     assert "segmentation" in trainer._losses(batch, 1)
     window = Windows(torch.rand(1, 64, 64), torch.tensor([[0, 0]]), torch.tensor([0]))
     point = Batch(torch.rand(1, 1, 64, 64), torch.tensor([[32.0, 32.0]]), torch.tensor([0]))

@@ -88,7 +88,8 @@ class Trainer:
         self.reach = params.reach * diameter * self.principal.zoom
         self.diameter = diameter
         self.prior_weight = 0.0 if params.prior == "off" else params.prior_weight
-        self.head_start = min(params.head_start, params.steps) if self.prior_weight else 0
+        head_start = params.steps if params.head_start is None else params.head_start
+        self.head_start = min(head_start, params.steps) if self.prior_weight else 0
         self.collaborator = Collaborator(job.target.n_channels, params.collaborator, params.border)
         self.models = torch.nn.ModuleDict(
             {"principal": self.principal, "collaborator": self.collaborator}

@@ -73,10 +73,10 @@ class Params(MethodParams):
     """Weight of the term that keeps masks from vanishing."""
     size_exponent: float = Field(0.5, gt=0, le=2)
     """Its exponent: 0.5 as in the published code; 1 as printed, which explodes."""
-    head_start: int = Field(1500, ge=0)
+    head_start: int | None = Field(None, ge=0)
     """Steps at the beginning in which the collaborator learns from the prior alone; from a quarter
-    of them on the principal follows. By default all of them: once both teach each other, masks
-    shrink within some hundred steps. 0 as published: short trainings then end with the same disc
+    of them on the principal follows. None: all of them, since masks shrink within some hundred
+    steps once both teach each other. 0 as published: short trainings then end with the same disc
     for every cell, or with none."""
     reach: float = Field(0.4, ge=0, le=2)
     """How far from its point a cell may reach in the head start, as a share of the diameter: pixels
@@ -216,7 +216,6 @@ def _adapt(
 PRESETS: dict[str, dict[str, Any]] = {
     "gpu": {
         "steps": 15000,
-        "head_start": 15000,
         "crop": 384,
         "batch": 4,
         "cell_size": 36.0,
