@@ -63,7 +63,7 @@ _STYLEFILTER = {
 }
 _CKS = {
     "whole": (),
-    "linear, linear": ("principal_loss=linear",),
+    "principal by the winner": ("principal_loss=winner",),
     "principal by entropy": ("principal_loss=entropy",),
     "collaborator by entropy": ("collaborator_loss=entropy",),
     "no prior": ("prior=off",),

@@ -64,9 +64,9 @@ class Params(MethodParams):
     masks grow to what looks alike, and what lies between cells must not be in the hills."""
     prior_weight: float = Field(2.0, ge=0, le=20)
     """Height of the hill in the logit."""
-    principal_loss: Following = "winner"
-    """How the principal follows the collaborator. winner: every pixel of a cell goes to the one
-    that claims it most; linear, as published, needs long trainings; entropy is for comparison."""
+    principal_loss: Following = "linear"
+    """How the principal follows the collaborator. linear: as published; winner: every pixel of a
+    cell goes to the one that claims it most; entropy is for comparison."""
     collaborator_loss: Consistency = "linear"
     """How the collaborator follows the principal; entropy is for comparison."""
     size_weight: float = Field(0.01, ge=0, le=10)
@@ -243,7 +243,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "drawing": 384,
         "drop_path": 0.2,
         "prior_width": 0.45,
-        "principal_loss": "linear",
         "noise": 0.0,
         "head_start": 0,
         "leak": 0.0,
