@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -83,3 +85,25 @@ def test_refuses_another_shape() -> None:
     _, _, index = make((50, 60), "yx")
     with pytest.raises(UserError, match=r"'slide' have shape \(60, 50\).*needs \(50, 60\) \(yx\)"):
         index.update(np.zeros((60, 50), np.uint8))
+
+
+def test_strokes_are_read_while_another_thread_paints() -> None:
+    _, strokes, index = make((256, 256), "yx")
+    strokes[0, 0] = 1
+    stopped = threading.Event()
+
+    def paint() -> None:
+        while not stopped.is_set():
+            strokes[1:] = 2
+            strokes[1:] = 0
+
+    painter = threading.Thread(target=paint)
+    painter.start()
+    try:
+        for _ in range(300):
+            index.update(strokes)
+    finally:
+        stopped.set()
+        painter.join()
+    index.update(strokes)
+    assert index.counts(2).tolist() == [1, 0]

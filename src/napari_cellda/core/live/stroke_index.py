@@ -39,7 +39,8 @@ class TileStrokes:
     @classmethod
     def find(cls, tile: Region, painted: np.ndarray) -> TileStrokes:
         """Collect the painted pixels of a (Z, Y, X) block that covers `tile`."""
-        values = np.ascontiguousarray(painted).ravel()
+        # A copy: another thread may paint meanwhile, which numpy's nonzero does not bear.
+        values = np.array(painted).ravel()
         flat = np.flatnonzero(values)
         ids = values[flat].astype(np.uint8)
         digest = hashlib.blake2b(flat.tobytes() + ids.tobytes(), digest_size=16).digest()
