@@ -267,7 +267,8 @@ def write(seeds: int) -> None:
     (RESULTS / "adaptation.md").write_text(
         "# Adaptation on real images\n\n"
         "`python benchmarks/adaptation.py`; cpu preset, checkpoints chosen without target truth, "
-        "scores on all test images. Minutes are the clock's, with whatever else the machine did."
+        "scores on all test images. Finished cells are kept: each is of this commit or an earlier "
+        "one. Minutes are the clock's, with whatever else the machine did."
         f"\n\n{words}\n\n{table(seeds)}"
     )
 
