@@ -211,6 +211,10 @@ class Run:
                     "go on with it: put the old files back, or begin a new run."
                 )
 
+    def checkpoint_path(self, name: str) -> Path:
+        """Return where a checkpoint lies, or will."""
+        return self.folder / CHECKPOINTS / f"{name}.pt"
+
     def save(self, name: str, state: dict[str, Any]) -> None:
         """Write a checkpoint aside, sync it, and put it in place of an earlier one.
 
@@ -223,7 +227,7 @@ class Run:
         # By way of memory, so that a full disk is an OSError instead of torch's RuntimeError.
         content = BytesIO()
         torch.save({**state, "log_bytes": sync_log(self.events_path)}, content)
-        with write_atomically(self.folder / CHECKPOINTS / f"{name}.pt") as aside:
+        with write_atomically(self.checkpoint_path(name)) as aside:
             aside.write_bytes(content.getbuffer())
 
     def load(self, name: str) -> dict[str, Any] | None:
@@ -234,7 +238,7 @@ class Run:
         UserError
             If the file is damaged or no checkpoint of ours.
         """
-        path = self.folder / CHECKPOINTS / f"{name}.pt"
+        path = self.checkpoint_path(name)
         if not path.is_file():
             return None
         import torch

@@ -11,7 +11,7 @@ from napari_cellda.core.errors import ProgramRefused
 from napari_cellda.ui.worker import run_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from napari_cellda.core.enhancer import Enhancer
     from napari_cellda.core.events import Stop
@@ -54,6 +54,26 @@ def agreed(session: Session, error: Exception, ask: Callable[[ProgramRefused], b
         return False
     session.trusted.add(error.sha256)
     return True
+
+
+def trust_words(trusted: Collection[str]) -> list[str]:
+    """Return the words that tell a command which programs were agreed to."""
+    return [word for digest in sorted(trusted) for word in ("--trust", digest)]
+
+
+def check_project(path: Path, trusted: Collection[str]) -> None:
+    """Open a project's models, in a thread, to learn what it lacks before a run needs them.
+
+    Raises
+    ------
+    ProgramRefused
+        If its enhancer is a program that is not among the trusted.
+    UserError
+        If it cannot be opened.
+    """
+    from napari_cellda.core.batch import open_pipeline
+
+    open_pipeline(path, trusted=trusted)
 
 
 class ModelLoader:

@@ -11,7 +11,7 @@ from psygnal import Signal
 
 from napari_cellda.core.runs.history import RunView
 from napari_cellda.core.runs.table import RUNS_VARIABLE
-from napari_cellda.ui.model_loading import agreed, ask_consent
+from napari_cellda.ui.model_loading import agreed, ask_consent, check_project, trust_words
 from napari_cellda.ui.worker import TaskHandle, run_task
 
 if TYPE_CHECKING:
@@ -102,7 +102,6 @@ class RunWatch:
 
     def resume(self) -> None:
         """Go on from its last checkpoint; asks about a program that nobody agreed to run."""
-        from napari_cellda.core.adaptation.run import check_programs
         from napari_cellda.core.jobs import Run
 
         try:
@@ -113,9 +112,12 @@ class RunWatch:
         if run.record.method == "enhancer train":
             self.start(["enhancer", "train", "--resume"])
             return
-        trusted = sorted(self.session.trusted)
-        words = [word for digest in trusted for word in ("--trust", digest)]
-        self.start(["adapt", "--resume", *words], lambda: check_programs(run, trusted))
+        trusted = frozenset(self.session.trusted)
+        has_project = any(item.role == "project" for item in run.record.inputs)
+        check = None
+        if has_project and not run.checkpoint_path("last").is_file():  # maps may be missing
+            check = partial(check_project, run.input_path("project"), trusted)
+        self.start(["adapt", "--resume", *trust_words(trusted)], check)
 
     def follow(self) -> None:
         """Read what it has done and does, until it has ended."""

@@ -114,23 +114,6 @@ def resume_adaptation(folder: Path, inputs: Path | None = None) -> Run:
     return run
 
 
-def check_programs(run: Run, trusted: Collection[str] = ()) -> None:
-    """Make sure that the programs which a resumed run still needs may run.
-
-    Only a run without a checkpoint may lack maps of its project.
-
-    Raises
-    ------
-    ProgramRefused
-        If the project's enhancer is a program that is not among the trusted.
-    UserError
-        If the project cannot be opened.
-    """
-    has_project = any(item.role == "project" for item in run.record.inputs)
-    if has_project and run.load("last") is None:
-        open_pipeline(run.input_path("project"), trusted=trusted)
-
-
 def run_adaptation(
     run: Run,
     find_method: Callable[[str], Method],

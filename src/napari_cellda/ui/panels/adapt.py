@@ -27,6 +27,7 @@ from napari_cellda.ui.adapt_inputs import (
 )
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.inputs import Picked
+from napari_cellda.ui.model_loading import check_project, trust_words
 from napari_cellda.ui.panels.adapt_points import FindPoints
 from napari_cellda.ui.panels.diameter import Diameter
 from napari_cellda.ui.panels.docks import settle_in_dock
@@ -42,7 +43,7 @@ from napari_cellda.ui.state import Session
 from napari_cellda.ui.worker import run_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import napari
@@ -290,9 +291,9 @@ class AdaptPanel(QWidget):
         words = command_words(("adapt", method.name), options, self.settings.changes())
         check = None
         if options.get("project") is not None:
-            trusted = sorted(self.session.trusted)
-            words += [word for digest in trusted for word in ("--trust", digest)]
-            check = partial(_open_project, options["project"], trusted)
+            trusted = frozenset(self.session.trusted)
+            words += trust_words(trusted)
+            check = partial(check_project, options["project"], trusted)
         return RunPlan(
             words=words,
             inputs=prepared,
@@ -311,12 +312,6 @@ class AdaptPanel(QWidget):
 
 def _settings_of(method: Method, preset: Any) -> Any:
     return method.settings(preset)
-
-
-def _open_project(path: Path, trusted: Collection[str]) -> None:
-    from napari_cellda.core.batch import open_pipeline
-
-    open_pipeline(path, trusted=trusted)
 
 
 def _load_methods(stop: Callable[[], bool]) -> Sequence[Method]:
