@@ -45,6 +45,9 @@ _PSEUDO_LABEL = {
     "no consistency (CL)": ("consistency=false",),
     "no rectification (LR)": ("rectify=false",),
     "neither": ("consistency=false", "rectify=false"),
+    "light as it is": ("jitter=0",),
+    "network kept": ("keep=network",),
+    "both": ("jitter=0", "keep=network"),
 }
 _CELLSEGUDA = {
     "whole": (),

@@ -1,7 +1,14 @@
 import numpy as np
 import torch
 
-from napari_cellda.core.augment import Deformation, MapNoise, deform, disturb_maps, flip_and_turn
+from napari_cellda.core.augment import (
+    Deformation,
+    MapNoise,
+    deform,
+    disturb_maps,
+    flip_and_turn,
+    relight,
+)
 
 STILL = Deformation(share=0)
 
@@ -72,3 +79,14 @@ def test_the_generator_decides_everything():
     how = Deformation(share=1)
     one, two = (deform(maps, truth, 32, how, np.random.default_rng(3))[0] for _ in range(2))
     assert torch.equal(one, two)
+
+
+def test_every_crop_gets_a_light_of_its_own():
+    images = torch.rand(6, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    lit = relight(images, 0.4, np.random.default_rng(0))
+    slopes = (lit[..., 0, 0] - lit[..., 1, 1]) / (images[..., 0, 0] - images[..., 1, 1])
+    assert torch.allclose(slopes[:, 0], slopes[:, 1], atol=1e-3)  # channels stay what they are
+    assert 0.6 <= slopes.min() < 0.9 < 1.1 < slopes.max() <= 1.4
+    shifts = (lit - 0.5) - slopes[:, :1, None, None] * (images - 0.5)
+    assert 0.05 < shifts.abs().max() <= 0.2 + 1e-3
+    assert torch.equal(relight(images, 0, np.random.default_rng(0)), images)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from adapt_jobs import outcome
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -59,15 +60,6 @@ def job(*, labelled: int = 0, classes: int = 2, **changes) -> AdaptJob:
         "classes": ("background", "a", "b")[:classes], "device": "cpu",
     }  # fmt: skip
     return AdaptJob(**{**given, **changes})
-
-
-def outcome(task):
-    events = []
-    while True:
-        try:
-            events.append(next(task))
-        except StopIteration as end:
-            return events, end.value
 
 
 def weights(network) -> torch.Tensor:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from adapt_jobs import make_job, nuclei_domain, unlabelled
+from adapt_jobs import make_job, nuclei_domain, outcome, unlabelled
 
 from napari_cellda.core.adaptation.domain import Plane
 from napari_cellda.core.errors import UserError
@@ -572,13 +572,7 @@ def tiny(name="cks", **changes):
 
 
 def drive(name, job, params):
-    events = []
-    task = find_method(name).adapt(job, params)
-    while True:
-        try:
-            events.append(next(task))
-        except StopIteration as end:
-            return events, end.value
+    return outcome(find_method(name).adapt(job, params))
 
 
 def test_each_loss_reaches_the_model_that_it_is_for(tmp_path):

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from adapt_jobs import make_job, nuclei_domain, unlabelled
+from adapt_jobs import make_job, nuclei_domain, outcome, unlabelled
 
 from napari_cellda.core.adaptation.domain import Domain
 from napari_cellda.core.errors import UserError
@@ -58,13 +58,7 @@ def job_for(method, folder, **changes):
 
 
 def drive(method, job, params):
-    events = []
-    task = method.adapt(job, params)
-    while True:
-        try:
-            events.append(next(task))
-        except StopIteration as end:
-            return events, end.value
+    return outcome(method.adapt(job, params))
 
 
 def weights(adapted):

@@ -7,14 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from adapt_jobs import make_job, nuclei_domain
+from adapt_jobs import make_job, nuclei_domain, outcome
 
 from napari_cellda.core.adaptation.domain import Domain
 from napari_cellda.core.averaging import MovingAverage
+from napari_cellda.core.events import Score
 from napari_cellda.methods.pseudo_label import (
     Params,
     UsualConfidence,
     _Trainer,
+    adapt,
     log_probabilities,
     rectification,
     soft_cross_entropy,
@@ -148,7 +150,28 @@ def test_labels_are_turned_with_the_image(tmp_path):
     planes = nuclei_domain("b").foreground().planes
     target = Domain(tuple(replace(p, pixels=np.asarray(p.pseudo_map)[1:]) for p in planes))
     job = make_job(tmp_path, target=target)
-    params = Params(width=4, depth=1, crop=32, batch=4, noise=0.0)
+    params = Params(width=4, depth=1, crop=32, batch=4, noise=0.0, jitter=0.0)
     images, for_teacher, labels = _Trainer(job, params, target).batch(5)
     assert torch.equal(images, for_teacher)
     assert torch.equal(images[:, 0], labels[:, 1])
+
+
+def test_network_and_teacher_see_different_light(tmp_path):
+    images, for_teacher, _ = trainer(tmp_path, noise=0.0, jitter=0.3).batch(0)
+    for seen, other in zip(images, for_teacher, strict=True):
+        slope, shift = np.polyfit(seen.numpy().ravel(), other.numpy().ravel(), 1)
+        assert (slope, shift) != pytest.approx((1, 0), abs=1e-3)
+        assert torch.allclose(seen * slope + shift, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("keep", ["teacher", "network"])
+def test_what_is_kept_is_what_was_judged(tmp_path, keep):
+    job = make_job(tmp_path, target=nuclei_domain("b").foreground())
+    params = Params(width=4, depth=1, crop=32, batch=2, steps=6, preview_every=3, keep=keep)
+    events, adapted = outcome(adapt(job, params))
+    scores = [event for event in events if isinstance(event, Score)]
+    best = job.store.load("best")["parts"]
+    state = best["teacher"]["network"] if keep == "teacher" else best["network"]
+    found = adapted.network.state_dict()
+    assert all(torch.equal(found[name], state[name]) for name in state)
+    assert max(score.value for score in scores) == adapted.progress.best_score

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from adapt_jobs import outcome
 from torch import nn
 
 from napari_cellda.core.adaptation.domain import UNKNOWN, Domain, Plane
@@ -70,15 +71,6 @@ def job(folder, *, weak: bool = False, **changes) -> AdaptJob:
         "classes": ("background", "a", "b"),
     }  # fmt: skip
     return AdaptJob(**{**given, **changes})
-
-
-def outcome(task):
-    events = []
-    while True:
-        try:
-            events.append(next(task))
-        except StopIteration as end:
-            return events, end.value
 
 
 def weights(network) -> torch.Tensor:

@@ -57,6 +57,29 @@ def flip_and_turn(images: Tensor, truth: Tensor, rng: np.random.Generator) -> tu
     return torch.stack([m[0] for m in moved]), torch.stack([m[1] for m in moved])
 
 
+def relight(images: Tensor, jitter: float, rng: np.random.Generator) -> Tensor:
+    """Change contrast and brightness of every crop by its own random amounts.
+
+    Parameters
+    ----------
+    images : (N, C, Y, X) Tensor of float
+        Grey values of about [0, 1].
+    jitter : float in [0, 1)
+        Contrast is multiplied by 1 - jitter to 1 + jitter around 0.5, brightness shifted by as
+        much of half the range; 0 changes nothing.
+    rng : Generator
+
+    Returns
+    -------
+    (N, C, Y, X) Tensor of float
+        Not clipped.
+    """
+    shape = (len(images), 1, 1, 1)
+    contrast = torch.from_numpy(rng.uniform(1 - jitter, 1 + jitter, shape).astype(np.float32))
+    shift = torch.from_numpy(rng.uniform(-jitter / 2, jitter / 2, shape).astype(np.float32))
+    return images * contrast + (0.5 * (1 - contrast) + shift)
+
+
 def deform(
     images: Tensor, truth: Tensor, size: int, how: Deformation, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
+Network = TypeVar("Network", bound=torch.nn.Module)
 
-class MovingAverage:
+
+class MovingAverage(Generic[Network]):
     """A copy of a network whose weights follow it slowly [1]_.
 
     Parameters
@@ -30,7 +32,7 @@ class MovingAverage:
        https://arxiv.org/abs/1703.01780
     """
 
-    def __init__(self, network: torch.nn.Module, decay: float) -> None:
+    def __init__(self, network: Network, decay: float) -> None:
         self.network = deepcopy(network).eval().requires_grad_(False)
         self.decay = decay
         self.updates = 0

@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from napari_cellda.core.adaptation.domain import UNKNOWN
+from napari_cellda.core.augment import relight
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -94,13 +95,9 @@ def disturb_greys(images: Tensor, rng: np.random.Generator, noise: float, jitter
     noise : float
         Largest standard deviation.
     jitter : float
-        Contrast is multiplied by 1 - jitter to 1 + jitter around 0.5, brightness shifted by as
-        much of half the range.
+        See `relight`.
     """
-    n = len(images)
-    shape = (n, 1, 1, 1)
-    contrast = torch.from_numpy(rng.uniform(1 - jitter, 1 + jitter, shape).astype(np.float32))
-    shift = torch.from_numpy(rng.uniform(-jitter / 2, jitter / 2, shape).astype(np.float32))
-    strength = torch.from_numpy(rng.uniform(0, noise, shape).astype(np.float32))
-    grain = torch.from_numpy(rng.standard_normal(images.shape, dtype=np.float32))
-    return ((images - 0.5) * contrast + 0.5 + shift + strength * grain).clamp(0, 1)
+    relit = relight(images, jitter, rng)
+    strength = rng.uniform(0, noise, (len(images), 1, 1, 1)).astype(np.float32)
+    grain = strength * rng.standard_normal(images.shape, dtype=np.float32)
+    return (relit + torch.from_numpy(grain)).clamp(0, 1)

@@ -23,7 +23,7 @@ from napari_cellda.core.adaptation.method import Method, MethodParams
 from napari_cellda.core.adaptation.predict import mean_dice, predict_plane, preview_pixels
 from napari_cellda.core.adaptation.pretrained import load_pretrained
 from napari_cellda.core.adaptation.training import load_best, train_job
-from napari_cellda.core.augment import flip_and_turn
+from napari_cellda.core.augment import flip_and_turn, relight
 from napari_cellda.core.averaging import MovingAverage
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Preview, Score, Stage, Task
@@ -71,6 +71,12 @@ class Params(MethodParams):
     predictions less in the beginning."""
     noise: float = Field(0.1, ge=0, le=1)
     """Largest deviation of the noise added to a quarter of the images."""
+    jitter: float = Field(0.4, ge=0, le=0.9)
+    """Largest change of contrast and brightness; network and teacher see different ones. Without
+    it a network repeats what its labels make of dark and bright. 0 in the paper."""
+    keep: Literal["teacher", "network"] = "teacher"
+    """Which of the two is the result: the teacher, steadier at the end of a short training, or the
+    network itself, as in the paper."""
     validation_share: float = Field(0.15, gt=0, lt=1)
     """Share of the target planes that is kept to choose the checkpoint."""
 
@@ -188,7 +194,7 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
         validate_every=params.preview_every or params.steps,
         select=AGREEMENT if job.validation is None else VALIDATION,
     )
-    load_best(job, network=trainer.network)
+    load_best(job, network=trainer.network, teacher=trainer.teacher)
     rule = (
         "The highest Dice against the rounded pseudo-labels of target planes kept aside: agreement "
         "with the maps, not with the truth"
@@ -196,7 +202,7 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
         else "The highest Dice on the validation masks that were given"
     )
     return Adapted(
-        network=trainer.network.cpu().eval(),
+        network=trainer.kept.cpu().eval(),
         progress=progress,
         selection=f"{rule}, step {progress.best_step or progress.steps}.",
         kind=job.map_kind,
@@ -235,10 +241,16 @@ class _Trainer:
             "confidence": self.confidence,
         }
 
+    @property
+    def kept(self) -> Segmenter:
+        """The one of the two that is the result."""
+        return self.teacher.network if self.params.keep == "teacher" else self.network
+
     def batch(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """Cut crops: what the student sees, what the teacher sees, and the soft labels.
 
-        All three are turned alike, so that the teacher's map fits the student's.
+        All three are turned alike, so that the teacher's map fits the student's; noise and light
+        differ.
         """
         rng = self.job.rng(index)
         crops = self.training.crops(rng, self.params.batch, self.params.crop)
@@ -246,20 +258,20 @@ class _Trainer:
         images, labels = flip_and_turn(
             torch.from_numpy(crops.images), torch.from_numpy(crops.pseudo_maps), rng
         )
-        return self._noisy(images, rng), self._noisy(images, rng), labels
+        return self._disturbed(images, rng), self._disturbed(images, rng), labels
 
-    def _noisy(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """Add noise to a quarter of the crops."""
+    def _disturbed(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+        """Change the light of all crops, and add noise to a quarter of them."""
         strength = rng.uniform(0, self.params.noise, len(images)) * (rng.random(len(images)) < 0.25)
         noise = rng.standard_normal(tuple(images.shape), np.float32)
-        return images + torch.from_numpy(noise * strength[:, None, None, None].astype(np.float32))
+        noise *= strength[:, None, None, None].astype(np.float32)
+        return relight(images, self.params.jitter, rng) + torch.from_numpy(noise)
 
     def step(self, index: int, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, float]:
         """Take one step on L = L_R(p_f, y) + L_R(p_f, p_g) (Eq. 5)."""
         for_student, for_teacher, labels = (self.fabric.to_device(t) for t in batch)
         self.model.train()
-        if self.params.consistency:
-            self.teacher.follow(self.network)  # before the student's step, as in the reference
+        self.teacher.follow(self.network)  # before the student's step, as in the reference
         log_p = log_probabilities(
             self.model(for_student.to(memory_format=torch.channels_last)).float()
         )
@@ -294,7 +306,7 @@ class _Trainer:
         self.network.eval()
 
         def predict(plane: Plane) -> np.ndarray:
-            return predict_plane(self.network.probabilities, plane.pixels, self.fabric)
+            return predict_plane(self.kept.probabilities, plane.pixels, self.fabric)
 
         yield Score(AGREEMENT, mean_dice(rounded(self.held_out), predict), index + 1)
         if self.job.validation is not None:
@@ -349,6 +361,8 @@ METHODS = [
                 "steps": 250_000,
                 "learning_rate": 2e-4,
                 "memory": 0.999,
+                "jitter": 0,
+                "keep": "network",
             },
         },
         needs=("target_images", "pseudo_labels|project"),

@@ -9,8 +9,6 @@ from napari_cellda.core.loop import Progress, Stateful, train
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from torch import nn
-
     from napari_cellda.core.adaptation.job import AdaptJob
     from napari_cellda.core.events import Event, Task
 
@@ -71,7 +69,7 @@ def train_job(
     )
 
 
-def load_best(job: AdaptJob, **networks: nn.Module) -> bool:
+def load_best(job: AdaptJob, **networks: Stateful) -> bool:
     """Load the best checkpoint into networks, each under its name among the trainer's parts.
 
     Returns

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -139,7 +139,7 @@ def train_enhancer(
     if best is not None:
         trainer.average.load_state_dict(best["parts"]["average"])
     scores, thresholds = trainer.judge()
-    network = cast("UNet", trainer.average.network.cpu())
+    network = trainer.average.network.cpu()
     shift_logits(network, list(thresholds.values()))
     return TrainedEnhancer(network, progress, scores, thresholds, maps.histogram())
 
