@@ -104,6 +104,15 @@ def test_the_best_checkpoint_is_of_the_highest_score():
     assert not torch.equal(best, weights[20])
 
 
+def test_early_checkpoints_may_be_left_out_of_the_choice():
+    def validate(index):
+        yield Score("quality", 1 / (index + 1), index + 1)  # worse and worse
+
+    settings = {"validate": validate, "validate_every": 5, "select": "quality"}
+    assert run_quietly(Tiny().run(**settings)).best_step == 5
+    assert run_quietly(Tiny().run(**settings, select_from=11)).best_step == 15
+
+
 def test_a_kill_before_the_next_checkpoint_finds_the_same_best(monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 1e9)
     store = MemoryStore()

@@ -96,6 +96,7 @@ def train(
     validate: Callable[[int], Iterable[Event]] | None = None,
     validate_every: int = 0,
     select: str | None = None,
+    select_from: int = 0,
     first: int = 0,
 ) -> Task[Progress]:
     """Train: one step after the other, from the last checkpoint to the end.
@@ -120,6 +121,8 @@ def train(
         Called after every `validate_every` steps and after the last; its events are passed on.
     select : str, optional
         Name of the `Score` whose highest value chooses the checkpoint ``"best"``; None keeps none.
+    select_from : int
+        Steps before which no checkpoint is chosen.
     first : int
         Steps that an earlier stage has done, where stages share one count, one store and `parts`.
 
@@ -143,7 +146,7 @@ def train(
     every stop and at the end. `yield` gives the driver the time to log an event before the
     checkpoint that covers it is written, so a log can be cut back to a checkpoint.
     """
-    keeper = _Keeper(parts, store, steps, select)
+    keeper = _Keeper(parts, store, steps, select, select_from)
     start = keeper.resume()
     if first < start < steps:
         yield Note(f"Going on from the checkpoint at step {start} of {steps}.")
@@ -185,9 +188,15 @@ class _Keeper:
     """Writes and reads the checkpoints of one training."""
 
     def __init__(
-        self, parts: Mapping[str, Stateful], store: Store, steps: int, select: str | None
+        self,
+        parts: Mapping[str, Stateful],
+        store: Store,
+        steps: int,
+        select: str | None,
+        select_from: int,
     ) -> None:
-        self.parts, self.store, self.steps, self.select = parts, store, steps, select
+        self.parts, self.store, self.steps = parts, store, steps
+        self.select, self.select_from = select, select_from
         self.done = self.kept = 0
         self.clock = time.monotonic()
         self.best_score: float | None = None
@@ -223,7 +232,7 @@ class _Keeper:
         return Note(f"Memory ran out: going on with smaller batches ({sizes}).")
 
     def note(self, event: Event) -> None:
-        if isinstance(event, Score) and event.name == self.select:
+        if isinstance(event, Score) and event.name == self.select and self.done >= self.select_from:
             self.candidate = event.value
 
     def keep_best(self) -> None:

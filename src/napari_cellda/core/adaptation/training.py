@@ -37,6 +37,7 @@ def train_job(
     steps: int,
     validate_every: int,
     select: str | None,
+    select_from: int = 0,
     first: int = 0,
 ) -> Task[Progress]:
     """Train until `steps`, from the job's last checkpoint if there is one.
@@ -45,7 +46,7 @@ def train_job(
     ----------
     job : AdaptJob
     trainer : Trainer
-    steps, validate_every, select, first
+    steps, validate_every, select, select_from, first
         See `core.loop.train`.
 
     Yields
@@ -64,6 +65,7 @@ def train_job(
             validate=trainer.validate,
             validate_every=validate_every,
             select=select,
+            select_from=select_from,
             first=first,
         )
     )
