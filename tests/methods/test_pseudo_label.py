@@ -11,7 +11,7 @@ from adapt_jobs import make_job, nuclei_domain, outcome
 
 from napari_cellda.core.adaptation.domain import Domain
 from napari_cellda.core.averaging import MovingAverage
-from napari_cellda.core.events import Score
+from napari_cellda.core.events import Preview, Score
 from napari_cellda.methods.pseudo_label import (
     Params,
     UsualConfidence,
@@ -175,3 +175,31 @@ def test_what_is_kept_is_what_was_judged(tmp_path, keep):
     found = adapted.network.state_dict()
     assert all(torch.equal(found[name], state[name]) for name in state)
     assert max(score.value for score in scores) == adapted.progress.best_score
+
+
+def test_bent_crops_and_their_labels_stay_together(tmp_path):
+    planes = nuclei_domain("b").foreground().planes
+    target = Domain(tuple(replace(p, pixels=np.asarray(p.pseudo_map)[1:]) for p in planes))
+    still = {"width": 4, "depth": 1, "crop": 32, "batch": 16, "noise": 0.0, "jitter": 0.0}
+    made = _Trainer(make_job(tmp_path, target=target), Params(**still, deformed=1.0), target)
+    images, _, labels = made.batch(0)
+    assert images.shape == (16, 1, 32, 32)
+    assert ((images > 0.5).float()[:, 0] - (labels[:, 1] > 0.5).float()).abs().mean() < 0.02
+
+
+def test_the_rate_falls_when_the_agreement_stays(tmp_path):
+    made = trainer(tmp_path, patience=1, learning_rate=1e-3)
+    for index in range(4):  # nothing is learned, so no score is better than the first
+        list(made.validate(index * 50 + 49))
+    assert made.optimiser.param_groups[0]["lr"] == pytest.approx(2e-4)
+
+
+def test_previews_show_both_maps_the_labels_and_what_these_weigh(tmp_path):
+    made = trainer(tmp_path)
+    made.confidence.eta = torch.tensor([0.9, 0.7])
+    shown = {e.name: e.array for e in made.validate(49) if isinstance(e, Preview)}
+    assert set(shown) == {"prediction", "teacher", "pseudo-label", "label weight"}
+    y, x = 5, 7
+    p, label = shown["prediction"][y, x], shown["pseudo-label"][y, x]
+    weight = 1 - abs(p - 0.7) if label > 0.5 else 1 - abs(1 - p - 0.9)
+    assert shown["label weight"][y, x] == pytest.approx(weight, abs=1e-6)

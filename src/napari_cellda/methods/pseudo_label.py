@@ -11,19 +11,26 @@ labels are rectified by how sure the network usually is of each class. No source
 
 from __future__ import annotations
 
+from math import gcd
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from napari_cellda.core.adaptation.job import Adapted, AdaptJob
 from napari_cellda.core.adaptation.method import Method, MethodParams
-from napari_cellda.core.adaptation.predict import mean_dice, predict_plane, preview_pixels
+from napari_cellda.core.adaptation.predict import (
+    mean_dice,
+    predict_plane,
+    preview_part,
+    preview_pixels,
+)
 from napari_cellda.core.adaptation.pretrained import load_pretrained
 from napari_cellda.core.adaptation.training import load_best, train_job
-from napari_cellda.core.augment import flip_and_turn, relight
+from napari_cellda.core.augment import Deformation, deform, flip_and_turn, relight
 from napari_cellda.core.averaging import MovingAverage
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Preview, Score, Stage, Task
@@ -54,6 +61,8 @@ class Params(MethodParams):
     """Crops per step."""
     learning_rate: float = Field(1e-3, gt=0, le=1)
     """Of Adam; 2e-4 in the paper, which trains far longer."""
+    patience: int = Field(0, ge=0)
+    """Validations without a better score after which the rate falls to a fifth; 0: it stays."""
     weight_decay: float = Field(1e-5, ge=0, le=1)
     """Of Adam."""
     loss: Literal["bce", "dice"] = "bce"
@@ -77,8 +86,13 @@ class Params(MethodParams):
     keep: Literal["teacher", "network"] = "teacher"
     """Which of the two is the result: the teacher, steadier at the end of a short training, or the
     network itself, as in the paper."""
+    deformed: float = Field(0.0, ge=0, le=1)
+    """Share of crops that are bent and turned by up to 20 degrees; all are flipped and turned by
+    quarters."""
     validation_share: float = Field(0.15, gt=0, lt=1)
     """Share of the target planes that is kept to choose the checkpoint."""
+    validate_every: int = Field(50, ge=1)
+    """Steps between two validations."""
 
 
 def log_probabilities(logits: Tensor) -> Tensor:
@@ -191,8 +205,8 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
         job,
         trainer,
         steps=params.steps,
-        validate_every=params.preview_every or params.steps,
-        select=AGREEMENT if job.validation is None else VALIDATION,
+        validate_every=gcd(params.validate_every, params.preview_every),
+        select=trainer.select,
         # In its first steps a network knows bright from dark and nothing else. So does many a
         # forest, and so they can agree better than ever after.
         select_from=params.steps // 2 if job.validation is None else 0,
@@ -210,7 +224,7 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
         selection=f"{rule}, step {progress.best_step or progress.steps}.",
         kind=job.map_kind,
         output_names=job.map_names,
-        scores={} if progress.best_score is None else {AGREEMENT: progress.best_score},
+        scores={} if progress.best_score is None else {trainer.select: progress.best_score},
     )
 
 
@@ -232,14 +246,19 @@ class _Trainer:
         self.model, self.optimiser = setup(self.fabric, self.network, adam)
         self.teacher = MovingAverage(self.network, params.average)
         self.confidence = UsualConfidence(job.n_classes, params.memory)
+        self.rate = ReduceLROnPlateau(adam, "max", 0.2, params.patience)
+        self.select = AGREEMENT if job.validation is None else VALIDATION
         self.loss = soft_cross_entropy if params.loss == "bce" else soft_dice
         self.shown = preview_pixels(domain)
+        assert domain.planes[0].pseudo_map is not None
+        self.shown_labels = torch.from_numpy(preview_part(domain.planes[0].pseudo_map))
 
     @property
     def parts(self) -> dict[str, Stateful]:
         return {
             "network": self.network,
             "optimiser": self.optimiser,
+            "rate": self.rate,
             "teacher": self.teacher,
             "confidence": self.confidence,
         }
@@ -255,12 +274,15 @@ class _Trainer:
         All three are turned alike, so that the teacher's map fits the student's; noise and light
         differ.
         """
-        rng = self.job.rng(index)
-        crops = self.training.crops(rng, self.params.batch, self.params.crop)
+        rng, params = self.job.rng(index), self.params
+        bent = Deformation(rotation=20, scale=1, share=params.deformed)
+        room = round(params.crop * 1.25) if params.deformed else params.crop
+        crops = self.training.crops(rng, params.batch, room)
         assert crops.pseudo_maps is not None
-        images, labels = flip_and_turn(
-            torch.from_numpy(crops.images), torch.from_numpy(crops.pseudo_maps), rng
-        )
+        images, labels = torch.from_numpy(crops.images), torch.from_numpy(crops.pseudo_maps)
+        if params.deformed:
+            images, labels = deform(images, labels, params.crop, bent, rng)
+        images, labels = flip_and_turn(images, labels, rng)
         return self._disturbed(images, rng), self._disturbed(images, rng), labels
 
     def _disturbed(self, images: Tensor, rng: np.random.Generator) -> Tensor:
@@ -302,22 +324,45 @@ class _Trainer:
     def _teacher_map(self, images: Tensor) -> Tensor:
         with self.fabric.autocast():
             maps = self.teacher.network(images.to(memory_format=torch.channels_last)).float()
-        return torch.cat([1 - maps, maps], dim=1) if maps.shape[1] == 1 else maps
+        return _both(maps)
 
     def validate(self, index: int) -> Iterator[Event]:
-        """Measure the agreement with held-out pseudo-labels, and show the first plane."""
+        done, last = index + 1, index + 1 == self.params.steps
         self.network.eval()
+        if last or done % self.params.validate_every == 0:
+            yield from self._scores(done)
+        if self.params.preview_every and (last or done % self.params.preview_every == 0):
+            yield from self._previews(done)
+
+    def _scores(self, done: int) -> Iterator[Event]:
+        """Measure the agreement with held-out pseudo-labels, and with truth that was given."""
 
         def predict(plane: Plane) -> np.ndarray:
             return predict_plane(self.kept.probabilities, plane.pixels, self.fabric)
 
-        yield Score(AGREEMENT, mean_dice(rounded(self.held_out), predict), index + 1)
+        scores = {AGREEMENT: mean_dice(rounded(self.held_out), predict)}
         if self.job.validation is not None:
-            yield Score(VALIDATION, mean_dice(self.job.validation, predict), index + 1)
-        student = predict_plane(self.network.probabilities, self.shown, self.fabric)
-        teacher = predict_plane(lambda x: self.teacher.network(x), self.shown, self.fabric)
-        yield Preview("prediction", _foreground(student), index + 1)
-        yield Preview("teacher", _foreground(teacher), index + 1)
+            scores[VALIDATION] = mean_dice(self.job.validation, predict)
+        if self.params.patience:
+            self.rate.step(scores[self.select])
+        for name, value in scores.items():
+            yield Score(name, value, done)
+
+    def _previews(self, done: int) -> Iterator[Event]:
+        """Show the first plane as both networks see it, its labels, and how much they count."""
+        network, teacher = (
+            predict_plane(each.probabilities, self.shown, self.fabric)
+            for each in (self.network, self.teacher.network)
+        )
+        labels = self.shown_labels
+        weights = rectification(_both(torch.from_numpy(network))[None], self.confidence.eta)[0]
+        weight = weights.gather(0, labels.argmax(dim=0, keepdim=True))[0]
+        yield Preview("prediction", _foreground(network), done)
+        yield Preview("teacher", _foreground(teacher), done)
+        yield Preview(
+            "pseudo-label", _foreground(labels.numpy()[1 if len(labels) == 2 else 0 :]), done
+        )
+        yield Preview("label weight", weight.numpy(), done)
 
 
 def rounded(domain: Domain) -> Domain:
@@ -333,6 +378,11 @@ def rounded(domain: Domain) -> Domain:
             if plane.pseudo_map is not None
         )
     )
+
+
+def _both(maps: Tensor) -> Tensor:
+    """Return (..., K, Y, X) probabilities, the background's before a foreground's alone."""
+    return torch.cat([1 - maps, maps], dim=-3) if maps.shape[-3] == 1 else maps
 
 
 def _foreground(maps: np.ndarray) -> np.ndarray:
@@ -355,6 +405,8 @@ METHODS = [
                 "steps": 5000,
                 "learning_rate": 2e-4,
                 "memory": 0.999,
+                "validate_every": 250,
+                "preview_every": 250,
             },
             "published": {
                 "width": 64,
@@ -363,9 +415,14 @@ METHODS = [
                 "batch": 1,
                 "steps": 250_000,
                 "learning_rate": 2e-4,
+                "patience": 30,
                 "memory": 0.999,
+                "noise": 1.0,
                 "jitter": 0,
+                "deformed": 0.5,
                 "keep": "network",
+                "validate_every": 200,
+                "preview_every": 5000,
             },
         },
         needs=("target_images", "pseudo_labels|project"),

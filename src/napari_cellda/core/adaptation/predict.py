@@ -80,9 +80,13 @@ def _tiles(side: int) -> list[tuple[int, int, int, int]]:
 
 def preview_pixels(domain: Domain, index: int = 0) -> NDArray[np.float32]:
     """Return the (C, Y, X) part of a plane that previews show: its middle, at most 512 wide."""
-    pixels = domain.planes[index].pixels
-    middle = tuple(middle_slice(size, PREVIEW_SIDE) for size in pixels.shape[1:])
-    return np.array(pixels[(slice(None), *middle)])
+    return preview_part(domain.planes[index].pixels)
+
+
+def preview_part(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the part of a (C, Y, X) array of a whole plane that previews show."""
+    middle = tuple(middle_slice(size, PREVIEW_SIDE) for size in array.shape[1:])
+    return np.array(array[(slice(None), *middle)])
 
 
 def class_labels(maps: NDArray[np.float32]) -> NDArray[np.intp]:
