@@ -138,7 +138,8 @@ def train(
     Raises
     ------
     UserError
-        If a loss is not finite: with the step and the terms; earlier checkpoints are kept.
+        If a loss is not finite: with the step and the terms; earlier checkpoints are kept. If
+        memory runs out in `validate`; in a step, batches become smaller instead.
 
     Notes
     -----
@@ -166,7 +167,7 @@ def train(
         yield Step(index + 1, losses)
         keeper.done = index + 1
         if validate and (keeper.done == steps or _due(keeper.done, validate_every)):
-            for event in validate(index):
+            for event in _checked(validate(index), keeper.done):
                 keeper.note(event)
                 yield event
             keeper.keep_best()
@@ -272,6 +273,19 @@ def _free_memory() -> None:
 
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def _checked(events: Iterable[Event], step: int) -> Iterable[Event]:
+    """Pass on the events of a validation, which cannot do with less than whole images."""
+    try:
+        yield from events
+    except Exception as error:
+        if not ran_out_of_memory(error):
+            raise
+        raise UserError(
+            f"Memory ran out while the network was tried out on whole images after step {step}; "
+            "close other programs and resume the run, or begin one with a smaller width."
+        ) from error
 
 
 def _due(done: int, every: int) -> bool:
