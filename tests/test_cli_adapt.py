@@ -162,6 +162,20 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(case, folders, tmp_path, c
         assert not out.exists()
 
 
+@pytest.mark.parametrize("role", ["validation", "source"])
+def test_masks_that_show_nothing_are_named(role, folders, tmp_path, capsys):
+    empty = tmp_path / "empty masks"
+    empty.mkdir()
+    for i in range(3):
+        tifffile.imwrite(empty / f"f{i}.tif", np.zeros((64, 72), np.uint8))
+    words = source(folders) if role == "validation" else source(folders)[:3]
+    words += ["--validation-masks", empty] if role == "validation" else [empty]
+    assert run("adapt", "supervised", *target(folders), *words, "-o", tmp_path / "run") == 2
+    said = capsys.readouterr().err
+    assert f"'{empty}'" in said
+    assert ("show no foreground" if role == "validation" else "only background") in said
+
+
 def test_images_without_masks_are_named(folders, tmp_path, capsys):
     images = tmp_path / "images"
     images.mkdir()

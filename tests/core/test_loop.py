@@ -104,6 +104,16 @@ def test_the_best_checkpoint_is_of_the_highest_score():
     assert not torch.equal(best, weights[20])
 
 
+def test_a_score_that_is_no_number_chooses_nothing():
+    found = iter([math.nan, 0.3, math.inf, 0.9])
+
+    def validate(index):
+        yield Score("quality", next(found), index + 1)
+
+    progress = run_quietly(Tiny().run(validate=validate, validate_every=5, select="quality"))
+    assert (progress.best_score, progress.best_step) == (0.9, 20)
+
+
 def test_early_checkpoints_may_be_left_out_of_the_choice():
     def validate(index):
         yield Score("quality", 1 / (index + 1), index + 1)  # worse and worse

@@ -120,7 +120,8 @@ def train(
     validate : callable index -> events, optional
         Called after every `validate_every` steps and after the last; its events are passed on.
     select : str, optional
-        Name of the `Score` whose highest value chooses the checkpoint ``"best"``; None keeps none.
+        Name of the `Score` whose highest finite value chooses the checkpoint ``"best"``; None keeps
+        none.
     select_from : int
         Steps before which no checkpoint is chosen.
     first : int
@@ -237,9 +238,11 @@ class _Keeper:
             self.candidate = event.value
 
     def keep_best(self) -> None:
-        """Remember the weights when the newest score beats all before it."""
+        """Remember the weights when the newest score beats all before it; NaN beats nothing."""
         score, self.candidate = self.candidate, None
-        if score is not None and (self.best_score is None or score > self.best_score):
+        if score is None or not math.isfinite(score):
+            return
+        if self.best_score is None or score > self.best_score:
             self.best_score, self.best_step = score, self.done
             # Written with the next "last" only: a kill before that replays the same steps and
             # finds the same best, and frequent validation does not mean frequent writing.

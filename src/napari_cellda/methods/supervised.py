@@ -79,10 +79,11 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
         select=SELECT,
     )
     load_best(job, network=trainer.network)
+    chosen = progress.best_step or progress.steps
     return Adapted(
         network=trainer.network.cpu().eval(),
         progress=progress,
-        selection=f"The highest Dice on {trainer.validated_on}, step {progress.best_step}.",
+        selection=f"The highest Dice on {trainer.validated_on}, step {chosen}.",
         kind=job.map_kind,
         output_names=job.map_names,
         scores={} if progress.best_score is None else {SELECT: progress.best_score},
