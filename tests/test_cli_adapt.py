@@ -130,6 +130,20 @@ def test_moved_inputs_are_found_again(finished, folders, tmp_path):
     assert run("adapt", "--resume", "-o", run_folder, *DEVICE) == 2
 
 
+@pytest.mark.parametrize("name", ["last", "best"])
+def test_a_checkpoint_of_another_training_is_told(name, finished, tmp_path, capsys):
+    import shutil
+
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    path = out / "checkpoints" / f"{name}.pt"
+    state = torch.load(path, weights_only=True)
+    for parts in ({"m": {}}, {**state["parts"], "network": {"weight": torch.zeros(2)}}):
+        torch.save({**state, "parts": parts}, path)
+        assert run("adapt", "--resume", "-o", out, *DEVICE) == 2
+        assert "is of another training: its 'network' does not fit" in capsys.readouterr().err
+
+
 WRONG = {
     "no method": (["nonsense"], "There is no method 'nonsense'"),
     "no source": (["culpico"], "culpico needs annotated images"),
@@ -139,12 +153,20 @@ WRONG = {
     "channels": (["supervised", "SOURCE", "--channels", "3"], "channel"),
     "setting": (["supervised", "SOURCE", "--set", "steps=-1"], "steps"),
     "classes": (["culpico", "SOURCE", "--classes", "a,b"], "foreground from background only"),
+    "device": (["supervised", "SOURCE", "--device", "foo"], "--device is 'foo'; expected auto"),
+    "no such device": (
+        ["supervised", "SOURCE", "--device", "mps"],
+        "--device is 'mps', but torch finds no such device here; expected auto or cpu.",
+    ),
+    "style crop": (["stylefilter", "SOURCE", "--set", "style_crop=33"], "multiple of 4"),
     "nothing": (["supervised"], "Nothing is annotated"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_mistake_is_one_sentence_and_leaves_nothing(case, folders, tmp_path, capsys):
+def test_a_mistake_is_one_sentence_and_leaves_nothing(case, folders, tmp_path, capsys, monkeypatch):
+    for backend in ("torch.cuda", "torch.backends.mps"):
+        monkeypatch.setattr(f"{backend}.is_available", lambda: False)
     words, expected = WRONG[case]
     given = []
     for word in words:
@@ -153,8 +175,10 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(case, folders, tmp_path, c
             "MAPS": ["--pseudo-labels", folders / "target" / "maps"],
             "TARGET MASKS": ["--target-masks", folders / "target" / "masks"],
         }.get(word, [word])
+    if "--device" not in given:
+        given += DEVICE
     out = tmp_path / "run"
-    assert run("adapt", *given, *target(folders), *DEVICE, "-o", out) == 2
+    assert run("adapt", *given, *target(folders), "-o", out) == 2
     said = capsys.readouterr().err.strip()
     assert expected in said
     assert said.count("\n") == 0

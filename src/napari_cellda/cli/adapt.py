@@ -89,6 +89,7 @@ def _begin(words: Mapping[str, Any]) -> Run:
         preset=one_of("--preset", words["preset"], PRESETS),
         overrides=parse_settings(words["settings"] or []),
         seed=words["seed"],
+        device=words["device"],
         bundle=words["bundle"],
         trusted=parse_hashes(words["trust"]),
     )

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 import numpy as np
 
 from napari_cellda.core.batches import crop_shapes, halved, made_ahead
+from napari_cellda.core.checkpoints import load_parts
+from napari_cellda.core.devices import find_device, likes_bfloat16
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Note, Score, Step, Stop, Task
 from napari_cellda.core.memory import ran_out_of_memory
@@ -212,8 +214,7 @@ class _Keeper:
         """Load the last checkpoint, if there is one, and return the steps done before it."""
         state = self.store.load("last")
         if state is not None:
-            for name, part in self.parts.items():
-                part.load_state_dict(state["parts"][name])
+            load_parts(state, self.parts)
             self.done = self.kept = int(state["step"])
             self.best_score, self.best_step = state["best_score"], state["best_step"]
             self.halvings = int(state.get("halvings", 0))
@@ -317,18 +318,14 @@ def make_fabric(device: str = "auto", precision: Precision | None = None) -> Any
     Parameters
     ----------
     device : str
-        "auto" (CUDA, then MPS, then CPU), "cpu", "cuda" or "mps".
+        See `find_device`.
     precision : str, optional
         None: bfloat16 autocast on CUDA and on processors that multiply it natively, else float32.
     """
-    import torch
     from lightning_fabric import Fabric
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        if torch.backends.mps.is_available():
-            device = "mps"
-    precision = precision or ("bf16-mixed" if _likes_bfloat16(device) else "32-true")
+    device = find_device(device)
+    precision = precision or ("bf16-mixed" if likes_bfloat16(device) else "32-true")
     # It announces the precision on stderr, among what is meant for the user.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     if world_size() == 1:
@@ -377,18 +374,6 @@ def prepare(
     fabric = make_fabric(device, precision)
     model, ready = setup(fabric, network, optimiser)
     return fabric, model, ready
-
-
-def _likes_bfloat16(device: str) -> bool:
-    import torch
-
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    if device != "cpu":
-        return False
-    from napari_cellda.core.modelzoo.network import has_bfloat16
-
-    return has_bfloat16()
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:

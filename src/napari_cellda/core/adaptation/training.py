@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from napari_cellda.core.checkpoints import load_parts
 from napari_cellda.core.loop import Progress, Stateful, train
 
 if TYPE_CHECKING:
@@ -85,8 +86,7 @@ def load_best(job: AdaptJob, **networks: Stateful) -> bool:
     best = job.store.load("best")
     if best is None:
         return False
-    for name, network in networks.items():
-        network.load_state_dict(best["parts"][name])
+    load_parts(best, networks)
     return True
 
 
