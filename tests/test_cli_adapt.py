@@ -210,6 +210,51 @@ def test_images_without_masks_are_named(folders, tmp_path, capsys):
     assert "f3.tif" in capsys.readouterr().err
 
 
+def nuclei_images(folder, arrays, names="f{}.tif"):
+    folder.mkdir()
+    for i, pixels in enumerate(arrays):
+        axes = {"axes": "CYX"[-pixels.ndim :]}
+        tifffile.imwrite(folder / names.format(i), pixels, imagej=True, metadata=axes)
+    return folder
+
+
+@pytest.mark.parametrize("names", ["f{}.tif", "other {}.tif"])
+def test_nuclei_of_another_shape_are_refused(names, folders, tmp_path, capsys):
+    nuclei = nuclei_images(tmp_path / "n", [np.zeros((200, 200), np.uint8)] * 3, names)
+    words = ["--nuclei-images", nuclei, "--diameter", "14", "-o", tmp_path / "run", *DEVICE]
+    assert run("adapt", "cks", *target(folders), *words) == 2
+    said = capsys.readouterr().err
+    assert f"{names.format(0)}' has shape (200, 200), its target image 'f0' (64, 72)" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_without_any_nucleus_are_named(folders, tmp_path, capsys):
+    nuclei = nuclei_images(tmp_path / "n", [np.zeros((64, 72), np.uint8)] * 3)
+    words = ["--nuclei-images", nuclei, "--diameter", "14", "-o", tmp_path / "run", *DEVICE]
+    assert run("adapt", "cks", *target(folders), *words) == 2
+    assert f"No nuclei were found in '{nuclei}'" in capsys.readouterr().err
+
+
+def test_nuclei_are_found_in_the_brightest_of_several_channels(folders, tmp_path):
+    from napari_cellda.core.adaptation.inputs import AdaptInputs, open_inputs
+    from napari_cellda.core.adaptation.prepare import prepare_domains
+    from napari_cellda.core.events import run_quietly
+    from napari_cellda.methods import find_method
+
+    # Two channels, of which the first shows nothing.
+    masks = [tifffile.imread(folders / "target" / "masks" / f"f{i}.tif") for i in range(3)]
+    stacks = [np.stack([m * 0, m > 0]).astype(np.uint8) * 200 for m in masks]
+    given = AdaptInputs(
+        target_images=folders / "target" / "images",
+        nuclei_images=nuclei_images(tmp_path / "n", stacks),
+        diameter=14.0,
+    )
+    method = find_method("cks")
+    opened = open_inputs(given, method)
+    task = prepare_domains(opened, method, "zscore", tmp_path / "cache", diameter=14.0)
+    assert all(len(plane.points) for plane in run_quietly(task).target.planes)
+
+
 def test_points_outside_and_unknown_images_are_named(folders, tmp_path, capsys):
     from pathlib import Path
 

@@ -200,19 +200,22 @@ def _companions(images: Sequence[Image], folder: Path | None, role: str) -> dict
 def _open_nuclei(images: Sequence[Image], inputs: AdaptInputs) -> dict[str, Image]:
     if inputs.nuclei_images is None:
         return {}
-    found = {pairing_stem(p): open_image(p) for p in find_images(inputs.nuclei_images)}
+    files = find_images(inputs.nuclei_images)
+    found = {pairing_stem(path): open_image(path, channels="all") for path in files}
     missing = [image.name for image in images if image.name not in found]
     if missing and len(found) == len(images):
-        return {image.name: nuclei for image, nuclei in zip(images, found.values(), strict=True)}
+        in_order = zip(images, found.values(), strict=True)
+        found, missing = {image.name: nuclei for image, nuclei in in_order}, []
     if missing:
         raise UserError(
             f"'{inputs.nuclei_images}' has no image named {', '.join(missing[:5])}; one per target "
             "image is expected."
         )
     for image in images:
-        if found[image.name].label_shape != image.label_shape:
+        nuclei = found[image.name]
+        if nuclei.label_shape != image.label_shape:
             raise UserError(
-                f"The nuclei image '{image.name}' has shape {found[image.name].label_shape}, its "
-                f"target image {image.label_shape}."
+                f"The nuclei image '{nuclei.path}' has shape {nuclei.label_shape}, its target "
+                f"image '{image.name}' {image.label_shape}."
             )
     return found

@@ -119,6 +119,7 @@ def prepare_domains(
         planes = _planes(image, scale_source(image), folder / f"source {i}")
         source += _labelled(planes, image, source_labels[i], binary)
         yield Step(len(opened.target) + i + 1)
+    _check_nuclei(opened, target)
     flat = [plane.name for plane in target if plane.normalisation.is_flat]
     if flat:
         yield Note(f"{len(flat)} target image(s) hold one single value, such as '{flat[0]}'.")
@@ -195,6 +196,16 @@ def _check_validation(labels: Sequence[Labels], opened: Opened) -> None:
             f"The validation masks in {_folders([files.validation for files in opened.target])} "
             "show no foreground, by which no checkpoint can be chosen; give masks with foreground, "
             "or none."
+        )
+
+
+def _check_nuclei(opened: Opened, planes: Sequence[Plane]) -> None:
+    """Make sure that there are points, if they had to be found in images of the nuclei."""
+    images = [files.nuclei for files in opened.target if files.nuclei is not None]
+    if images and not any(plane.points is not None and len(plane.points) for plane in planes):
+        raise UserError(
+            f"No nuclei were found in {_folders([image.path for image in images])}: expected "
+            "bright spots about as large as the diameter."
         )
 
 
