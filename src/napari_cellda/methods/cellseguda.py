@@ -57,6 +57,8 @@ SWAPPED = (
     f"values of your images lean the other way. So a share of {INVERT} of the source crops is "
     "shown inverted; if cells stand out the same way in both, set invert=0."
 )
+UNIT_SCALINGS = ("percentile", "minmax")
+"""Ways of scaling after which dark is 0 and bright 1; after the others the mean is 0."""
 NORM_BATCHES, NORM_CROPS = 8, 4
 """Crops of the target that the norms' statistics are measured on."""
 
@@ -184,7 +186,8 @@ class _Trainer:
         rng = self.job.rng(index)
         images, labels = self._crops(self.source, rng)
         swapped = rng.random((len(images), 1, 1, 1)) < self.invert
-        images = torch.where(torch.from_numpy(swapped), -images, images)
+        inverted = 1 - images if self.params.normalisation in UNIT_SCALINGS else -images
+        images = torch.where(torch.from_numpy(swapped), inverted, images)
         return (images, labels, *self._crops(self.target, rng))
 
     def _crops(self, domain: Domain, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
