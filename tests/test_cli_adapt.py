@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 import tifffile
@@ -149,7 +150,17 @@ WRONG = {
     "no source": (["culpico"], "culpico needs annotated images"),
     "no use": (["pseudo-label", "SOURCE", "MAPS"], "has no use for --source-images"),
     "masks refused": (["culpico", "SOURCE", "TARGET MASKS"], "has no use for --target-masks"),
-    "diameter": (["supervised", "SOURCE", "--diameter", "0"], "--diameter"),
+    "diameter": (["cks-masks", "TARGET MASKS", "--diameter", "0"], "--diameter is 0; expected"),
+    "small diameter": (
+        ["supervised", "SOURCE", "--diameter", "0.001"],
+        "from 2 to 72, the longest",
+    ),
+    "large diameter": (["cks-masks", "TARGET MASKS", "--diameter", "1e6"], "--diameter is 1e+06"),
+    "one class twice": (
+        ["supervised", "SOURCE", "--classes", "a,b,a"],
+        "--classes names 'a' twice",
+    ),
+    "background": (["supervised", "SOURCE", "--classes", "background,a"], "names 'background'"),
     "channels": (["supervised", "SOURCE", "--channels", "3"], "channel"),
     "setting": (["supervised", "SOURCE", "--set", "steps=-1"], "steps"),
     "classes": (["culpico", "SOURCE", "--classes", "a,b"], "foreground from background only"),
@@ -276,6 +287,44 @@ def test_points_outside_and_unknown_images_are_named(folders, tmp_path, capsys):
         ("nucleus", "wall"),
         {"f0": (True, False)},
     )
+
+
+def test_rows_of_a_table_that_are_wrong_are_named(tmp_path):
+    from napari_cellda.core.adaptation.tables import read_image_labels
+    from napari_cellda.core.errors import UserError
+
+    path = tmp_path / "table.csv"
+    for text, expected in (
+        ("image,a,b\nf0,1,0\n\nf1,1\n", "has nothing in line 4, column 3"),
+        ("image,a,b\nf0,1,x\n", "has 'x' in line 2, column 3"),
+        ("image,a,b\nf0,1,0\nf0.tif,0,1\n", "names 'f0.tif' again in line 3"),
+        ("image,a,a\nf0,1,0\n", "two columns 'a'"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=expected):
+            read_image_labels(path, ["f0", "f1"])
+
+
+def test_two_target_images_of_one_name_are_refused(folders, tmp_path, capsys):
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in ("x.png", "x.tif"):
+        iio.imwrite(images / name, np.zeros((64, 72), np.uint8))
+    words = ["adapt", "supervised", "--target-images", images, *source(folders), *DEVICE]
+    assert run(*words, "-o", tmp_path / "run") == 2
+    assert f"'{images / 'x.png'}' and '{images / 'x.tif'}'" in capsys.readouterr().err
+
+
+def test_maps_of_more_classes_say_how_to_name_them(folders, tmp_path, capsys):
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for i in range(3):
+        tifffile.imwrite(maps / f"f{i}_probability.tif", np.full((3, 64, 72), 1 / 3, np.float32))
+    words = ["adapt", "pseudo-label", *target(folders), "--pseudo-labels", maps, *DEVICE]
+    assert run(*words, "-o", tmp_path / "run") == 2
+    said = capsys.readouterr().err
+    assert "has 3 classes, the background included; 2 are expected" in said
+    assert "--classes" in said
 
 
 def test_a_killed_run_joins_the_uninterrupted_one(folders, tmp_path):

@@ -347,5 +347,8 @@ def _read_map(
     if len(plane) == 1 and n_classes == 2:
         plane = np.concatenate([1 - plane, plane])
     if len(plane) != n_classes:
-        raise UserError(f"The map '{path}' has {len(plane)} classes; {n_classes} are expected.")
+        raise UserError(
+            f"The map '{path}' has {len(plane)} classes, the background included; {n_classes} are "
+            "expected. Name its foreground classes with --classes (Classes in the panel)."
+        )
     return plane
