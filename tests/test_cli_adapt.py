@@ -116,7 +116,22 @@ def test_a_bundle_can_move_to_another_machine(folders, tmp_path):
     assert run("adapt", "--resume", "-o", moved, *DEVICE) == 0
 
 
-def test_moved_inputs_are_found_again(finished, folders, tmp_path):
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--resume", "--set", "steps=9"], "leave out --set"),
+        (["--resume", "--seed", "0"], "leave out --seed"),
+        (["supervised", "--resume"], "leave out the method"),
+        (["--inputs", "."], "add --resume"),
+    ],
+)
+def test_words_that_would_be_ignored_are_refused(words, expected, finished, capsys):
+    assert run("adapt", *words, "-o", finished, *DEVICE) == 2
+    assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("separator", ["_", "-"])
+def test_moved_inputs_are_found_again(separator, finished, folders, tmp_path):
     import shutil
 
     run_folder, data = tmp_path / "run", tmp_path / "data"
@@ -125,9 +140,9 @@ def test_moved_inputs_are_found_again(finished, folders, tmp_path):
         ("target_images", "target/images"), ("source_images", "source/images"),
         ("source_masks", "source/masks"), ("validation_masks", "target/masks"),
     ):  # fmt: skip
-        shutil.copytree(folders / place, data / role)
+        shutil.copytree(folders / place, data / role.replace("_", separator))
     assert run("adapt", "--resume", "-o", run_folder, "--inputs", data, *DEVICE) == 0
-    (data / "source_masks" / "f0.tif").unlink()
+    (data / f"source{separator}masks" / "f0.tif").unlink()
     assert run("adapt", "--resume", "-o", run_folder, *DEVICE) == 2
 
 
@@ -152,7 +167,7 @@ WRONG = {
     "masks refused": (["culpico", "SOURCE", "TARGET MASKS"], "has no use for --target-masks"),
     "diameter": (["cks-masks", "TARGET MASKS", "--diameter", "0"], "--diameter is 0; expected"),
     "small diameter": (
-        ["supervised", "SOURCE", "--diameter", "0.001"],
+        ["cks-masks", "TARGET MASKS", "--diameter", "0.001"],
         "from 2 to 72, the longest",
     ),
     "large diameter": (["cks-masks", "TARGET MASKS", "--diameter", "1e6"], "--diameter is 1e+06"),

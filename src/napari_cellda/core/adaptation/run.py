@@ -246,7 +246,8 @@ def _point_to(run: Run, folder: Path) -> None:
     moved = {}
     for item in run.record.inputs:
         name = Path(item.path).name
-        candidates = [folder / name, folder / item.role, folder / item.role / name]
+        roles = [folder / item.role, folder / item.role.replace("_", "-")]
+        candidates = [folder / name, *roles, *(role / name for role in roles)]
         for path in candidates:
             if path.exists() and hash_input(path) == item.hash:
                 moved[item.role] = path.resolve()
