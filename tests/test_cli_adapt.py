@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 import tifffile
@@ -115,7 +116,22 @@ def test_a_bundle_can_move_to_another_machine(folders, tmp_path):
     assert run("adapt", "--resume", "-o", moved, *DEVICE) == 0
 
 
-def test_moved_inputs_are_found_again(finished, folders, tmp_path):
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--resume", "--set", "steps=9"], "leave out --set"),
+        (["--resume", "--seed", "0"], "leave out --seed"),
+        (["supervised", "--resume"], "leave out the method"),
+        (["--inputs", "."], "add --resume"),
+    ],
+)
+def test_words_that_would_be_ignored_are_refused(words, expected, finished, capsys):
+    assert run("adapt", *words, "-o", finished, *DEVICE) == 2
+    assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("separator", ["_", "-"])
+def test_moved_inputs_are_found_again(separator, finished, folders, tmp_path):
     import shutil
 
     run_folder, data = tmp_path / "run", tmp_path / "data"
@@ -124,10 +140,24 @@ def test_moved_inputs_are_found_again(finished, folders, tmp_path):
         ("target_images", "target/images"), ("source_images", "source/images"),
         ("source_masks", "source/masks"), ("validation_masks", "target/masks"),
     ):  # fmt: skip
-        shutil.copytree(folders / place, data / role)
+        shutil.copytree(folders / place, data / role.replace("_", separator))
     assert run("adapt", "--resume", "-o", run_folder, "--inputs", data, *DEVICE) == 0
-    (data / "source_masks" / "f0.tif").unlink()
+    (data / f"source{separator}masks" / "f0.tif").unlink()
     assert run("adapt", "--resume", "-o", run_folder, *DEVICE) == 2
+
+
+@pytest.mark.parametrize("name", ["last", "best"])
+def test_a_checkpoint_of_another_training_is_told(name, finished, tmp_path, capsys):
+    import shutil
+
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    path = out / "checkpoints" / f"{name}.pt"
+    state = torch.load(path, weights_only=True)
+    for parts in ({"m": {}}, {**state["parts"], "network": {"weight": torch.zeros(2)}}):
+        torch.save({**state, "parts": parts}, path)
+        assert run("adapt", "--resume", "-o", out, *DEVICE) == 2
+        assert "is of another training: its 'network' does not fit" in capsys.readouterr().err
 
 
 WRONG = {
@@ -135,16 +165,34 @@ WRONG = {
     "no source": (["culpico"], "culpico needs annotated images"),
     "no use": (["pseudo-label", "SOURCE", "MAPS"], "has no use for --source-images"),
     "masks refused": (["culpico", "SOURCE", "TARGET MASKS"], "has no use for --target-masks"),
-    "diameter": (["supervised", "SOURCE", "--diameter", "0"], "--diameter"),
+    "diameter": (["cks-masks", "TARGET MASKS", "--diameter", "0"], "--diameter is 0; expected"),
+    "small diameter": (
+        ["cks-masks", "TARGET MASKS", "--diameter", "0.001"],
+        "from 2 to 72, the longest",
+    ),
+    "large diameter": (["cks-masks", "TARGET MASKS", "--diameter", "1e6"], "--diameter is 1e+06"),
+    "one class twice": (
+        ["supervised", "SOURCE", "--classes", "a,b,a"],
+        "--classes names 'a' twice",
+    ),
+    "background": (["supervised", "SOURCE", "--classes", "background,a"], "names 'background'"),
     "channels": (["supervised", "SOURCE", "--channels", "3"], "channel"),
     "setting": (["supervised", "SOURCE", "--set", "steps=-1"], "steps"),
     "classes": (["culpico", "SOURCE", "--classes", "a,b"], "foreground from background only"),
+    "device": (["supervised", "SOURCE", "--device", "foo"], "--device is 'foo'; expected auto"),
+    "no such device": (
+        ["supervised", "SOURCE", "--device", "mps"],
+        "--device is 'mps', but torch finds no such device here; expected auto or cpu.",
+    ),
+    "style crop": (["stylefilter", "SOURCE", "--set", "style_crop=33"], "multiple of 4"),
     "nothing": (["supervised"], "Nothing is annotated"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_mistake_is_one_sentence_and_leaves_nothing(case, folders, tmp_path, capsys):
+def test_a_mistake_is_one_sentence_and_leaves_nothing(case, folders, tmp_path, capsys, monkeypatch):
+    for backend in ("torch.cuda", "torch.backends.mps"):
+        monkeypatch.setattr(f"{backend}.is_available", lambda: False)
     words, expected = WRONG[case]
     given = []
     for word in words:
@@ -153,13 +201,29 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(case, folders, tmp_path, c
             "MAPS": ["--pseudo-labels", folders / "target" / "maps"],
             "TARGET MASKS": ["--target-masks", folders / "target" / "masks"],
         }.get(word, [word])
+    if "--device" not in given:
+        given += DEVICE
     out = tmp_path / "run"
-    assert run("adapt", *given, *target(folders), *DEVICE, "-o", out) == 2
+    assert run("adapt", *given, *target(folders), "-o", out) == 2
     said = capsys.readouterr().err.strip()
     assert expected in said
     assert said.count("\n") == 0
     if case != "nothing":
         assert not out.exists()
+
+
+@pytest.mark.parametrize("role", ["validation", "source"])
+def test_masks_that_show_nothing_are_named(role, folders, tmp_path, capsys):
+    empty = tmp_path / "empty masks"
+    empty.mkdir()
+    for i in range(3):
+        tifffile.imwrite(empty / f"f{i}.tif", np.zeros((64, 72), np.uint8))
+    words = source(folders) if role == "validation" else source(folders)[:3]
+    words += ["--validation-masks", empty] if role == "validation" else [empty]
+    assert run("adapt", "supervised", *target(folders), *words, "-o", tmp_path / "run") == 2
+    said = capsys.readouterr().err
+    assert f"'{empty}'" in said
+    assert ("show no foreground" if role == "validation" else "only background") in said
 
 
 def test_images_without_masks_are_named(folders, tmp_path, capsys):
@@ -170,6 +234,51 @@ def test_images_without_masks_are_named(folders, tmp_path, capsys):
     words = ["--source-images", images, "--source-masks", folders / "source" / "masks"]
     assert run("adapt", "supervised", *target(folders), *words, "-o", tmp_path / "run") == 2
     assert "f3.tif" in capsys.readouterr().err
+
+
+def nuclei_images(folder, arrays, names="f{}.tif"):
+    folder.mkdir()
+    for i, pixels in enumerate(arrays):
+        axes = {"axes": "CYX"[-pixels.ndim :]}
+        tifffile.imwrite(folder / names.format(i), pixels, imagej=True, metadata=axes)
+    return folder
+
+
+@pytest.mark.parametrize("names", ["f{}.tif", "other {}.tif"])
+def test_nuclei_of_another_shape_are_refused(names, folders, tmp_path, capsys):
+    nuclei = nuclei_images(tmp_path / "n", [np.zeros((200, 200), np.uint8)] * 3, names)
+    words = ["--nuclei-images", nuclei, "--diameter", "14", "-o", tmp_path / "run", *DEVICE]
+    assert run("adapt", "cks", *target(folders), *words) == 2
+    said = capsys.readouterr().err
+    assert f"{names.format(0)}' has shape (200, 200), its target image 'f0' (64, 72)" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_without_any_nucleus_are_named(folders, tmp_path, capsys):
+    nuclei = nuclei_images(tmp_path / "n", [np.zeros((64, 72), np.uint8)] * 3)
+    words = ["--nuclei-images", nuclei, "--diameter", "14", "-o", tmp_path / "run", *DEVICE]
+    assert run("adapt", "cks", *target(folders), *words) == 2
+    assert f"No nuclei were found in '{nuclei}'" in capsys.readouterr().err
+
+
+def test_nuclei_are_found_in_the_brightest_of_several_channels(folders, tmp_path):
+    from napari_cellda.core.adaptation.inputs import AdaptInputs, open_inputs
+    from napari_cellda.core.adaptation.prepare import prepare_domains
+    from napari_cellda.core.events import run_quietly
+    from napari_cellda.methods import find_method
+
+    # Two channels, of which the first shows nothing.
+    masks = [tifffile.imread(folders / "target" / "masks" / f"f{i}.tif") for i in range(3)]
+    stacks = [np.stack([m * 0, m > 0]).astype(np.uint8) * 200 for m in masks]
+    given = AdaptInputs(
+        target_images=folders / "target" / "images",
+        nuclei_images=nuclei_images(tmp_path / "n", stacks),
+        diameter=14.0,
+    )
+    method = find_method("cks")
+    opened = open_inputs(given, method)
+    task = prepare_domains(opened, method, "zscore", tmp_path / "cache", diameter=14.0)
+    assert all(len(plane.points) for plane in run_quietly(task).target.planes)
 
 
 def test_points_outside_and_unknown_images_are_named(folders, tmp_path, capsys):
@@ -193,6 +302,44 @@ def test_points_outside_and_unknown_images_are_named(folders, tmp_path, capsys):
         ("nucleus", "wall"),
         {"f0": (True, False)},
     )
+
+
+def test_rows_of_a_table_that_are_wrong_are_named(tmp_path):
+    from napari_cellda.core.adaptation.tables import read_image_labels
+    from napari_cellda.core.errors import UserError
+
+    path = tmp_path / "table.csv"
+    for text, expected in (
+        ("image,a,b\nf0,1,0\n\nf1,1\n", "has nothing in line 4, column 3"),
+        ("image,a,b\nf0,1,x\n", "has 'x' in line 2, column 3"),
+        ("image,a,b\nf0,1,0\nf0.tif,0,1\n", "names 'f0.tif' again in line 3"),
+        ("image,a,a\nf0,1,0\n", "two columns 'a'"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=expected):
+            read_image_labels(path, ["f0", "f1"])
+
+
+def test_two_target_images_of_one_name_are_refused(folders, tmp_path, capsys):
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in ("x.png", "x.tif"):
+        iio.imwrite(images / name, np.zeros((64, 72), np.uint8))
+    words = ["adapt", "supervised", "--target-images", images, *source(folders), *DEVICE]
+    assert run(*words, "-o", tmp_path / "run") == 2
+    assert f"'{images / 'x.png'}' and '{images / 'x.tif'}'" in capsys.readouterr().err
+
+
+def test_maps_of_more_classes_say_how_to_name_them(folders, tmp_path, capsys):
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for i in range(3):
+        tifffile.imwrite(maps / f"f{i}_probability.tif", np.full((3, 64, 72), 1 / 3, np.float32))
+    words = ["adapt", "pseudo-label", *target(folders), "--pseudo-labels", maps, *DEVICE]
+    assert run(*words, "-o", tmp_path / "run") == 2
+    said = capsys.readouterr().err
+    assert "has 3 classes, the background included; 2 are expected" in said
+    assert "--classes" in said
 
 
 def test_a_killed_run_joins_the_uninterrupted_one(folders, tmp_path):

@@ -46,6 +46,14 @@ def test_adapt_refuses_it_before_anything_is_written_and_names_the_hash(theirs, 
         assert not (tmp_path / "run").exists()
 
 
+def test_adapt_refuses_classes_that_the_project_has_not(theirs, tmp_path, capfd):
+    project, digest = theirs
+    words = ["--target-images", project.parent / "images", "--project", project, "--trust", digest]
+    assert adapt("pseudo-label", *words, "--classes", "a,b", "-o", tmp_path / "run") == 2
+    assert "has the classes class 1, in this order, but a, b are" in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def stopped_run(project: Path, digest: str, folder: Path) -> Path:
     """Run until the maps of the project are there, before the first step."""
     inputs = AdaptInputs(target_images=project.parent / "images", project=project)

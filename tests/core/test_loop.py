@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from napari_cellda.core import loop
-from napari_cellda.core.batches import halved
+from napari_cellda.core.batches import halved, smaller_side
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Score, Step, run_quietly
 from napari_cellda.core.loop import (
@@ -102,6 +102,16 @@ def test_the_best_checkpoint_is_of_the_highest_score():
     best = store.load("best")["parts"]["network"]["0.weight"]
     assert torch.equal(best, weights[10])
     assert not torch.equal(best, weights[20])
+
+
+def test_a_score_that_is_no_number_chooses_nothing():
+    found = iter([math.nan, 0.3, math.inf, 0.9])
+
+    def validate(index):
+        yield Score("quality", next(found), index + 1)
+
+    progress = run_quietly(Tiny().run(validate=validate, validate_every=5, select="quality"))
+    assert (progress.best_score, progress.best_step) == (0.9, 20)
 
 
 def test_early_checkpoints_may_be_left_out_of_the_choice():
@@ -264,3 +274,17 @@ def test_trained_parameters_are_counted_once_and_frozen_ones_not():
     adam = torch.optim.Adam(both.parameters())
     assert count_trained([first, both, frozen, adam]) == 3 * 4 + 4 + 4 * 2 + 2
     assert run_quietly(Tiny(steps=1).run()).n_parameters == 3 * 8 + 8 + 2 * 8 + 8 + 1
+
+
+def test_memory_that_runs_out_in_a_validation_is_said():
+    def validate(index):
+        yield Score("quality", 1.0, index + 1)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(UserError, match="after step 5"):
+        list(Tiny().run(validate=validate, validate_every=5))
+
+
+def test_smaller_crops_keep_sides_that_networks_take():
+    sides = [smaller_side(side) for side in (544, 272, 160, 96, 65, 64, 40)]
+    assert sides == [256, 128, 64, 64, 64, 64, 40]

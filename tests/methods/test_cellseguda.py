@@ -247,6 +247,19 @@ def test_source_crops_are_inverted_where_greys_seem_swapped_or_when_told():
     assert find_method("cellseguda").settings("published").invert == 0
 
 
+@pytest.mark.parametrize("scaling", ["percentile", "minmax"])
+def test_what_is_inverted_keeps_the_range_of_its_scaling(scaling: str):
+    source = [replace(plane(i), pixels=np.clip(plane(i).pixels, 0, 1)) for i in range(4)]
+    changes = {"invert": 1.0, "normalisation": scaling}
+    trainer = cellseguda._Trainer(
+        job(source=Domain(tuple(source))), TINY.model_copy(update=changes)
+    )
+    images, labels, _, _ = trainer.batch(0)
+    assert images.min() >= 0
+    assert images.max() > 0.9
+    assert images[:, 0][labels[:, 0] > 0].mean() < 0.3
+
+
 # -- runs --------------------------------------------------------------------------------------
 
 

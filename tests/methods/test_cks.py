@@ -552,6 +552,23 @@ def test_half_of_the_crops_get_noise_of_any_grain_and_no_more_than_asked_for():
     assert all(torch.equal(noisy(images, 0.0, np.random.default_rng(s)), images) for s in range(9))
 
 
+def test_half_of_a_batch_keeps_the_cells_of_its_crops():
+    points = torch.tensor([[9.0, 8.0], [70.0, 20.0], [30.0, 40.0], [5.0, 63.5]])
+    labels = torch.arange(3 * 128 * 128).reshape(3, 128, 128)
+    owner, ids = torch.tensor([0, 1, 2, 2]), torch.tensor([5, 6, 7, 8])
+    half = Batch(torch.rand(3, 1, 128, 128), points, owner, labels, ids).halved()
+    assert half.owner.tolist() == [0, 1, 1]
+    assert half.ids.tolist() == [5, 7, 8]
+    assert torch.equal(half.labels, labels[[0, 2]])
+    quarter = half.halved().halved()
+    assert quarter.images.shape == (1, 1, 64, 64)
+    assert torch.equal(quarter.labels, labels[:1, :64, :64])
+    assert quarter.points.tolist() == [[9.0, 8.0]]
+    # a cell on the new border is mostly outside
+    one = Batch(torch.rand(1, 1, 128, 128), points, torch.zeros(4, dtype=torch.long), None, ids)
+    assert one.halved().ids.tolist() == [5, 7]
+
+
 def test_whole_crops_are_left_out_when_there_are_too_many_cells():
     owner = torch.tensor([0, 0, 0, 1, 1, 2])
     batch = Batch(torch.rand(3, 1, 8, 8), torch.rand(6, 2), owner)

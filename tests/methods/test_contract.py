@@ -7,10 +7,12 @@ import math
 import pytest
 import torch
 from adapt_jobs import make_job, nuclei_domain, outcome, unlabelled
+from lightning_fabric import Fabric
 
+from napari_cellda.core.adaptation import training
 from napari_cellda.core.adaptation.domain import Domain
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Preview, Step
+from napari_cellda.core.events import Note, Preview, Step
 from napari_cellda.core.loop import MemoryStore
 from napari_cellda.core.nets.packable import Packable
 from napari_cellda.methods import describe, discover
@@ -141,6 +143,46 @@ def test_a_resume_joins_exactly(method, tmp_path, after):
     whole = [event for event in straight if isinstance(event, Step) and event.losses]
     assert [*taken, *rest] == whole
     assert same(weights(adapted), weights(expected))
+
+
+@pytest.mark.parametrize(("at", "times"), [(0, 1), (0, 2), (3, 1), (5, 1)])
+def test_it_goes_on_with_less_when_memory_runs_out(method, tmp_path, monkeypatch, at, times):
+    real, failures = training.train, []
+
+    def short_of_memory(step, batch, **more):
+        def starved(index, crops):
+            if index == at and len(failures) < times:
+                failures.append(index)
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return step(index, crops)
+
+        return real(starved, batch, **more)
+
+    monkeypatch.setattr(training, "train", short_of_memory)
+    params = small(method, crop=96, style_crop=96, style_batch=2)
+    events, adapted = drive(method, job_for(method, tmp_path), params)
+    assert adapted.progress.steps == 6
+    notes = [e.text for e in events if isinstance(e, Note) and "Memory ran out" in e.text]
+    assert len(notes) == times
+    assert f"1 x 1 x {64 if times == 2 else 96}" in notes[-1]
+
+
+def test_a_step_that_breaks_off_in_its_middle_is_taken_again(method, tmp_path, monkeypatch):
+    real, calls = Fabric.backward, []
+
+    def backward(self, loss, *args, **more):
+        calls.append(loss)
+        if len(calls) == 2:  # after the discriminator's, where there is one
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, loss, *args, **more)
+
+    monkeypatch.setattr(Fabric, "backward", backward)
+    params = small(method, steps=3, style_batch=2)
+    events, adapted = drive(method, job_for(method, tmp_path), params)
+    assert adapted.progress.steps == 3
+    assert any(isinstance(e, Note) and "Memory ran out" in e.text for e in events)
+    frozen = [n for n, p in adapted.network.named_parameters() if not p.requires_grad]
+    assert not frozen or method.name == "pseudo-label"
 
 
 def test_what_is_missing_is_said_in_a_sentence(method, tmp_path):

@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from adapt_jobs import make_job, outcome
 
 from napari_cellda.core.adaptation.domain import UNKNOWN
+from napari_cellda.core.events import Note
+from napari_cellda.methods import find_method
 from napari_cellda.methods.culpico import discrepancy_map, source_loss, target_loss
 
 
@@ -95,3 +98,15 @@ def test_without_confidence_every_pixel_counts_alike(logits):
 def test_the_discrepancy_lies_between_0_and_1(logits):
     d = discrepancy_map(*(torch.sigmoid(x) for x in logits))
     assert 0 <= d.min().item() <= d.max().item() <= 1
+
+
+@pytest.mark.parametrize(("warmup", "window", "said"), [(9, 2, False), (1, 2, False), (0, 1, True)])
+def test_disagreement_is_told_once_there_were_steps_to_agree(tmp_path, warmup, window, said):
+    changes = {"steps": 4, "crop": 32, "batch": 1, "width": 4, "depth": 1}
+    params = find_method("culpico").settings(
+        "cpu", {**changes, "warmup": warmup, "selection_window": window, "learning_rate": 1e-9}
+    )
+    events, adapted = outcome(find_method("culpico").adapt(make_job(tmp_path), params))
+    told = any(isinstance(e, Note) and "did not come to agree" in e.text for e in events)
+    assert told == said
+    assert ("discrepancy" in adapted.scores) == (warmup < 4)

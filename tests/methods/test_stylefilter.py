@@ -334,6 +334,18 @@ def test_norms_keep_the_statistics_of_the_source_while_it_adapts(tmp_path):
     assert not all(torch.equal(a, b) for a, b in zip(statistics(), before, strict=True))
 
 
+@pytest.mark.parametrize("student", ["stylised", "both"])
+def test_half_of_a_batch_is_half_of_everything_in_it(tmp_path, student: str):
+    batch = adapting(tmp_path, student_input=student, batch=3).batch(4)
+    present = torch.tensor([[True, False], [False, True], [True, True]])
+    half = batch._replace(present=present).halved()
+    assert torch.equal(half.source_labels, batch.source_labels[[0, 2]])
+    assert torch.equal(half.clean, batch.clean[[0, 2]])
+    assert torch.equal(half.present, present[[0, 2]])
+    seen = [0, 2] if student == "stylised" else [0, 2, 3, 5]
+    assert torch.equal(half.student, batch.student[seen])
+
+
 def test_student_sees_what_was_chosen(tmp_path):
     quiet = {"noise": 0.0, "jitter": 0.0}
     stylised = adapting(tmp_path, **quiet).batch(4)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+WITH_RESUME = ("resume", "output", "inputs", "device", "trust")
+"""What may be said anew of a run that was begun."""
+
 
 @app.command()
 def adapt(
@@ -65,6 +68,7 @@ def adapt(
     from napari_cellda.core.adaptation.run import resume_adaptation, run_adaptation
     from napari_cellda.methods import find_method
 
+    _check_words(context)
     run = resume_adaptation(output, inputs) if resume else _begin(context.params)
     trusted = parse_hashes(trust)
     with stop_on_signal() as stop:
@@ -72,6 +76,26 @@ def adapt(
         package = follow(task)
         if package is not None:
             typer.echo(f"The adapted network is in {package}.")
+
+
+def _check_words(context: typer.Context) -> None:
+    """Refuse words that a resume, or a new run, would pass over in silence."""
+    words = {p.name: p for p in context.command.params if _was_typed(context, str(p.name))}
+    if "resume" not in words:
+        if "inputs" in words:
+            raise UserError("--inputs says where the inputs of a run lie now; add --resume.")
+        return
+    other = [word for name, word in words.items() if name not in WITH_RESUME]
+    if other:
+        name = other[0].opts[0] if other[0].opts[0].startswith("-") else "the method"
+        raise UserError(
+            f"--resume goes on with what the run began with: leave out {name}, or begin a new run."
+        )
+
+
+def _was_typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _begin(words: Mapping[str, Any]) -> Run:
@@ -89,6 +113,7 @@ def _begin(words: Mapping[str, Any]) -> Run:
         preset=one_of("--preset", words["preset"], PRESETS),
         overrides=parse_settings(words["settings"] or []),
         seed=words["seed"],
+        device=words["device"],
         bundle=words["bundle"],
         trusted=parse_hashes(words["trust"]),
     )

@@ -32,27 +32,39 @@ def halved(batch: Any, times: int) -> Any:
 
     Parameters
     ----------
-    batch : tuple of (N, C, Y, X) Tensors
-        Those of another kind or shape, and what else it holds, are left as they are.
+    batch : tuple
+        Its (N, C, Y, X) Tensors are made smaller, what else it holds is left as it is. A batch in
+        which more depends on the crops does it by a method of its own, ``halved()``.
     times : int
     """
     if times == 0 or not isinstance(batch, tuple):
         return batch
+    if hasattr(batch, "halved"):
+        return halved(batch.halved(), times - 1)
     crops = [part for part in batch if _is_crops(part)]
-    if crops and max(len(part) for part in crops) > 1:
-        smaller = tuple(part[::2] if _is_crops(part) else part for part in batch)
-    else:
-        smaller = tuple(_quarter(part) if _is_crops(part) else part for part in batch)
-    return halved(smaller, times - 1)
+    smaller = every_second if crops and max(len(part) for part in crops) > 1 else quarter
+    parts = (smaller(part) if _is_crops(part) else part for part in batch)
+    return halved(type(batch)._make(parts) if hasattr(batch, "_make") else tuple(parts), times - 1)
+
+
+def every_second(crops: Any) -> Any:
+    """Return the first, the third and so on."""
+    return crops[::2]
+
+
+def quarter(crops: Any) -> Any:
+    """Return the upper left quarter of (..., Y, X) crops; see `smaller_side`."""
+    height, width = (smaller_side(side) for side in crops.shape[-2:])
+    return crops[..., :height, :width]
+
+
+def smaller_side(side: int) -> int:
+    """Return about half of a side, a multiple of 32 as networks want it, unless it is small."""
+    return max(side // 64 * 32, min(side, SMALLEST_CROP))
 
 
 def _is_crops(part: Any) -> bool:
     return getattr(part, "ndim", 0) == 4
-
-
-def _quarter(crops: Any) -> Any:
-    height, width = (max(side // 2, min(side, SMALLEST_CROP)) for side in crops.shape[-2:])
-    return crops[..., :height, :width]
 
 
 def crop_shapes(batch: Any) -> list[tuple[int, ...]]:

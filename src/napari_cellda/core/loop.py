@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 import numpy as np
 
 from napari_cellda.core.batches import crop_shapes, halved, made_ahead
+from napari_cellda.core.checkpoints import load_parts
+from napari_cellda.core.devices import find_device, likes_bfloat16
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Note, Score, Step, Stop, Task
 from napari_cellda.core.memory import ran_out_of_memory
@@ -120,7 +122,8 @@ def train(
     validate : callable index -> events, optional
         Called after every `validate_every` steps and after the last; its events are passed on.
     select : str, optional
-        Name of the `Score` whose highest value chooses the checkpoint ``"best"``; None keeps none.
+        Name of the `Score` whose highest finite value chooses the checkpoint ``"best"``; None keeps
+        none.
     select_from : int
         Steps before which no checkpoint is chosen.
     first : int
@@ -138,7 +141,8 @@ def train(
     Raises
     ------
     UserError
-        If a loss is not finite: with the step and the terms; earlier checkpoints are kept.
+        If a loss is not finite: with the step and the terms; earlier checkpoints are kept. If
+        memory runs out in `validate`; in a step, batches become smaller instead.
 
     Notes
     -----
@@ -166,7 +170,7 @@ def train(
         yield Step(index + 1, losses)
         keeper.done = index + 1
         if validate and (keeper.done == steps or _due(keeper.done, validate_every)):
-            for event in validate(index):
+            for event in _checked(validate(index), keeper.done):
                 keeper.note(event)
                 yield event
             keeper.keep_best()
@@ -210,8 +214,7 @@ class _Keeper:
         """Load the last checkpoint, if there is one, and return the steps done before it."""
         state = self.store.load("last")
         if state is not None:
-            for name, part in self.parts.items():
-                part.load_state_dict(state["parts"][name])
+            load_parts(state, self.parts)
             self.done = self.kept = int(state["step"])
             self.best_score, self.best_step = state["best_score"], state["best_step"]
             self.halvings = int(state.get("halvings", 0))
@@ -236,9 +239,11 @@ class _Keeper:
             self.candidate = event.value
 
     def keep_best(self) -> None:
-        """Remember the weights when the newest score beats all before it."""
+        """Remember the weights when the newest score beats all before it; NaN beats nothing."""
         score, self.candidate = self.candidate, None
-        if score is not None and (self.best_score is None or score > self.best_score):
+        if score is None or not math.isfinite(score):
+            return
+        if self.best_score is None or score > self.best_score:
             self.best_score, self.best_step = score, self.done
             # Written with the next "last" only: a kill before that replays the same steps and
             # finds the same best, and frequent validation does not mean frequent writing.
@@ -274,6 +279,19 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
+def _checked(events: Iterable[Event], step: int) -> Iterable[Event]:
+    """Pass on the events of a validation, which cannot do with less than whole images."""
+    try:
+        yield from events
+    except Exception as error:
+        if not ran_out_of_memory(error):
+            raise
+        raise UserError(
+            f"Memory ran out while the network was tried out on whole images after step {step}; "
+            "close other programs and resume the run, or begin one with a smaller width."
+        ) from error
+
+
 def _due(done: int, every: int) -> bool:
     return every > 0 and done % every == 0
 
@@ -300,18 +318,14 @@ def make_fabric(device: str = "auto", precision: Precision | None = None) -> Any
     Parameters
     ----------
     device : str
-        "auto" (CUDA, then MPS, then CPU), "cpu", "cuda" or "mps".
+        See `find_device`.
     precision : str, optional
         None: bfloat16 autocast on CUDA and on processors that multiply it natively, else float32.
     """
-    import torch
     from lightning_fabric import Fabric
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        if torch.backends.mps.is_available():
-            device = "mps"
-    precision = precision or ("bf16-mixed" if _likes_bfloat16(device) else "32-true")
+    device = find_device(device)
+    precision = precision or ("bf16-mixed" if likes_bfloat16(device) else "32-true")
     # It announces the precision on stderr, among what is meant for the user.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     if world_size() == 1:
@@ -360,18 +374,6 @@ def prepare(
     fabric = make_fabric(device, precision)
     model, ready = setup(fabric, network, optimiser)
     return fabric, model, ready
-
-
-def _likes_bfloat16(device: str) -> bool:
-    import torch
-
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    if device != "cpu":
-        return False
-    from napari_cellda.core.modelzoo.network import has_bfloat16
-
-    return has_bfloat16()
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from napari_cellda.core.adaptation.domain import cut_plane
+from napari_cellda.core.batches import every_second, quarter, smaller_side
 from napari_cellda.core.points import centroids
 
 if TYPE_CHECKING:
@@ -32,6 +33,27 @@ class Batch(NamedTuple):
     ids: Tensor | None = None
     """(n,): the id of each cell in them."""
 
+    def halved(self) -> Batch:
+        """Return every second crop, or the upper left part of the only one, with their cells."""
+        if len(self.images) > 1:
+            cells = self.owner % 2 == 0
+            smaller, owner = every_second, self.owner // 2
+        else:
+            cells = inside(self.points, smaller_side(self.images.shape[-1]))
+            smaller, owner = quarter, self.owner
+        return Batch(
+            smaller(self.images),
+            self.points[cells],
+            owner[cells],
+            None if self.labels is None else smaller(self.labels),
+            None if self.ids is None else self.ids[cells],
+        )
+
+
+def inside(points: Any, side: int) -> Any:
+    """Return which points lie in a crop; a cell whose point is on the border is mostly outside."""
+    return ((points > 1) & (points < side - 1)).all(axis=1)
+
 
 def cut_crop(
     plane: Plane,
@@ -46,8 +68,7 @@ def cut_crop(
     pixels, labels, _ = cut_plane(plane, top, left, side)
     points, ids = _mirrored(*cells, plane.shape, side)
     points = (points + 0.5 - (top, left)) * (crop / side)
-    # A cell whose point lies on the border is mostly outside.
-    kept = ((points > 1) & (points < crop - 1)).all(axis=1)
+    kept = inside(points, crop)
     return Batch(
         _resized(torch.from_numpy(pixels)[None], crop),
         torch.from_numpy(points[kept].astype(np.float32)),

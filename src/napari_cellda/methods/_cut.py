@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from napari_cellda.core.adaptation.training import held_still
 from napari_cellda.core.loop import Stateful, set_learning_rate, setup
 from napari_cellda.core.nets.cut import Generator, PatchDiscriminator, Projection
 
@@ -95,8 +96,8 @@ class StyleTrainer:
         drawn, taps = self.g(shown.to(memory_format=torch.channels_last), give="both")
         fake = drawn[: len(target)]
         judged = self._train_judge(source, fake)
-        self.discriminator.requires_grad_(False)
-        terms = {"generator": lsgan_loss(self.d(fake), real=True)}
+        with held_still(self.discriminator):
+            terms = {"generator": lsgan_loss(self.d(fake), real=True)}
         again = self.g(drawn, give="taps")
         if flip:
             again = [tap.flip(-1) for tap in again]
@@ -111,7 +112,6 @@ class StyleTrainer:
         for optimiser in (self.g_adam, self.f_adam):
             optimiser.zero_grad(set_to_none=True)
         self.fabric.backward(terms["generator"] + (10 if fast else 1) * terms["contrast"])
-        self.discriminator.requires_grad_(True)
         self.g_adam.step()
         self.f_adam.step()
         return {**terms, "discriminator": judged}

@@ -20,8 +20,8 @@ class Params(MethodParams):
     """Share of the steps that trains on the source alone; the rest adapts."""
     style_mode: Literal["fastcut", "cut"] = "fastcut"
     """fastcut: no identity term, a tenfold contrast, flips; cut: the larger original."""
-    style_crop: int = Field(128, ge=32, le=1024)
-    """Side of the crops that the style is learned on, in pixels."""
+    style_crop: int = Field(128, ge=32, le=1024, multiple_of=4)
+    """Side of the crops that the style is learned on, in pixels; a multiple of 4."""
     style_batch: int = Field(1, ge=1, le=64)
     """Crops per domain and step while the style is learned."""
     style_width: int = Field(16, ge=4, le=128)

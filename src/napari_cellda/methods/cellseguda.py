@@ -25,7 +25,7 @@ from napari_cellda.core.adaptation.domain import UNKNOWN, Domain
 from napari_cellda.core.adaptation.job import Adapted, AdaptJob
 from napari_cellda.core.adaptation.method import Method
 from napari_cellda.core.adaptation.predict import mean_dice, predict_plane
-from napari_cellda.core.adaptation.training import load_best, train_job
+from napari_cellda.core.adaptation.training import held_still, load_best, train_job
 from napari_cellda.core.augment import flip_and_turn
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Note, Score, Stage, Task
@@ -57,6 +57,8 @@ SWAPPED = (
     f"values of your images lean the other way. So a share of {INVERT} of the source crops is "
     "shown inverted; if cells stand out the same way in both, set invert=0."
 )
+UNIT_SCALINGS = ("percentile", "minmax")
+"""Ways of scaling after which dark is 0 and bright 1; after the others the mean is 0."""
 NORM_BATCHES, NORM_CROPS = 8, 4
 """Crops of the target that the norms' statistics are measured on."""
 
@@ -184,7 +186,8 @@ class _Trainer:
         rng = self.job.rng(index)
         images, labels = self._crops(self.source, rng)
         swapped = rng.random((len(images), 1, 1, 1)) < self.invert
-        images = torch.where(torch.from_numpy(swapped), -images, images)
+        inverted = 1 - images if self.params.normalisation in UNIT_SCALINGS else -images
+        images = torch.where(torch.from_numpy(swapped), inverted, images)
         return (images, labels, *self._crops(self.target, rng))
 
     def _crops(self, domain: Domain, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -228,8 +231,8 @@ class _Trainer:
     def _target_terms(self, target: Tensor, target_map: Tensor) -> dict[str, Tensor]:
         terms = {}
         if self.params.lam_adv:
-            self.discriminator.requires_grad_(False)
-            terms["adversarial"] = adversarial_loss(self.d(target_map))
+            with held_still(self.discriminator):
+                terms["adversarial"] = adversarial_loss(self.d(target_map))
         if self.params.lam_rec:
             terms["reconstruction"] = reconstruction_loss(target, self.r(target_map))
         return terms
@@ -246,7 +249,6 @@ class _Trainer:
         for optimiser in (self.s_adam, self.r_adam):
             optimiser.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
-        self.discriminator.requires_grad_(True)
         self.s_adam.step()
         if "reconstruction" in terms:
             self.r_adam.step()

@@ -194,7 +194,7 @@ def _adapt(
     return Adapted(
         network=trainer.principal.cpu(),
         progress=progress,
-        selection=f"{trainer.rule}, step {progress.best_step}.",
+        selection=f"{trainer.rule}, step {progress.best_step or progress.steps}.",
         kind="instances",
         output_names=("foreground", "score", "row offset", "column offset"),
         scores={} if progress.best_score is None else {SELECT: progress.best_score},

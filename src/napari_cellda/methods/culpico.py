@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 SELECT = "minus mean total loss"
 VALIDATION = "validation dice"
 """Names of the scores that choose the checkpoint: the higher, the better."""
+SETTLED = 3
+"""Windows after the warm-up until the mean discrepancy, which begins at 0, says something."""
 
 
 class Params(MethodParams):
@@ -139,7 +141,8 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
         validate_every=params.preview_every or params.steps,
         select=SELECT if job.validation is None else VALIDATION,
     )
-    if not trainer.history.has_fallen:
+    together = progress.steps - params.warmup
+    if together >= SETTLED * params.selection_window and not trainer.history.has_fallen:
         yield Note(
             f"The two networks did not come to agree: their mean discrepancy on the target, "
             f"{trainer.history.last:.3f}, did not fall. Compare with the source-only network "
@@ -157,7 +160,7 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
         progress=progress,
         selection=f"{rule}, step {progress.best_step or progress.steps}.",
         output_names=job.classes[1:],
-        scores={"discrepancy": trainer.history.last},
+        scores={"discrepancy": trainer.history.last} if together > 0 else {},
     )
 
 

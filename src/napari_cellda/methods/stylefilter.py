@@ -27,6 +27,7 @@ from napari_cellda.core.adaptation.method import Method
 from napari_cellda.core.adaptation.predict import predict_plane
 from napari_cellda.core.adaptation.training import load_best, train_job
 from napari_cellda.core.augment import flip_and_turn
+from napari_cellda.core.batches import every_second, quarter
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Stage, Task
 from napari_cellda.core.loop import (
@@ -115,6 +116,19 @@ class SegmentBatch(NamedTuple):
     """The same crops, disturbed; with "both" the original ones after them."""
     present: Tensor | None = None
     """(N, K) bool: the classes that each target crop's image shows."""
+
+    def halved(self) -> SegmentBatch:
+        """Return half of the crops, or a quarter of the only one."""
+        smaller = quarter if len(self.source) == 1 else every_second
+        batch = self._replace(
+            source=smaller(self.source), source_labels=smaller(self.source_labels)
+        )
+        if self.clean is None or self.student is None or self.present is None:
+            return batch
+        # With "both" the student sees two batches, one after the other.
+        student = torch.cat([smaller(part) for part in torch.split(self.student, len(self.clean))])
+        present = self.present if smaller is quarter else every_second(self.present)
+        return batch._replace(clean=smaller(self.clean), student=student, present=present)
 
 
 class _Trainer:

@@ -79,10 +79,11 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
         select=SELECT,
     )
     load_best(job, network=trainer.network)
+    chosen = progress.best_step or progress.steps
     return Adapted(
         network=trainer.network.cpu().eval(),
         progress=progress,
-        selection=f"The highest Dice on {trainer.validated_on}, step {progress.best_step}.",
+        selection=f"The highest Dice on {trainer.validated_on}, step {chosen}.",
         kind=job.map_kind,
         output_names=job.map_names,
         scores={} if progress.best_score is None else {SELECT: progress.best_score},
@@ -109,17 +110,20 @@ class _Trainer:
     def parts(self) -> dict[str, Stateful]:
         return {"network": self.network, "optimiser": self.optimiser}
 
-    def batch(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cut and turn the crops of one step, as many from every annotated domain."""
+    def batch(self, index: int) -> tuple[torch.Tensor, ...]:
+        """Cut and turn the crops of one step: the images of each annotated domain, then labels."""
         rng = self.job.rng(index)
         crops = [d.crops(rng, self.params.batch, self.params.crop) for d in self.training]
         images = torch.from_numpy(np.concatenate([c.images for c in crops]))
         labels = torch.from_numpy(np.concatenate([c.labels for c in crops]))[:, None]
-        return flip_and_turn(images, labels, rng)
+        # Apart, so that every domain is still there when memory is short and crops are left out.
+        turned = flip_and_turn(images, labels, rng)
+        return tuple(part for both in turned for part in torch.split(both, self.params.batch))
 
-    def step(self, index: int, batch: tuple[torch.Tensor, torch.Tensor]) -> dict[str, float]:
+    def step(self, index: int, batch: tuple[torch.Tensor, ...]) -> dict[str, float]:
         """Take one step of AdamW on cross entropy and Dice of the annotated pixels."""
-        images, labels = (self.fabric.to_device(t) for t in batch)
+        n = len(self.training)
+        images, labels = (self.fabric.to_device(torch.cat(t)) for t in (batch[:n], batch[n:]))
         set_learning_rate(
             self.optimiser, cosine_rate(index, self.params.steps, self.params.learning_rate)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
     from napari_cellda.core.adaptation.method import Method
     from napari_cellda.core.images import Image
+
+
+SMALLEST_DIAMETER = 2.0
+"""Pixels; a smaller cell has no shape."""
 
 
 class AdaptInputs(BaseParams):
@@ -97,8 +102,11 @@ def open_inputs(inputs: AdaptInputs, method: Method) -> Opened:
         If an input is missing, unwanted or unpaired, or the channels differ.
     """
     _check_wanted(inputs, method)
-    images = [open_image(p, channels=inputs.channels) for p in find_images(inputs.target_images)]
+    paths = find_images(inputs.target_images)
+    _check_names(paths)
+    images = [open_image(path, channels=inputs.channels) for path in paths]
     _check_channels(images, "target")
+    _check_diameter(inputs.diameter, images)
     source = _open_source(inputs)
     if source and source[0][0].n_channels != images[0].n_channels:
         raise UserError(
@@ -143,8 +151,12 @@ def _check_wanted(inputs: AdaptInputs, method: Method) -> None:
     if unwanted:
         option = "--" + unwanted[0].replace("_", "-")
         raise UserError(f"{method.name} has no use for {option}; leave it out.")
-    if inputs.diameter is not None and inputs.diameter <= 0:
-        raise UserError(f"--diameter is {inputs.diameter:g}; expected pixels above 0.")
+    twice = [n for n, k in Counter(("background", *inputs.classes)).items() if k > 1]
+    if twice:
+        raise UserError(
+            f"--classes names '{twice[0]}' twice, or though it is always there; expected one name "
+            "per foreground class."
+        )
     if len(inputs.classes) > 1 and not method.multiclass:
         raise UserError(
             f"{method.name} tells foreground from background only, but --classes names "
@@ -154,6 +166,27 @@ def _check_wanted(inputs: AdaptInputs, method: Method) -> None:
     for one, other in halves.items():
         if one in inputs.given and other not in inputs.given:
             raise UserError(f"There are {INPUTS[one]}, but no {INPUTS[other]}; both are needed.")
+
+
+def _check_names(paths: Sequence[Path]) -> None:
+    """Make sure that masks, points and maps, which are found by name, have one image each."""
+    by_name: dict[str, Path] = {}
+    for path in paths:
+        other = by_name.setdefault(stem(path), path)
+        if other is not path:
+            raise UserError(
+                f"The target images '{other}' and '{path}' have one name but for the ending; give "
+                "each a name of its own, by which its masks and points are found."
+            )
+
+
+def _check_diameter(diameter: float | None, images: Sequence[Image]) -> None:
+    longest = max(side for image in images for side in image.limits[1:])
+    if diameter is not None and not SMALLEST_DIAMETER <= diameter <= longest:
+        raise UserError(
+            f"--diameter is {diameter:g}; expected pixels, from {SMALLEST_DIAMETER:g} to "
+            f"{longest}, the longest side of the target images."
+        )
 
 
 def _open_source(inputs: AdaptInputs) -> list[tuple[Image, Path]]:
@@ -200,19 +233,22 @@ def _companions(images: Sequence[Image], folder: Path | None, role: str) -> dict
 def _open_nuclei(images: Sequence[Image], inputs: AdaptInputs) -> dict[str, Image]:
     if inputs.nuclei_images is None:
         return {}
-    found = {pairing_stem(p): open_image(p) for p in find_images(inputs.nuclei_images)}
+    files = find_images(inputs.nuclei_images)
+    found = {pairing_stem(path): open_image(path, channels="all") for path in files}
     missing = [image.name for image in images if image.name not in found]
     if missing and len(found) == len(images):
-        return {image.name: nuclei for image, nuclei in zip(images, found.values(), strict=True)}
+        in_order = zip(images, found.values(), strict=True)
+        found, missing = {image.name: nuclei for image, nuclei in in_order}, []
     if missing:
         raise UserError(
             f"'{inputs.nuclei_images}' has no image named {', '.join(missing[:5])}; one per target "
             "image is expected."
         )
     for image in images:
-        if found[image.name].label_shape != image.label_shape:
+        nuclei = found[image.name]
+        if nuclei.label_shape != image.label_shape:
             raise UserError(
-                f"The nuclei image '{image.name}' has shape {found[image.name].label_shape}, its "
-                f"target image {image.label_shape}."
+                f"The nuclei image '{nuclei.path}' has shape {nuclei.label_shape}, its target "
+                f"image '{image.name}' {image.label_shape}."
             )
     return found

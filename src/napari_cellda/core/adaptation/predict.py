@@ -110,8 +110,8 @@ def mean_dice(domain: Domain, predict: Callable[[Plane], NDArray[np.float32]]) -
     Returns
     -------
     float
-        Mean over the foreground classes that occur in the labels or the prediction; NaN when
-        nothing is annotated.
+        Mean over the foreground classes that occur in the labels or the prediction; 1 when none
+        does, NaN when nothing is annotated.
     """
     hits: dict[int, float] = {}
     sizes: dict[int, float] = {}
@@ -125,5 +125,7 @@ def mean_dice(domain: Domain, predict: Callable[[Plane], NDArray[np.float32]]) -
             a, b = (found == k) & known, (truth == k) & known
             hits[k] = hits.get(k, 0) + 2 * float((a & b).sum())
             sizes[k] = sizes.get(k, 0) + float(a.sum() + b.sum())
+    if not hits:
+        return float("nan")
     scores = [hits[k] / sizes[k] for k in hits if sizes[k]]
-    return float(np.mean(scores)) if scores else float("nan")
+    return float(np.mean(scores)) if scores else 1.0

@@ -92,7 +92,8 @@ def prepare_domains(
     source_labels = [read_mask(path, image) for image, path in opened.source]
     validation = [read_mask(f.validation, f.image) if f.validation else None for f in opened.target]
     known = [a for a in (*strokes_and_masks, *source_labels, *validation) if a is not None]
-    _check_both([a for a in (*strokes_and_masks, *source_labels) if a is not None])
+    _check_both([a for a in (*strokes_and_masks, *source_labels) if a is not None], opened)
+    _check_validation([a for a in validation if a is not None], opened)
     classes = _classes(names or opened.class_names, method, known)
     binary = len(classes) == 2 and not method.instances
     if len(classes) > 2:
@@ -118,6 +119,7 @@ def prepare_domains(
         planes = _planes(image, scale_source(image), folder / f"source {i}")
         source += _labelled(planes, image, source_labels[i], binary)
         yield Step(len(opened.target) + i + 1)
+    _check_nuclei(opened, target)
     flat = [plane.name for plane in target if plane.normalisation.is_flat]
     if flat:
         yield Note(f"{len(flat)} target image(s) hold one single value, such as '{flat[0]}'.")
@@ -173,15 +175,43 @@ def _classes(names: tuple[str, ...], method: Method, known: Sequence[Labels]) ->
     return ("background", *(names or ("foreground",)))
 
 
-def _check_both(labels: Sequence[Labels]) -> None:
+def _check_both(labels: Sequence[Labels], opened: Opened) -> None:
     """Make sure that there is foreground and background, if anything is annotated at all."""
     background = any((one == 0).any() for one in labels)
     foreground = any((one > 0).any() for one in labels)
     if background != foreground:
         only = "only background" if background else "no background"
+        target = (path for files in opened.target for path in (files.masks, files.strokes))
+        where = _folders([*target, *(path for _, path in opened.source)])
         raise UserError(
-            f"The masks and strokes show {only}; annotate some background and some foreground."
+            f"The masks and strokes in {where} show {only}; annotate some background and some "
+            "foreground."
         )
+
+
+def _check_validation(labels: Sequence[Labels], opened: Opened) -> None:
+    """Make sure that there is something to find, or every checkpoint would be as good."""
+    if labels and not any((one > 0).any() for one in labels):
+        raise UserError(
+            f"The validation masks in {_folders([files.validation for files in opened.target])} "
+            "show no foreground, by which no checkpoint can be chosen; give masks with foreground, "
+            "or none."
+        )
+
+
+def _check_nuclei(opened: Opened, planes: Sequence[Plane]) -> None:
+    """Make sure that there are points, if they had to be found in images of the nuclei."""
+    images = [files.nuclei for files in opened.target if files.nuclei is not None]
+    if images and not any(plane.points is not None and len(plane.points) for plane in planes):
+        raise UserError(
+            f"No nuclei were found in {_folders([image.path for image in images])}: expected "
+            "bright spots about as large as the diameter."
+        )
+
+
+def _folders(paths: Sequence[Path | None]) -> str:
+    """Name the folders that files lie in."""
+    return " and ".join(sorted({f"'{path.parent}'" for path in paths if path is not None}))
 
 
 def _check_ids(known: Sequence[Labels], classes: tuple[str, ...]) -> None:
@@ -317,5 +347,8 @@ def _read_map(
     if len(plane) == 1 and n_classes == 2:
         plane = np.concatenate([1 - plane, plane])
     if len(plane) != n_classes:
-        raise UserError(f"The map '{path}' has {len(plane)} classes; {n_classes} are expected.")
+        raise UserError(
+            f"The map '{path}' has {len(plane)} classes, the background included; {n_classes} are "
+            "expected. Name its foreground classes with --classes (Classes in the panel)."
+        )
     return plane

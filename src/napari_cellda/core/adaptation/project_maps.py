@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_cellda.core.atomic import write_atomically
 from napari_cellda.core.batch import open_pipeline
+from napari_cellda.core.errors import UserError
 from napari_cellda.core.images import open_image
 from napari_cellda.core.project import fingerprint, load_project
 
@@ -22,6 +23,34 @@ if TYPE_CHECKING:
     from napari_cellda.core.images import Image
     from napari_cellda.core.images.normalisation import Normalisation
     from napari_cellda.core.pipeline import Pipeline
+
+
+def check_classes(project: Path, names: Sequence[str]) -> None:
+    """Make sure that the classes that somebody named are those of a project, in its order.
+
+    Parameters
+    ----------
+    project : Path
+    names : sequence of str
+        Of the foreground classes; empty when nobody named them. Others than the project's own are
+        new names for them.
+
+    Raises
+    ------
+    UserError
+        If there are more or fewer, or the project has them in another order.
+    """
+    own = _class_names(project)[1:]
+    shuffled = tuple(names) != own and sorted(names) == sorted(own)
+    if names and (len(names) != len(own) or shuffled):
+        raise UserError(
+            f"'{project}' has the classes {', '.join(own)}, in this order, but "
+            f"{', '.join(names)} are named; name the same, or none."
+        )
+
+
+def _class_names(project: Path) -> tuple[str, ...]:
+    return tuple(style.name for style in load_project(project)[0].classes)
 
 
 def project_maps(
@@ -64,8 +93,9 @@ def project_maps(
             yield from _keep(pipeline, again, measured.get(fingerprint(again)), path, stop)
             if not path.is_file():
                 return None
-    classes = tuple(style.name for style in load_project(project)[0].classes)
-    return classes, {image.name: np.load(path, mmap_mode="r") for image, path in paths.items()}
+    return _class_names(project), {
+        image.name: np.load(path, mmap_mode="r") for image, path in paths.items()
+    }
 
 
 def _keep(

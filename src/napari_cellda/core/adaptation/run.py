@@ -11,9 +11,10 @@ from napari_cellda.core.adaptation.inputs import AdaptInputs, open_inputs
 from napari_cellda.core.adaptation.job import AdaptJob
 from napari_cellda.core.adaptation.package import middle_of, write_adapted
 from napari_cellda.core.adaptation.prepare import prepare_domains
-from napari_cellda.core.adaptation.project_maps import project_maps
+from napari_cellda.core.adaptation.project_maps import check_classes, project_maps
 from napari_cellda.core.atomic import plain_disk_errors
 from napari_cellda.core.batch import open_pipeline
+from napari_cellda.core.devices import find_device
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Task, never
 from napari_cellda.core.jobs import Run
@@ -41,6 +42,7 @@ def begin_adaptation(
     preset: Preset = "cpu",
     overrides: Mapping[str, Any] | None = None,
     seed: int = 0,
+    device: str = "auto",
     bundle: bool = False,
     trusted: Collection[str] = (),
 ) -> Run:
@@ -56,6 +58,8 @@ def begin_adaptation(
     overrides : mapping, optional
         Settings that differ from the preset.
     seed : int
+    device : str
+        Where it will run: checked, not recorded.
     bundle : bool
         Copy the inputs into the run, so that the folder alone can go to another machine.
     trusted : collection of str
@@ -72,9 +76,11 @@ def begin_adaptation(
         wait_for(folder / "run.yaml")
         return Run(folder)
     settings = method.settings(preset, overrides)
-    open_inputs(inputs, method)
+    find_device(device)
+    opened = open_inputs(inputs, method)
     check_new_folder(folder)
     if inputs.project is not None:
+        check_classes(inputs.project, opened.class_names)
         open_pipeline(inputs.project, trusted=trusted)  # what it lacks is told before all else
     paths = inputs.paths
     if bundle:
@@ -150,7 +156,7 @@ def run_adaptation(
     Raises
     ------
     UserError
-        For bad inputs, and when a loss is not finite.
+        For bad inputs, a device that is not there, and when a loss is not finite.
     """
     method = find_method(run.record.method)
     return (yield from run.drive(_work(run, method, device, trusted, run.stopper(stop))))
@@ -159,6 +165,7 @@ def run_adaptation(
 def _work(
     run: Run, method: Method, device: str, trusted: Collection[str], stop: Stop
 ) -> Task[Path | None]:
+    find_device(device)
     run.check_present()
     inputs = inputs_of(run)
     settings = method.settings("cpu", run.record.params)
@@ -239,7 +246,8 @@ def _point_to(run: Run, folder: Path) -> None:
     moved = {}
     for item in run.record.inputs:
         name = Path(item.path).name
-        candidates = [folder / name, folder / item.role, folder / item.role / name]
+        roles = [folder / item.role, folder / item.role.replace("_", "-")]
+        candidates = [folder / name, *roles, *(role / name for role in roles)]
         for path in candidates:
             if path.exists() and hash_input(path) == item.hash:
                 moved[item.role] = path.resolve()

@@ -73,7 +73,7 @@ def _points_of(path: Path, image: Image) -> NDArray[np.float64]:
     points = np.zeros((len(rows), 4))
     for k, name in enumerate(("t", "z", "row", "col")):
         if name in columns:
-            points[:, k] = [_number(row, columns[name], path) for row in rows]
+            points[:, k] = [_number(row, columns[name], line, path) for line, row in rows]
         elif sizes[k] > 1:
             raise UserError(f"'{path}' has no column '{name}', but '{image.name}' is a stack.")
     outside = ~((points > -0.5) & (points < np.array(sizes) - 0.5)).all(axis=1)
@@ -114,15 +114,20 @@ def read_image_labels(
     if len(header) < 2 or header[0].strip().lower() != "image":
         raise UserError(f"'{path}' begins with '{','.join(header)}'; expected 'image,<class>,...'.")
     classes = tuple(name.strip() for name in header[1:])
+    twice = [name for name in classes if classes.count(name) > 1]
+    if twice:
+        raise UserError(f"'{path}' has two columns '{twice[0]}'; expected one per class.")
     present: dict[str, tuple[bool, ...]] = {}
     unknown = []
-    for row in rows:
+    for line, row in rows:
         name = row[0].strip()
         name = name if name in names else stem(name)
         if name not in names:
             unknown.append(row[0])
             continue
-        values = [_number(row, i, path) for i in range(1, len(header))]
+        if name in present:
+            raise UserError(f"'{path}' names '{row[0]}' again in line {line}; expected it once.")
+        values = [_number(row, i, line, path) for i in range(1, len(header))]
         if not set(values) <= {0.0, 1.0}:
             raise UserError(f"'{path}' has {values} for '{row[0]}'; expected 0 or 1 per class.")
         present[name] = tuple(value > 0 for value in values)
@@ -133,23 +138,27 @@ def read_image_labels(
     return classes, present
 
 
-def _read(path: Path) -> tuple[list[str], list[list[str]]]:
+def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return the header, and the other rows with the numbers of their lines."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"'{path}' is larger than any table of this kind, and was not read.")
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if row]
+            reader = csv.reader(file)
+            rows = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"'{path}' cannot be read as a CSV table ({error}).") from error
-    return (rows[0], rows[1:]) if rows else ([], [])
+    return (rows[0][1], rows[1:]) if rows else ([], [])
 
 
-def _number(row: list[str], column: int, path: Path) -> float:
+def _number(row: list[str], column: int, line: int, path: Path) -> float:
+    found = f"'{row[column]}'" if column < len(row) else "nothing"
     try:
         value = float(row[column])
     except (ValueError, IndexError):
-        found = row[column] if column < len(row) else "nothing"
-        raise UserError(f"'{path}' has '{found}' where a number is expected.") from None
+        value = np.nan
     if not np.isfinite(value):
-        raise UserError(f"'{path}' has '{row[column]}' where a number is expected.")
+        raise UserError(
+            f"'{path}' has {found} in line {line}, column {column + 1}; expected a number."
+        )
     return value

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from napari_cellda.core.checkpoints import load_parts
 from napari_cellda.core.loop import Progress, Stateful, train
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    import torch
 
     from napari_cellda.core.adaptation.job import AdaptJob
     from napari_cellda.core.events import Event, Task
@@ -82,6 +86,18 @@ def load_best(job: AdaptJob, **networks: Stateful) -> bool:
     best = job.store.load("best")
     if best is None:
         return False
-    for name, network in networks.items():
-        network.load_state_dict(best["parts"][name])
+    load_parts(best, networks)
     return True
+
+
+@contextmanager
+def held_still(network: torch.nn.Module) -> Iterator[None]:
+    """Let what a network says inside have no gradient by its weights.
+
+    They learn again afterwards, also when a step breaks off and is taken again with less memory.
+    """
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)

@@ -1,0 +1,40 @@
+"""The score that chooses checkpoints, on whole planes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from napari_cellda.core.adaptation.domain import UNKNOWN, Domain, Plane
+from napari_cellda.core.adaptation.predict import mean_dice
+from napari_cellda.core.images.normalisation import Normalisation
+
+PLAIN = Normalisation(kind="none", offset=(0.0,), factor=(1.0,))
+
+
+def planes(*labels) -> Domain:
+    arrays = [np.array(rows, np.int32) for rows in labels]
+    return Domain(
+        tuple(Plane("plane", np.zeros((1, *a.shape), np.float32), PLAIN, labels=a) for a in arrays)
+    )
+
+
+def as_map(*rows):
+    return lambda plane: np.array([rows], np.float32)
+
+
+def test_all_planes_count_together():
+    found = mean_dice(planes([[1, 0]], [[1, UNKNOWN]], [[0, 0]]), as_map([0.9, 0.1]))
+    assert found == pytest.approx(2 * 2 / (2 + 3))
+
+
+def test_nothing_found_where_nothing_is_is_right():
+    empty = planes([[0, 0]])
+    assert mean_dice(empty, as_map([0.1, 0.2])) == 1
+    assert mean_dice(empty, as_map([0.1, 0.9])) == 0
+
+
+def test_without_any_annotation_there_is_no_score():
+    assert math.isnan(mean_dice(planes([[UNKNOWN, UNKNOWN]]), as_map([0.9, 0.1])))
