@@ -147,6 +147,40 @@ def test_points_become_a_table_and_the_diameter_an_option(panel: AdaptPanel, tmp
     assert option(plan.words, "--diameter") == "18.0"
 
 
+def test_the_diameter_is_in_pixels_of_the_chosen_image(panel: AdaptPanel):
+    viewer = panel.session.viewer
+    for layer in viewer.layers:
+        layer.visible = False
+    fine, finer = (
+        viewer.add_image(np.zeros((3, 60, 60), np.uint8), name=f"{scale}", scale=(1, scale, scale))
+        for scale in (0.25, 0.125)
+    )
+    finer.visible = False
+    panel.pickers["target_images"].choose_layers([fine])
+    choose(panel, "cks")
+    panel.diameter.measure.click()
+    drawn = panel.diameter._layer
+    line = [drawn.world_to_data(end) for end in ((2.5, 2.5), (2.5, 12.5))]
+    drawn.add_lines(np.array(line))
+    assert panel.diameter.value == pytest.approx(40)
+    panel.pickers["target_images"].choose_layers([finer])
+    drawn.add_lines(np.array(line))
+    assert panel.diameter.value == pytest.approx(80)
+
+
+def test_without_a_chosen_layer_the_diameter_is_in_pixels_of_the_image_in_sight(
+    panel: AdaptPanel, tmp_path: Path
+):
+    panel.pickers["target_images"].choose_path(tmp_path)
+    panel.session.viewer.add_image(np.zeros((60, 60), np.uint8), name="seen", scale=(0.5, 0.5))
+    panel.session.viewer.add_image(np.zeros((60, 60), np.uint8), name="hidden", visible=False)
+    choose(panel, "cks")
+    panel.diameter.measure.click()
+    drawn = panel.diameter._layer
+    drawn.add_lines(np.array([drawn.world_to_data(end) for end in ((2.5, 2.5), (2.5, 12.5))]))
+    assert panel.diameter.value == pytest.approx(20)
+
+
 def test_points_are_found_in_a_nuclei_channel_and_corrected(
     panel: AdaptPanel, qtbot: QtBot, tmp_path: Path
 ):

@@ -86,7 +86,7 @@ class AdaptPanel(QWidget):
         }
         self.own_maps = QCheckBox("Take the maps of this viewer")
         self.own_maps.setToolTip("The forest's maps of your images, enhanced if Enhance is on")
-        self.diameter = Diameter(self.session)
+        self.diameter = Diameter(self.session, lambda: self.pickers["target_images"].picked.layers)
         self.find_points = FindPoints(
             self.session,
             lambda: self.pickers["nuclei_images"].picked.layers,
