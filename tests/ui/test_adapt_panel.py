@@ -4,27 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
 import pytest
 import tifffile
 from napari.components import ViewerModel
+from napari.layers import Image
+from napari.layers._source import Source
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
 
 from napari_cellda.core.adaptation.inputs import AdaptInputs, open_inputs
 from napari_cellda.core.adaptation.prepare import Prepared, prepare_domains
+from napari_cellda.core.classifier import train_classifier
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import run_quietly
-from napari_cellda.core.images import open_image
+from napari_cellda.core.features import FeatureSpec
+from napari_cellda.core.forest import ForestParams
+from napari_cellda.core.images import image_from_array, open_image
 from napari_cellda.core.jobs import Run
 from napari_cellda.core.runs import launch
 from napari_cellda.core.runs.table import RUNS_VARIABLE
 from napari_cellda.core.runs.verdict import judge
 from napari_cellda.core.samples import nuclei_field
 from napari_cellda.ui.adapt_inputs import partners, prepare_all, preview_place
-from napari_cellda.ui.inputs import Picked, layer_stems
+from napari_cellda.ui.inputs import Picked, layer_stems, prepare
 from napari_cellda.ui.panels.adapt import AdaptPanel
 from napari_cellda.ui.panels.verdict import figures_text
 from napari_cellda.ui.runs import SessionRuns
@@ -259,6 +265,8 @@ def read(panel: AdaptPanel, folder: Path) -> Prepared:
         if item.write is not None:
             item.write()
     given = {k: v for k, v in options.items() if v is not None}
+    if "classes" in given:
+        given["classes"] = given["classes"].split(",")
     opened = open_inputs(AdaptInputs.model_validate(given), method)
     task = prepare_domains(opened, method, "percentile", folder / "cache")
     return run_quietly(task)
@@ -281,6 +289,73 @@ def test_colours_and_stacks_are_read_plane_by_plane(panel: AdaptPanel, tmp_path:
     panel.channels.setCurrentIndex(1)
     with pytest.raises(UserError, match="source images have 3 channel"):
         read(panel, tmp_path / "other")
+
+
+def test_a_file_stands_for_its_layer_only_if_the_layer_shows_all_of_it(tmp_path: Path):
+    path = tmp_path / "two.tif"
+    data = np.random.default_rng(0).integers(0, 999, (2, 40, 50)).astype(">u2")
+    tifffile.imwrite(path, data, imagej=True, metadata={"axes": "CYX"})
+
+    def written(**look: Any) -> Path:
+        layer = Image(**look)
+        layer._source = Source(path=str(path))
+        folder = tmp_path / "inputs"
+        prepared = prepare(Picked(layers=(layer,)), "image", folder)
+        assert (prepared.path == path) == (prepared.write is None)
+        if prepared.write is not None:
+            prepared.write()
+            (found,) = folder.iterdir()
+            np.testing.assert_array_equal(tifffile.imread(found), layer.data)
+        return prepared.path
+
+    native = data.astype(np.uint16)
+    assert written(data=native) == path
+    assert written(data=native[:, None]) == path
+    assert written(data=native[1]) != path
+    changed = native.copy()
+    changed[0, 3, 4] += 1
+    assert written(data=changed) != path
+    assert written(data=native[:, ::-1]) != path
+    path.write_bytes(b"of a kind that is not known here")
+    assert written(data=native) != path
+
+
+def test_of_a_large_image_the_middle_tells_whether_it_is_its_file(tmp_path: Path):
+    data = np.random.default_rng(0).integers(0, 255, (2, 1500, 1600)).astype(np.uint8)
+    path = tmp_path / "large.tif"
+    tifffile.imwrite(path, data, metadata={"axes": "ZYX"})
+    for array, same in ((data, True), (data // 2, False)):
+        layer = Image(array)
+        layer._source = Source(path=str(path))
+        assert (prepare(Picked(layers=(layer,)), "image", tmp_path).path == path) is same
+
+
+@pytest.mark.parametrize("names", [("cell",), ("cell", "debris,dirt")])
+def test_maps_of_this_viewer_keep_the_names_of_their_classes(
+    panel: AdaptPanel, tmp_path: Path, names: tuple[str, ...]
+):
+    image = image_from_array(panel.session.viewer.layers["target 0"].data, "yx", name="target 0")
+    strokes = np.zeros((64, 80), np.uint8)
+    for number in range(len(names) + 1):
+        strokes[10 * number] = number + 1
+    task = train_classifier(
+        [image],
+        [strokes],
+        spec=FeatureSpec(name="compact", scales=(1.0,)),
+        class_names=("background", *names),
+        params=ForestParams(trees=5, jobs=1),
+    )
+    panel.session.set_classifier(run_quietly(task))
+    panel.pickers["target_images"].choose_layers(layers(panel, "target 0"))
+    choose(panel, "pseudo-label")
+    panel.own_maps.setChecked(True)
+    told = tuple(name.replace(",", " ") for name in names)
+    assert option(panel.plan(tmp_path / "planned").words, "--classes") == ",".join(told)
+    prepared = read(panel, tmp_path / "run")
+    assert prepared.classes == ("background", *told)
+    (plane,) = prepared.target.planes
+    assert plane.pseudo_map is not None
+    assert len(plane.pseudo_map) == 1 + len(names)
 
 
 def test_a_mask_of_another_shape_is_told_with_both_shapes(panel: AdaptPanel, tmp_path: Path):
