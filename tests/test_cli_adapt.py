@@ -247,7 +247,7 @@ def test_a_model_is_applied_to_the_channels_that_it_was_trained_on(
     monkeypatch.setattr(package, "can_export_onnx", lambda: False)  # takes seconds
     sample = nuclei_field((64, 72), 0, "b")
     grey = sample.image.reshape(64, 72, -1).mean(axis=-1).astype(np.uint8)
-    three = np.stack([grey // 2, grey, 255 - grey])
+    three = np.stack([grey[::-1], grey, grey[:, ::-1]])
     image = np.ascontiguousarray(three.transpose(1, 2, 0)) if colour else three
     for name, array in (("images", image), ("masks", np.asarray(sample.labels, np.uint16))):
         (tmp_path / name).mkdir()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from qtpy.QtCore import Qt
 
 from napari_cellda.core.adaptation.inputs import AdaptInputs, open_inputs
 from napari_cellda.core.adaptation.prepare import Prepared, prepare_domains
+from napari_cellda.core.batch import open_map_maker
 from napari_cellda.core.classifier import train_classifier
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import run_quietly
@@ -36,6 +39,15 @@ from napari_cellda.ui.panels.verdict import figures_text
 from napari_cellda.ui.runs import SessionRuns
 from napari_cellda.ui.state import Session
 from painting import WAIT_MS
+
+WITHOUT_ONNX = """
+import sys
+from napari_cellda.cli import main
+from napari_cellda.core.modelzoo import package
+package.can_export_onnx = lambda: False
+sys.exit(main())
+"""
+"""napari-cellda, but for an export that takes seconds."""
 
 
 @pytest.fixture
@@ -505,3 +517,47 @@ def test_a_real_run_is_started_followed_judged_applied_and_discarded(
     qtbot.waitUntil(lambda: not run.folder.exists(), timeout=WAIT_MS)
     assert not verdict.isVisible()
     assert f"Compare · {run.name}" not in viewer.layers
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("rgb", [False, True])
+def test_a_run_on_one_channel_of_a_layer_is_applied_to_that_channel(
+    panel: AdaptPanel, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rgb: bool
+):
+    monkeypatch.setattr(launch, "PROGRAM", (sys.executable, "-c", WITHOUT_ONNX))
+    monkeypatch.setattr(launch, "NICENESS", 0)
+    viewer = panel.session.viewer
+    grey = viewer.layers["target 1"].data
+    data = np.stack([grey[::-1], grey, grey[:, ::-1]], axis=-1 if rgb else 0)
+    colours = viewer.add_image(data, name="colours", rgb=rgb)
+    panel.pickers["target_images"].choose_layers([colours])
+    panel.pickers["target_masks"].choose_layers(layers(panel, "truth 1"))
+    panel.channels.setEditText("1")
+    choose(panel, "supervised")
+    quick = {"steps": 2, "crop": 32, "batch": 1, "width": 4, "depth": 2, "validate_every": 2}
+    panel.settings.choose("cpu", quick)
+    panel.starter.start.click()
+    run = panel.starter.monitor.run
+    assert run is not None, panel.starter.message.text
+    qtbot.waitUntil(lambda: not run.alive, timeout=200_000)
+    assert run.view.state == "done", run.view.text
+
+    (image,) = (run.folder / "inputs" / "target_images").iterdir()
+    maker = open_map_maker(str(run.folder), channels=(1,))[0]
+    with ExitStack() as stack:
+        maps = run_quietly(maker.compute(open_image(image, channels=(1,)), stack, tmp_path))
+        expected = np.array(maps.probability[1])
+
+    verdict = panel.verdict
+    verdict.image.setCurrentIndex(verdict.image.findText("colours"))
+    verdict.compare.click()
+    qtbot.waitUntil(lambda: verdict.task is None, timeout=WAIT_MS)
+    assert verdict.message.text == ""
+    shown = viewer.layers[f"Compare · {run.name}"]
+    np.testing.assert_allclose(shown.data, expected, atol=1e-6)
+
+    verdict.apply(image.parent, tmp_path / "results")
+    qtbot.waitUntil(lambda: verdict.task is None, timeout=WAIT_MS)
+    assert verdict.message.kind == "success", verdict.message.text
+    mask = tifffile.imread(tmp_path / "results" / f"{image.stem}_mask.tif")
+    np.testing.assert_array_equal(mask > 0, expected > 0.5)
