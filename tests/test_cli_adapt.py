@@ -16,8 +16,11 @@ import torch
 import yaml
 
 from napari_cellda.cli import main
+from napari_cellda.core.images import open_image
+from napari_cellda.core.inspect.trained import check_run
 from napari_cellda.core.modelzoo import package
 from napari_cellda.core.samples import nuclei_field
+from napari_cellda.core.tiles import Region
 
 SMALL = ["--set", "steps=4", "--set", "crop=32", "--set", "batch=2", "--set", "width=4"]
 SHALLOW = ["--set", "depth=2", "--set", "validate_every=2", "--set", "preview_every=2"]
@@ -268,6 +271,9 @@ def test_a_model_is_applied_to_the_channels_that_it_was_trained_on(
     np.testing.assert_array_equal(probability("package", out / "model"), named)
     others = "2,1" if "," in channels else "2"
     assert np.abs(probability("others", out, "--channels", others) - named).max() > 1e-3
+
+    every = open_image(images / "f.tif", channels="all")
+    assert check_run(out / "model", every, Region(0, slice(0, 1), slice(0, 64), slice(0, 72)))
 
     rdf = out / "model" / "rdf.yaml"
     described = yaml.safe_load(rdf.read_text())
