@@ -17,7 +17,11 @@ import torch
 import yaml
 
 from napari_cellda.cli import main
+from napari_cellda.core.images import open_image
+from napari_cellda.core.inspect.trained import check_run
+from napari_cellda.core.modelzoo import package
 from napari_cellda.core.samples import nuclei_field
+from napari_cellda.core.tiles import Region
 
 SMALL = ["--set", "steps=4", "--set", "crop=32", "--set", "batch=2", "--set", "width=4"]
 SHALLOW = ["--set", "depth=2", "--set", "validate_every=2", "--set", "preview_every=2"]
@@ -384,3 +388,42 @@ def test_two_processes_train_one_network(folders, tmp_path):
     assert [index for index, _ in losses(out / "events.jsonl")] == [1, 2, 3, 4]
     state = torch.load(out / "model" / "weights.pt", weights_only=True)
     assert all(torch.isfinite(value).all() for value in state.values())
+
+
+@pytest.mark.parametrize(("colour", "channels"), [(False, "1"), (False, "0,1"), (True, "1")])
+def test_a_model_is_applied_to_the_channels_that_it_was_trained_on(
+    colour, channels, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(package, "can_export_onnx", lambda: False)  # takes seconds
+    sample = nuclei_field((64, 72), 0, "b")
+    grey = sample.image.reshape(64, 72, -1).mean(axis=-1).astype(np.uint8)
+    three = np.stack([grey[::-1], grey, grey[:, ::-1]])
+    image = np.ascontiguousarray(three.transpose(1, 2, 0)) if colour else three
+    for name, array in (("images", image), ("masks", np.asarray(sample.labels, np.uint16))):
+        (tmp_path / name).mkdir()
+        look = {"photometric": "rgb"} if colour and name == "images" else {}
+        axes = {"metadata": {"axes": "CYX"}} if not colour and name == "images" else {}
+        tifffile.imwrite(tmp_path / name / "f.tif", array, **look, **axes)
+    out, images = tmp_path / "run", tmp_path / "images"
+    given = ["--target-images", images, "--target-masks", tmp_path / "masks"]
+    words = ["adapt", "supervised", *given, *SMALL, *SHALLOW, *DEVICE]
+    assert run(*words, "--channels", channels, "-o", out) == 0
+
+    def probability(name, model, *more):
+        assert run("predict", model, images, *more, "--workers", 1, "-o", tmp_path / name) == 0
+        return tifffile.imread(tmp_path / name / "f_probability.tif")
+
+    named = probability("named", out, "--channels", channels)
+    np.testing.assert_array_equal(probability("unnamed", out), named)
+    np.testing.assert_array_equal(probability("package", out / "model"), named)
+    others = "2,1" if "," in channels else "2"
+    assert np.abs(probability("others", out, "--channels", others) - named).max() > 1e-3
+
+    every = open_image(images / "f.tif", channels="all")
+    assert check_run(out / "model", every, Region(0, slice(0, 1), slice(0, 64), slice(0, 72)))
+
+    rdf = out / "model" / "rdf.yaml"
+    described = yaml.safe_load(rdf.read_text())
+    assert described["config"]["cellda"].pop("channels") == [int(c) for c in channels.split(",")]
+    rdf.write_text(yaml.safe_dump(described))  # as packages of a run were before
+    np.testing.assert_array_equal(probability("run alone", out), named)

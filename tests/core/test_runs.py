@@ -5,12 +5,13 @@ import os
 import signal
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Note, Preview, Score, Stage, Step, run_quietly
+from napari_cellda.core.events import Note, Preview, Score, Stage, Step, never, run_quietly
 from napari_cellda.core.jobs import Run
 from napari_cellda.core.locks import Lock, is_held
 from napari_cellda.core.params import BaseParams
@@ -27,7 +28,7 @@ from napari_cellda.core.runs.table import (
     new_run_folder,
     run_line,
 )
-from napari_cellda.core.runs.turn import QUEUE_VARIABLE, WAITING
+from napari_cellda.core.runs.turn import QUEUE_VARIABLE, WAITING, Turn
 
 PROGRAM = """
 import sys, time
@@ -247,6 +248,50 @@ def test_without_a_queue_nothing_waits(tmp_path, monkeypatch):
     run = Run.create(tmp_path / "run", "test", Params(), {}, seed=0)
     run_quietly(run.drive(iter([Step(1)])))  # type: ignore[arg-type]
     assert [line["type"] for line in run.events()] == ["Step", "End"]
+
+
+def test_a_run_computes_on_the_device_that_the_queue_gave_it(tmp_path, monkeypatch):
+    import lightning_fabric
+    import torch
+
+    from napari_cellda.core.loop import make_fabric
+
+    current = [0]
+    monkeypatch.setenv(QUEUE_VARIABLE, str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: current.append(index))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    monkeypatch.setattr(lightning_fabric, "Fabric", lambda **words: words["devices"])
+    first, second, third = Turn(), Turn(), Turn()
+    run_quietly(first.wait(never))
+    assert make_fabric() == [0]
+    run_quietly(second.wait(never))
+    assert make_fabric("cuda") == [1]
+    assert make_fabric("cpu") == 1
+    # Too late: CUDA read it when it was asked whether it is there.
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,6"
+    first.release()
+    run_quietly(third.wait(never))
+    assert make_fabric() == [0]
+    second.release()
+    third.release()
+
+
+def test_the_sign_of_life_tells_the_device_that_is_in_use(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)  # of this thread, not the run's
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda index=0: (0, 5)[index])
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index=0: f"card {index}")
+    total = SimpleNamespace(total_memory=9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: total)
+    assert device_use() == ("card 1", 5, 9)
 
 
 def test_bundled_inputs_may_lie_in_a_new_run(tmp_path):

@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
 import pytest
 import tifffile
 from napari.components import ViewerModel
+from napari.layers import Image
+from napari.layers._source import Source
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
 
 from napari_cellda.core.adaptation.inputs import AdaptInputs, open_inputs
 from napari_cellda.core.adaptation.prepare import Prepared, prepare_domains
+from napari_cellda.core.batch import open_map_maker
+from napari_cellda.core.classifier import train_classifier
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import run_quietly
-from napari_cellda.core.images import open_image
+from napari_cellda.core.features import FeatureSpec
+from napari_cellda.core.forest import ForestParams
+from napari_cellda.core.images import image_from_array, open_image
 from napari_cellda.core.jobs import Run
 from napari_cellda.core.runs import launch
 from napari_cellda.core.runs.table import RUNS_VARIABLE
 from napari_cellda.core.runs.verdict import judge
 from napari_cellda.core.samples import nuclei_field
 from napari_cellda.ui.adapt_inputs import partners, prepare_all, preview_place
-from napari_cellda.ui.inputs import Picked, layer_stems
+from napari_cellda.ui.inputs import Picked, layer_stems, prepare
 from napari_cellda.ui.panels.adapt import AdaptPanel
 from napari_cellda.ui.panels.verdict import figures_text
 from napari_cellda.ui.runs import SessionRuns
 from napari_cellda.ui.state import Session
 from painting import WAIT_MS
+
+WITHOUT_ONNX = """
+import sys
+from napari_cellda.cli import main
+from napari_cellda.core.modelzoo import package
+package.can_export_onnx = lambda: False
+sys.exit(main())
+"""
+"""napari-cellda, but for an export that takes seconds."""
 
 
 @pytest.fixture
@@ -147,6 +165,40 @@ def test_points_become_a_table_and_the_diameter_an_option(panel: AdaptPanel, tmp
     assert option(plan.words, "--diameter") == "18.0"
 
 
+def test_the_diameter_is_in_pixels_of_the_chosen_image(panel: AdaptPanel):
+    viewer = panel.session.viewer
+    for layer in viewer.layers:
+        layer.visible = False
+    fine, finer = (
+        viewer.add_image(np.zeros((3, 60, 60), np.uint8), name=f"{scale}", scale=(1, scale, scale))
+        for scale in (0.25, 0.125)
+    )
+    finer.visible = False
+    panel.pickers["target_images"].choose_layers([fine])
+    choose(panel, "cks")
+    panel.diameter.measure.click()
+    drawn = panel.diameter._layer
+    line = [drawn.world_to_data(end) for end in ((2.5, 2.5), (2.5, 12.5))]
+    drawn.add_lines(np.array(line))
+    assert panel.diameter.value == pytest.approx(40)
+    panel.pickers["target_images"].choose_layers([finer])
+    drawn.add_lines(np.array(line))
+    assert panel.diameter.value == pytest.approx(80)
+
+
+def test_without_a_chosen_layer_the_diameter_is_in_pixels_of_the_image_in_sight(
+    panel: AdaptPanel, tmp_path: Path
+):
+    panel.pickers["target_images"].choose_path(tmp_path)
+    panel.session.viewer.add_image(np.zeros((60, 60), np.uint8), name="seen", scale=(0.5, 0.5))
+    panel.session.viewer.add_image(np.zeros((60, 60), np.uint8), name="hidden", visible=False)
+    choose(panel, "cks")
+    panel.diameter.measure.click()
+    drawn = panel.diameter._layer
+    drawn.add_lines(np.array([drawn.world_to_data(end) for end in ((2.5, 2.5), (2.5, 12.5))]))
+    assert panel.diameter.value == pytest.approx(20)
+
+
 def test_points_are_found_in_a_nuclei_channel_and_corrected(
     panel: AdaptPanel, qtbot: QtBot, tmp_path: Path
 ):
@@ -225,6 +277,8 @@ def read(panel: AdaptPanel, folder: Path) -> Prepared:
         if item.write is not None:
             item.write()
     given = {k: v for k, v in options.items() if v is not None}
+    if "classes" in given:
+        given["classes"] = given["classes"].split(",")
     opened = open_inputs(AdaptInputs.model_validate(given), method)
     task = prepare_domains(opened, method, "percentile", folder / "cache")
     return run_quietly(task)
@@ -247,6 +301,73 @@ def test_colours_and_stacks_are_read_plane_by_plane(panel: AdaptPanel, tmp_path:
     panel.channels.setCurrentIndex(1)
     with pytest.raises(UserError, match="source images have 3 channel"):
         read(panel, tmp_path / "other")
+
+
+def test_a_file_stands_for_its_layer_only_if_the_layer_shows_all_of_it(tmp_path: Path):
+    path = tmp_path / "two.tif"
+    data = np.random.default_rng(0).integers(0, 999, (2, 40, 50)).astype(">u2")
+    tifffile.imwrite(path, data, imagej=True, metadata={"axes": "CYX"})
+
+    def written(**look: Any) -> Path:
+        layer = Image(**look)
+        layer._source = Source(path=str(path))
+        folder = tmp_path / "inputs"
+        prepared = prepare(Picked(layers=(layer,)), "image", folder)
+        assert (prepared.path == path) == (prepared.write is None)
+        if prepared.write is not None:
+            prepared.write()
+            (found,) = folder.iterdir()
+            np.testing.assert_array_equal(tifffile.imread(found), layer.data)
+        return prepared.path
+
+    native = data.astype(np.uint16)
+    assert written(data=native) == path
+    assert written(data=native[:, None]) == path
+    assert written(data=native[1]) != path
+    changed = native.copy()
+    changed[0, 3, 4] += 1
+    assert written(data=changed) != path
+    assert written(data=native[:, ::-1]) != path
+    path.write_bytes(b"of a kind that is not known here")
+    assert written(data=native) != path
+
+
+def test_of_a_large_image_the_middle_tells_whether_it_is_its_file(tmp_path: Path):
+    data = np.random.default_rng(0).integers(0, 255, (2, 1500, 1600)).astype(np.uint8)
+    path = tmp_path / "large.tif"
+    tifffile.imwrite(path, data, metadata={"axes": "ZYX"})
+    for array, same in ((data, True), (data // 2, False)):
+        layer = Image(array)
+        layer._source = Source(path=str(path))
+        assert (prepare(Picked(layers=(layer,)), "image", tmp_path).path == path) is same
+
+
+@pytest.mark.parametrize("names", [("cell",), ("cell", "debris,dirt")])
+def test_maps_of_this_viewer_keep_the_names_of_their_classes(
+    panel: AdaptPanel, tmp_path: Path, names: tuple[str, ...]
+):
+    image = image_from_array(panel.session.viewer.layers["target 0"].data, "yx", name="target 0")
+    strokes = np.zeros((64, 80), np.uint8)
+    for number in range(len(names) + 1):
+        strokes[10 * number] = number + 1
+    task = train_classifier(
+        [image],
+        [strokes],
+        spec=FeatureSpec(name="compact", scales=(1.0,)),
+        class_names=("background", *names),
+        params=ForestParams(trees=5, jobs=1),
+    )
+    panel.session.set_classifier(run_quietly(task))
+    panel.pickers["target_images"].choose_layers(layers(panel, "target 0"))
+    choose(panel, "pseudo-label")
+    panel.own_maps.setChecked(True)
+    told = tuple(name.replace(",", " ") for name in names)
+    assert option(panel.plan(tmp_path / "planned").words, "--classes") == ",".join(told)
+    prepared = read(panel, tmp_path / "run")
+    assert prepared.classes == ("background", *told)
+    (plane,) = prepared.target.planes
+    assert plane.pseudo_map is not None
+    assert len(plane.pseudo_map) == 1 + len(names)
 
 
 def test_a_mask_of_another_shape_is_told_with_both_shapes(panel: AdaptPanel, tmp_path: Path):
@@ -396,3 +517,47 @@ def test_a_real_run_is_started_followed_judged_applied_and_discarded(
     qtbot.waitUntil(lambda: not run.folder.exists(), timeout=WAIT_MS)
     assert not verdict.isVisible()
     assert f"Compare · {run.name}" not in viewer.layers
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("rgb", [False, True])
+def test_a_run_on_one_channel_of_a_layer_is_applied_to_that_channel(
+    panel: AdaptPanel, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rgb: bool
+):
+    monkeypatch.setattr(launch, "PROGRAM", (sys.executable, "-c", WITHOUT_ONNX))
+    monkeypatch.setattr(launch, "NICENESS", 0)
+    viewer = panel.session.viewer
+    grey = viewer.layers["target 1"].data
+    data = np.stack([grey[::-1], grey, grey[:, ::-1]], axis=-1 if rgb else 0)
+    colours = viewer.add_image(data, name="colours", rgb=rgb)
+    panel.pickers["target_images"].choose_layers([colours])
+    panel.pickers["target_masks"].choose_layers(layers(panel, "truth 1"))
+    panel.channels.setEditText("1")
+    choose(panel, "supervised")
+    quick = {"steps": 2, "crop": 32, "batch": 1, "width": 4, "depth": 2, "validate_every": 2}
+    panel.settings.choose("cpu", quick)
+    panel.starter.start.click()
+    run = panel.starter.monitor.run
+    assert run is not None, panel.starter.message.text
+    qtbot.waitUntil(lambda: not run.alive, timeout=200_000)
+    assert run.view.state == "done", run.view.text
+
+    (image,) = (run.folder / "inputs" / "target_images").iterdir()
+    maker = open_map_maker(str(run.folder), channels=(1,))[0]
+    with ExitStack() as stack:
+        maps = run_quietly(maker.compute(open_image(image, channels=(1,)), stack, tmp_path))
+        expected = np.array(maps.probability[1])
+
+    verdict = panel.verdict
+    verdict.image.setCurrentIndex(verdict.image.findText("colours"))
+    verdict.compare.click()
+    qtbot.waitUntil(lambda: verdict.task is None, timeout=WAIT_MS)
+    assert verdict.message.text == ""
+    shown = viewer.layers[f"Compare · {run.name}"]
+    np.testing.assert_allclose(shown.data, expected, atol=1e-6)
+
+    verdict.apply(image.parent, tmp_path / "results")
+    qtbot.waitUntil(lambda: verdict.task is None, timeout=WAIT_MS)
+    assert verdict.message.kind == "success", verdict.message.text
+    mask = tifffile.imread(tmp_path / "results" / f"{image.stem}_mask.tif")
+    np.testing.assert_array_equal(mask > 0, expected > 0.5)

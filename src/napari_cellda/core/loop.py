@@ -318,7 +318,8 @@ def make_fabric(device: str = "auto", precision: Precision | None = None) -> Any
     Parameters
     ----------
     device : str
-        See `find_device`.
+        See `find_device`. Of several CUDA devices it is torch's current one, which the queue of
+        runs sets.
     precision : str, optional
         None: bfloat16 autocast on CUDA and on processors that multiply it natively, else float32.
     """
@@ -329,7 +330,8 @@ def make_fabric(device: str = "auto", precision: Precision | None = None) -> Any
     # It announces the precision on stderr, among what is meant for the user.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     if world_size() == 1:
-        return Fabric(accelerator=device, devices=1, precision=precision)
+        one: Any = [torch.cuda.current_device()] if device == "cuda" else 1
+        return Fabric(accelerator=device, devices=one, precision=precision)
     devices = int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
     # Adversarial steps leave one network without gradients.
     strategy = "ddp_find_unused_parameters_true"

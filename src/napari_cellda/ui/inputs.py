@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from napari_cellda.core.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+MOST_COMPARED = 2**22
+"""Values up to which a layer is compared with its file as a whole."""
+SIDE_COMPARED = 1024
 Kind = Literal["image", "labels", "points"]
 
 
@@ -71,7 +77,7 @@ def prepare(
         raise UserError("Nothing is chosen.")
     if len(picked.layers) == 1 and kind == "image" and not names:
         source = getattr(picked.layers[0].source, "path", None)
-        if source and Path(source).exists():
+        if source and _shows_file(picked.layers[0], Path(source)):
             return Prepared(Path(source))
     if names and len(names) != len(picked.layers):
         raise UserError(
@@ -91,6 +97,36 @@ def prepare(
                 write_layer(data, meta, kind, folder / f"{stem}.tif")
 
     return Prepared(folder, write)
+
+
+def _shows_file(layer: Any, path: Path) -> bool:
+    """Whether a layer shows the whole of a file, unchanged, so that the file can stand for it.
+
+    A layer may be one channel of its file, or have got other data since. Of large images the middle
+    is compared: this is the window's thread.
+    """
+    from napari_cellda.core.images.readers import read_file
+
+    shown = layer.data[0] if layer.multiscale else layer.data
+    try:
+        on_disk = read_file(path).array
+        if [n for n in shown.shape if n > 1] != [n for n in on_disk.shape if n > 1]:
+            return False
+        ours, theirs = (_part(array, 3 if layer.rgb else 2) for array in (shown, on_disk))
+    except (UserError, OSError, ValueError, RuntimeError, KeyError):
+        return False  # gone, damaged, or of a kind that only a reader of napari's knows
+    return np.array_equal(ours, theirs, equal_nan=ours.dtype.kind == "f")
+
+
+def _part(array: Any, plane_axes: int) -> np.ndarray:
+    """Load an array, or of a large one the middle of its middle plane; without axes of size 1."""
+    from napari_cellda.core.tiles import middle_slice
+
+    index: tuple[Any, ...] = (...,)
+    if math.prod(array.shape) > MOST_COMPARED:
+        planes, sides = array.shape[:-plane_axes], array.shape[-plane_axes:]
+        index = (*(n // 2 for n in planes), *(middle_slice(n, SIDE_COMPARED) for n in sides))
+    return np.squeeze(np.asarray(array[index]))
 
 
 def _frozen(layer: Any, kind: Kind) -> tuple[Any, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from napari_cellda.core.inspect.quality import (
     check_enhancer,
     self_agreement,
 )
+from napari_cellda.ui.axes import read_layer
 from napari_cellda.ui.background import BackgroundWork
 from napari_cellda.ui.view import visible_region
 
@@ -75,7 +77,9 @@ class Trust(BackgroundWork):
         """
         painted = self._session.require_current()
         region = visible_region(self._session.viewer, painted)
-        image, trusted = painted.image, self._session.trusted
+        # With all its channels: the network may take others than the forest.
+        image = read_layer(replace(painted.choice, channels="all"))
+        trusted = self._session.trusted
 
         def work(stop: Stop) -> list[Verdict]:
             from napari_cellda.core.inspect.trained import check_run

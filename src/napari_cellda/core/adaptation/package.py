@@ -59,6 +59,7 @@ def write_adapted(
         output_kind=adapted.kind,
         output_names=adapted.output_names,
         input_name="channel",
+        channels=run.record.options.get("channels"),
         input_range=(None, None),
         scaling=settings.normalisation,
         normalisation=prepared.normalisation,

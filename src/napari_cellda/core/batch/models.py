@@ -16,6 +16,7 @@ from napari_cellda.core.enhancer.options import EnhancerOptions
 from napari_cellda.core.enhancer.tiled import TiledNetwork
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.forest.trees import ARRAYS
+from napari_cellda.core.jobs import Run
 from napari_cellda.core.modelzoo.model import open_model
 from napari_cellda.core.network_pipeline import NetworkPipeline
 from napari_cellda.core.pipeline import Pipeline
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from napari_cellda.core.images import Channels
     from napari_cellda.core.images.normalisation import Normalisation
     from napari_cellda.core.instances import InstanceParams
+    from napari_cellda.core.modelzoo.card import ModelCard
     from napari_cellda.core.pipeline import MapMaker
 
 
@@ -37,7 +39,7 @@ class Recipe:
     model: str
     """A project, ``X.cellda``; a run's folder; or whatever `open_model` opens."""
     channels: Channels | None = None
-    """None: those that the project was trained on; grey for a network."""
+    """None: those that the model was trained on, see `open_map_maker`."""
     trusted: tuple[str, ...] = ()
     """See `open_model`."""
 
@@ -49,14 +51,29 @@ class Recipe:
 def open_map_maker(
     model: str, channels: Channels | None = None, trusted: Collection[str] = ()
 ) -> tuple[MapMaker, dict[str, Normalisation], InstanceParams | None]:
-    """Open a project, a run or a package, whichever `model` names; see `open_pipeline`."""
+    """Open a project, a run or a package, whichever `model` names; see `open_pipeline`.
+
+    Unless channels are named they are those that it was trained on. Of a package that does not say:
+    all, or grey where it takes one.
+    """
     path = Path(model)
     if path.suffix == ".cellda":
         return open_pipeline(path, channels, trusted)
-    source: str | Path = path / "model" if (path / "run.yaml").is_file() else model
-    network = TiledNetwork(open_model(source, trusted=trusted))
-    usual: Channels = "grey" if network.card.n_inputs == 1 else "all"
-    return NetworkPipeline(network, usual if channels is None else channels), {}, None
+    run = Run(path) if (path / "run.yaml").is_file() else None
+    network = TiledNetwork(open_model(model if run is None else run.model_folder, trusted=trusted))
+    if channels is None:
+        channels = _usual_channels(network.card, run)
+    return NetworkPipeline(network, channels), {}, None
+
+
+def _usual_channels(card: ModelCard, run: Run | None) -> Channels:
+    """Return the channels that a network was trained on, as its package or its run tells."""
+    found = card.channels
+    if found is None and run is not None and card.kind == "network":
+        found = run.record.options.get("channels")  # packages did not always tell
+    if found is None:
+        return "grey" if card.n_inputs == 1 else "all"
+    return found if isinstance(found, str) else tuple(found)
 
 
 def open_pipeline(

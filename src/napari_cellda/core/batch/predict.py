@@ -45,7 +45,7 @@ def predict_batch(
     images, output, instances, file_format, options, stop
         See `classify_batch`.
     channels : "grey", "all", or tuple of int, optional
-        None: those that the project was trained on; grey for a network.
+        None: those that the model was trained on, see `open_map_maker`.
 
     Returns
     -------

@@ -39,7 +39,7 @@ def check_run(
     source : Path
         A run's folder, a model package or a project.
     image : Image
-        With the channels that it takes.
+        With all its channels; those that it takes are chosen here.
     region : Region
         One plane of it; of a large one the middle is taken.
     trusted : collection of str
@@ -52,6 +52,7 @@ def check_run(
     """
     verdicts = [_check_way(source)] if (source / "run.yaml").is_file() else []
     maker = open_map_maker(str(source), trusted=trusted)[0]
+    image = image.select(maker.channels)
 
     def predict(pixels: np.ndarray) -> np.ndarray:
         # As an image of its own: what normalisation makes up for is no disagreement.

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from napari_cellda.core.images import Channels
+
 
 @dataclass(frozen=True)
 class WeightsEntry:
@@ -51,6 +53,8 @@ class ModelCard:
     input_axes: str = "bcyx"
     """``"bcyx"`` or ``"bczyx"``."""
     n_inputs: int = 1
+    channels: Channels | None = None
+    """Of an image, those that a network was trained on; None: not recorded."""
     n_outputs: int = 1
     output_names: tuple[str, ...] = ("foreground",)
     min_shape: tuple[int, ...] = (16, 16)

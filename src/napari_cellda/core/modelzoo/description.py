@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from napari_cellda.core.images.image import Channels
 from napari_cellda.core.images.normalisation import Normalisation
 from napari_cellda.core.modelzoo.onnx_export import OPSET
 from napari_cellda.core.modelzoo.places import file_sha256
@@ -51,6 +52,8 @@ class PackageInfo(BaseParams):
     """Settings of the step that makes objects of dense maps."""
     output_names: tuple[str, ...] = ("foreground",)
     input_name: str = "forest_map"
+    channels: Channels | None = None
+    """Of an image, those that a network was trained on; None is not recorded."""
     input_range: tuple[float | None, float | None] = (0.0, 1.0)
     structure: str = ""
     """What the foreground is, e.g. ``"nuclei"``."""
@@ -240,6 +243,8 @@ def _own_config(info: PackageInfo, reach: tuple[int, ...] | None) -> dict[str, A
         },
     )
     own["training"] = _plain(info.training)
+    if info.channels is not None:
+        own["channels"] = _plain(info.channels)
     if info.instance_step:
         own["instance_step"] = _plain(info.instance_step)
     return {**own, "receptive_field": None if reach is None else list(reach)}

@@ -20,6 +20,8 @@ from napari_cellda.core.modelzoo.structures import known_structure
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from napari_cellda.core.images import Channels
+
 MAX_RDF_BYTES = 2_000_000
 MAX_RDF_NODES = 100_000
 
@@ -149,9 +151,15 @@ def _card(rdf: dict[str, Any], folder: Path, version: str) -> ModelCard:
         structure=structure,
         object_diameter=float(own["object_diameter"]) if own.get("object_diameter") else None,
         feature_sets=tuple(str(name) for name in own.get("feature_sets") or ()),
+        channels=_channels(own.get("channels")),
         training=dict(own.get("training") or {}),
         **tensors,
     )
+
+
+def _channels(value: Any) -> Channels | None:
+    """Read which channels of an image a network takes: a word, or numbers from 0."""
+    return value if value in (None, "grey", "all") else tuple(int(index) for index in value)
 
 
 def _entry(name: str, entry: dict[str, Any]) -> WeightsEntry:

@@ -162,8 +162,11 @@ def device_use() -> tuple[str, int, int]:
     # An AttributeError while another thread still imports it; a RuntimeError of a lost GPU.
     with suppress(AttributeError, RuntimeError):
         if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-            total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
-            return torch.cuda.get_device_name(), torch.cuda.memory_reserved(), total
+            # Which one is torch's current device is told to the thread that computes alone.
+            used = [torch.cuda.memory_reserved(i) for i in range(torch.cuda.device_count())]
+            index = used.index(max(used))
+            total = torch.cuda.get_device_properties(index).total_memory
+            return torch.cuda.get_device_name(index), used[index], total
         if torch is not None and torch.backends.mps.is_available():
             used = torch.mps.driver_allocated_memory()
             if used:

@@ -66,11 +66,14 @@ class Turn:
                 time.sleep(LOOK_SECONDS)
 
     def _take(self, queue: Path, devices: list[str]) -> bool:
-        for device in devices:
+        for index, device in enumerate(devices):
             self._device = Lock.take(queue / f"{device}.device")
             if self._device is not None:
-                if len(devices) > 1:  # read by CUDA when it is used first
-                    os.environ["CUDA_VISIBLE_DEVICES"] = device.removeprefix("cuda-")
+                if len(devices) > 1:
+                    import torch
+
+                    # Not by CUDA_VISIBLE_DEVICES: CUDA has read it when it told the devices.
+                    torch.cuda.set_device(index)
                 return True
         return False
 

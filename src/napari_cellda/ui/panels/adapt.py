@@ -86,7 +86,7 @@ class AdaptPanel(QWidget):
         }
         self.own_maps = QCheckBox("Take the maps of this viewer")
         self.own_maps.setToolTip("The forest's maps of your images, enhanced if Enhance is on")
-        self.diameter = Diameter(self.session)
+        self.diameter = Diameter(self.session, lambda: self.pickers["target_images"].picked.layers)
         self.find_points = FindPoints(
             self.session,
             lambda: self.pickers["nuclei_images"].picked.layers,
@@ -195,6 +195,10 @@ class AdaptPanel(QWidget):
         needs = {name for need in method.needs for name in need.split("|")}
         return needs | set(method.takes) | set(ALWAYS) | set(OPTIONAL)
 
+    def _takes_own_maps(self, method: Method) -> bool:
+        """Whether it learns from the maps of this viewer, whose classes have names."""
+        return "pseudo_labels" in self._wanted(method) and self.own_maps.isChecked()
+
     def _on_method(self, method: Method) -> None:
         wanted = self._wanted(method)
         shown = {role: role in wanted for role in ROLES if role not in ALWAYS}
@@ -220,6 +224,7 @@ class AdaptPanel(QWidget):
     def _refresh(self, *_: Any) -> None:
         self.find_points.refresh()
         self.own_maps.setEnabled(self.session.classifier is not None)
+        self.classes.setEnabled(self.method is None or not self._takes_own_maps(self.method))
         self.choose_by_masks.setEnabled(bool(self.pickers["validation_masks"].picked))
         self._show_table()
         self.cards.show_given(self.given())
@@ -250,14 +255,18 @@ class AdaptPanel(QWidget):
         if not self.choose_by_masks.isChecked():
             inputs["validation_masks"] = Picked()
         pipeline = None
-        if "pseudo_labels" in wanted and self.own_maps.isChecked():
+        classes = self.classes.text().strip() or None if method.multiclass else None
+        if self._takes_own_maps(method):
             from napari_cellda.ui.exporting import session_pipeline
 
             pipeline = session_pipeline(self.session)
             inputs["pseudo_labels"] = Picked()
+            # Commas part the names on the command line.
+            names = (name.replace(",", " ") for name in pipeline.classifier.class_names[1:])
+            classes = ",".join(" ".join(name.split()) for name in names)
         options = {
             "diameter": self.diameter.value if "diameter" in wanted else None,
-            "classes": self.classes.text().strip() or None if method.multiclass else None,
+            "classes": classes,
             "channels": _channels(self.channels),
         }
         if "source_images" in wanted:

@@ -11,6 +11,8 @@ from qtpy.QtWidgets import QDoubleSpinBox, QHBoxLayout, QPushButton, QWidget
 from napari_cellda.ui.layers import TAG
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from napari_cellda.ui.state import Session
 
 LAYER = "Draw a line across a cell"
@@ -19,6 +21,12 @@ LAYER = "Draw a line across a cell"
 class Diameter(QWidget):
     """A number of pixels; 0 is not known.
 
+    Parameters
+    ----------
+    session : Session
+    chosen : callable () -> sequence of napari Image layers
+        The images whose pixels count; empty if they are in no layer.
+
     Signals
     -------
     changed
@@ -26,9 +34,9 @@ class Diameter(QWidget):
 
     changed = Signal()
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, chosen: Callable[[], Sequence[Any]]) -> None:
         super().__init__()
-        self._session = session
+        self._session, self._chosen = session, chosen
         self._layer: Any = None
         self.pixels = QDoubleSpinBox()
         self.pixels.setRange(0, 10_000)
@@ -54,9 +62,10 @@ class Diameter(QWidget):
         """Let the user draw lines, on a layer that goes when the panel does."""
         viewer = self._session.viewer
         if self._layer is None or self._layer not in viewer.layers:
-            # In pixels of the image that is looked at.
-            below = next((one for one in viewer.layers if one._type_string == "image"), None)
-            settings = {} if below is None else {"scale": below.scale[-2:]}
+            image = self._image()
+            settings = (
+                {} if image is None else {"scale": image.scale[-2:], "units": image.units[-2:]}
+            )
             self._layer = viewer.add_shapes(
                 ndim=2,
                 name=LAYER,
@@ -70,7 +79,21 @@ class Diameter(QWidget):
         self._layer.mode = "add_line"
 
     def _on_lines(self, event: Any = None) -> None:
-        lengths = [float(np.linalg.norm(line[-1] - line[0])) for line in self._layer.data]
+        lengths = [self._length(line[[0, -1]]) for line in self._layer.data]
         lengths = [length for length in lengths if length > 0]
         if lengths:
             self.pixels.setValue(float(np.mean(lengths)))
+
+    def _length(self, ends: np.ndarray) -> float:
+        """Return how many pixels of the image lie between two points of the layer of lines."""
+        image = self._image() or self._layer
+        start, end = (image.world_to_data(self._layer.data_to_world(point)) for point in ends)
+        return float(np.linalg.norm(np.subtract(end, start)[-2:]))
+
+    def _image(self) -> Any:
+        """Return the image whose pixels count: of the chosen ones, or else of all, the one seen."""
+        from napari_cellda.ui.images import image_layers
+
+        images, chosen = image_layers(self._session.viewer), self._chosen()
+        images = [layer for layer in images if layer in chosen] or images
+        return next((layer for layer in images if layer.visible), next(iter(images), None))
