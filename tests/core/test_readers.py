@@ -9,9 +9,10 @@ import tifffile
 import zarr
 from PIL import Image as Pillow
 
+from napari_cellda.core.adaptation.prepare import read_mask
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.export import write_ome_zarr
-from napari_cellda.core.images import open_image
+from napari_cellda.core.images import image_from_array, open_image
 from napari_cellda.core.images.readers import read_labels
 from napari_cellda.core.images.units import standard_unit
 from napari_cellda.core.paths import find_images, pair_by_stem, pairing_stem, stem
@@ -463,6 +464,16 @@ def test_labels_have_the_order_t_z_y_x(tmp_path):
     labels = ramp((3, 2, 5, 7), np.uint16)
     tifffile.imwrite(tmp_path / "a.ome.tif", labels, metadata={"axes": "ZTYX"})
     np.testing.assert_array_equal(read_labels(tmp_path / "a.ome.tif"), labels.transpose(1, 0, 2, 3))
+
+
+def test_a_mask_to_train_on_keeps_objects_with_very_large_ids(tmp_path):
+    labels = np.repeat(np.array([-3, 0, 5, 2**31 + 5, 2**32 + 5]), 4).reshape(4, 5)
+    tifffile.imwrite(tmp_path / "a.tif", labels)
+    image = image_from_array(np.zeros((4, 5)), "yx", name="a")
+    found = read_mask(tmp_path / "a.tif", image)
+    largest = 2**31 - 1
+    np.testing.assert_array_equal(np.unique(found), [-1, 0, 5, largest - 1, largest])
+    np.testing.assert_array_equal(found > 0, labels > 0)
 
 
 def test_label_image_inside_an_image(tmp_path):

@@ -18,7 +18,7 @@ from napari_cellda.core.images.normalisation import (
     Normalisation,
     measure_normalisation,
 )
-from napari_cellda.core.images.readers import read_labels
+from napari_cellda.core.images.readers import as_int32, read_labels
 from napari_cellda.core.images.statistics import Source, moments
 from napari_cellda.core.points import find_blobs
 from napari_cellda.core.tiles import Region
@@ -149,7 +149,7 @@ def read_mask(path: Path, image: Image) -> Labels:
     top = int(labels.max(initial=0))
     if top == 255 and set(np.unique(labels).tolist()) <= {0, 255}:
         labels = labels // 255
-    clipped: Labels = np.maximum(labels.astype(np.int32), UNKNOWN)
+    clipped: Labels = np.maximum(as_int32(labels), UNKNOWN)
     return clipped
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,8 +21,12 @@ from napari_cellda.core.paths import (
     stem,
 )
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 __all__ = [
     "Found",
+    "as_int32",
     "find_images",
     "pair_by_stem",
     "pairing_stem",
@@ -188,3 +192,20 @@ def as_integers(array: np.ndarray, path: Path) -> np.ndarray:
             raise UserError(f"'{path}' holds fractions or NaN; expected whole label numbers.")
         return array.astype(np.int64)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def as_int32(labels: np.ndarray) -> NDArray[np.int32]:
+    """Turn label numbers into int32, each object into one number of its own.
+
+    Numbers that fit are kept. Larger ones, as electron microscopy has them, become the largest
+    that fit, in their own order; far below 0 they become the smallest that fits.
+    """
+    limits = np.iinfo(np.int32)
+    if not labels.size or limits.min <= labels.min() <= labels.max() <= limits.max:
+        return labels.astype(np.int32, copy=False)
+    numbers, which = np.unique(labels, return_inverse=True)
+    largest = np.arange(limits.max - len(numbers) + 1, limits.max + 1)
+    fits = numbers <= largest  # by np.minimum, unsigned and signed numbers would meet as floats
+    largest[fits] = numbers[fits]
+    small = np.maximum(largest, limits.min).astype(np.int32)
+    return small[which].reshape(labels.shape)
