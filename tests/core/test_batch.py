@@ -114,6 +114,47 @@ def test_a_mask_corrected_by_hand_is_kept(images: Path):
     assert (tifffile.imread(mask) == 7).all()
 
 
+def test_a_mask_of_the_users_beside_its_image_is_not_replaced(images: Path):
+    mask = images / "cell_1_mask.tif"
+    tifffile.imwrite(mask, paint(80))
+    mine = mask.read_bytes()
+    task = in_place(images, [images / "cell_0.tif", images / "cell_1.tif"])
+    with pytest.raises(UserError, match=r"cell_1_mask\.tif' is no result of a batch"):
+        run_quietly(task)
+    assert mask.read_bytes() == mine
+    assert not (images / "cell_0_mask.tif").exists()
+    run_quietly(in_place(images, [images / "cell_1.tif"], overwrite=True))
+    assert mask.read_bytes() != mine
+
+
+def test_results_beside_their_images_are_results_and_no_images(images: Path):
+    other = ClassifyJob(features="compact", seed=5)
+    assert len(run_quietly(in_place(images, [images])).done) == 4
+    assert not run_quietly(in_place(images, [images])).done
+    task = in_place(images, [images], other)
+    while not isinstance(event := next(task), Stage) or "Writing cell_1" not in event.title:
+        pass
+    task.close()  # cell_1 is half done: its files are results all the same
+    assert len(run_quietly(in_place(images, [images], other)).done) == 3
+    for name in ALL:
+        (images / f"{name}.tif").unlink()
+    with pytest.raises(UserError, match="are results of a batch"):
+        run_quietly(in_place(images, [images], other))
+    masks = sorted(images.glob("*_mask.tif"))
+    assert run_quietly(in_place(images, masks)).done == tuple(masks)
+
+
+def in_place(images: Path, paths: list[Path], job: ClassifyJob = JOB, **options):
+    """Run a batch whose results go beside the images."""
+    strokes = [images.parent / "strokes" / f"{paths[0].stem}.tif"]
+    if paths[0].is_dir():
+        strokes = [images.parent / "cell_0.tif"]
+    strokes[0].parent.mkdir(exist_ok=True)
+    tifffile.imwrite(strokes[0], paint(80))
+    chosen = BatchOptions(**{"workers": 1, **options})
+    return classify_batch(paths, strokes, images, job, options=chosen)
+
+
 def test_a_damaged_file_is_reported_and_the_others_are_done(images: Path):
     (images / "broken.tif").write_bytes(b"II*\0 nonsense")
     task, events = batch(images), []

@@ -288,5 +288,13 @@ def _own_axes(image: Image) -> tuple[Any, str]:
     return image.data[index], axes
 
 
+def result_paths(stem: str, choice: ExportChoice) -> list[Path]:
+    """Return where the results of an image may lie; not every model makes all of them."""
+    names = ["mask"] * choice.mask + ["instances"] * choice.instances
+    names += ["probability", "forest", "boundary"] * choice.probabilities
+    paths = [choice.folder / f"{stem}_{name}{ENDINGS[choice.file_format]}" for name in names]
+    return paths + [choice.folder / f"{stem}_objects.csv"] * choice.table
+
+
 def _path(image: Image, name: str, choice: ExportChoice) -> Path:
     return choice.folder / f"{image.name}_{name}{ENDINGS[choice.file_format]}"
