@@ -15,7 +15,7 @@ from napari_cellda.core.export import write_ome_zarr
 from napari_cellda.core.images import image_from_array, open_image
 from napari_cellda.core.images.readers import read_labels
 from napari_cellda.core.images.units import standard_unit
-from napari_cellda.core.paths import find_images, pair_by_stem, pairing_stem, stem
+from napari_cellda.core.paths import find_images, pair_by_stem, pairing_stem, safe_stem, stem
 from napari_cellda.core.tiles import Region, whole
 
 
@@ -521,6 +521,15 @@ def test_stem():
     assert pairing_stem("cell_mask.tif") == "cell"
     assert pairing_stem("cell_probability.ome.zarr") == "cell"
     assert pairing_stem("_mask.tif") == "_mask"
+
+
+def test_stems_that_any_disk_takes():
+    assert safe_stem("nuclei (2), raw") == "nuclei (2), raw"
+    assert safe_stem('a<b>"c"|d?*\\e') == "a_b__c__d___e"
+    assert safe_stem("Con.1") == "Con.1_"
+    assert safe_stem("contrast") == "contrast"
+    assert safe_stem("核" * 80) == "核" * 50
+    assert safe_stem("a\ud800 . ") == "a_"
 
 
 def test_find_images(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,12 @@ OWN_SUFFIXES = (
     "_strokes",
 )
 """What our own outputs add to the stem of their image."""
+NO_FILE_NAME = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
+"""Letters that one system or another takes in no name of a file."""
+DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+"""What Windows takes for a device, whatever the ending."""
+LONGEST_STEM = 150
+"""Bytes: file systems take 255, and endings are added."""
 
 
 def is_zarr(path: Path) -> bool:
@@ -41,6 +48,16 @@ def stem(path: str | Path) -> str:
         if name.lower().endswith(ending) and len(name) > len(ending):
             return name[: -len(ending)]
     return Path(name).stem
+
+
+def safe_stem(name: str) -> str:
+    """Turn a name, such as a layer's, into the stem of a file that any disk takes.
+
+    Two names may give the same stem.
+    """
+    short = name.encode(errors="replace")[:LONGEST_STEM].decode(errors="ignore")
+    found = NO_FILE_NAME.sub("_", short).strip(". ")
+    return f"{found}_" if DEVICES.match(found) else found or "image"
 
 
 def pairing_stem(path: str | Path) -> str:

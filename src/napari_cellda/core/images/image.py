@@ -17,6 +17,7 @@ from napari_cellda.core.images.lazy import (
     luminance,
     take_channels,
 )
+from napari_cellda.core.paths import safe_stem, stem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +50,12 @@ class Image:
     """Coarser versions with the same canonical axes, coarsest last."""
     rgb: bool = False
     """Whether the three channels are red, green and blue."""
+
+    @property
+    def stem(self) -> str:
+        """What files made from it are called: as its own file, or by the name of its layer."""
+        is_file = self.path is not None and self.name == stem(self.path)
+        return self.name if is_file else safe_stem(self.name)
 
     @property
     def limits(self) -> Spot:
@@ -257,7 +264,6 @@ def open_image(path: str | Path, *, channels: Channels = "grey") -> Image:
         If the file is missing, truncated, foreign, empty or has not those channels.
     """
     from napari_cellda.core.images.readers import read_file
-    from napari_cellda.core.paths import stem
 
     path = Path(path)
     found = read_file(path)
