@@ -103,6 +103,11 @@ def test_label_index_gives_a_plane():
     assert flat.label_index(0, 0) == ()
 
 
+def test_pixel_sizes_of_flipped_and_broken_layers_are_sizes():
+    image = image_from_array(np.zeros((2, 2)), "yx", name="a", pixel_size=(-0.5, 0, float("nan")))
+    assert image.pixel_size == (0.5, 1, 1)
+
+
 def test_pixel_size_is_filled_from_the_front():
     image = image_from_array(
         np.zeros((4, 5)), "yx", name="a", pixel_size=(0.5, 0.25), unit="micrometer"

@@ -17,6 +17,7 @@ from napari_cellda.core.images.lazy import (
     luminance,
     take_channels,
 )
+from napari_cellda.core.images.units import extents
 from napari_cellda.core.paths import safe_stem, stem
 
 if TYPE_CHECKING:
@@ -192,7 +193,8 @@ def image_from_array(
     name : str
         What messages call the image.
     pixel_size : sequence of float, optional
-        Extent of a pixel along the last of (z, y, x), as many as given. None: 1.
+        Extent of a pixel along the last of (z, y, x), as many as given. None: 1. A sign (a flipped
+        layer) is dropped, and what is no size is 1.
     unit : str
         Of `pixel_size`.
     rgb : bool
@@ -216,13 +218,11 @@ def image_from_array(
     views = [lazy_canonical(level, axes) for level in (array, *levels)]
     if rgb:
         views = [view[:, :3] for view in views]
-    sizes = tuple(float(size) for size in pixel_size or ())[-3:]
-    full_size = (1.0,) * (3 - len(sizes)) + sizes
     return Image(
         name=name,
         data=views[0],
         axes=axes,
-        pixel_size=(full_size[0], full_size[1], full_size[2]),
+        pixel_size=extents(pixel_size),
         unit=unit,
         path=path,
         levels=tuple(views[1:]),
