@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -172,6 +173,25 @@ def test_a_damaged_file_is_reported_and_the_others_are_done(images: Path):
     notes = [event.text for event in events if isinstance(event, Note)]
     assert any("broken.tif" in text for text in notes)
     assert any(isinstance(e, Stage) and e.title.startswith("5/5 ") for e in events)
+
+
+def test_a_file_that_must_not_be_read_is_told_in_plain_words(images: Path, monkeypatch, capsys):
+    classify(images)
+    real = Path.open
+
+    def closed(path: Path, *args, **kwargs):
+        if path.name == "cell_1.tif":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", closed)
+    report = run_quietly(batch(images))
+    assert len(report.kept) == 3
+    (failure,) = report.failures
+    assert (
+        str(failure) == f"'{images / 'cell_1.tif'}' cannot be read or written: Permission denied."
+    )
+    assert not failure.traceback
 
 
 def test_a_fault_of_ours_keeps_its_traceback_and_the_others_are_done(images, monkeypatch, capsys):

@@ -1,5 +1,7 @@
+import errno
 import gc
 import warnings
+from pathlib import Path
 
 import imagecodecs
 import imageio.v3 as imageio
@@ -447,6 +449,15 @@ def test_labels_saved_as_grey_colours(tmp_path):
         read_labels(tmp_path / "b.png")
 
 
+def test_labels_that_claim_more_than_there_is_memory(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((16, 16), np.uint8), tile=(16, 16), compression=8)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
+        for tag in ("ImageWidth", "ImageLength"):
+            file.pages.first.tags[tag].overwrite(16 * 10**6)
+    with pytest.raises(UserError, match=r"a\.tif' has 16000000 x 16000000 pixels, .* GB are free"):
+        read_labels(tmp_path / "a.tif")
+
+
 def test_labels_as_booleans_and_whole_floats(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.eye(5, dtype=bool))
     assert read_labels(tmp_path / "a.tif").dtype == np.uint8
@@ -521,6 +532,29 @@ def test_stem():
     assert pairing_stem("cell_mask.tif") == "cell"
     assert pairing_stem("cell_probability.ome.zarr") == "cell"
     assert pairing_stem("_mask.tif") == "_mask"
+
+
+def test_what_must_not_be_seen_is_passed_over_or_named(tmp_path, monkeypatch):
+    closed = tmp_path / "lost+found"
+    closed.mkdir()
+    (tmp_path / "a.png").write_bytes(b"x")
+    real = {name: getattr(Path, name) for name in ("stat", "iterdir")}
+
+    def refuse(name):
+        def call(path, *args, **kwargs):
+            if closed in path.parents or (name == "iterdir" and path == closed):
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return real[name](path, *args, **kwargs)
+
+        return call
+
+    for name in real:
+        monkeypatch.setattr(Path, name, refuse(name))
+    assert find_images(tmp_path) == [tmp_path / "a.png"]
+    with pytest.raises(UserError, match=r"lost\+found' cannot be read: Permission denied"):
+        find_images(closed)
+    with pytest.raises(UserError, match=r"b\.tif' does not exist"):
+        open_image(closed / "b.tif")
 
 
 def test_stems_that_any_disk_takes():

@@ -18,7 +18,7 @@ from napari_cellda.core.images.normalisation import (
     Normalisation,
     measure_normalisation,
 )
-from napari_cellda.core.images.readers import as_int32, read_labels
+from napari_cellda.core.images.readers import as_int32, load_whole, read_file, read_labels
 from napari_cellda.core.images.statistics import Source, moments
 from napari_cellda.core.points import find_blobs
 from napari_cellda.core.tiles import Region
@@ -299,10 +299,7 @@ def _read_map(
     UserError
         If they do not fit the image or the classes, or leave [0, 1].
     """
-    from napari_cellda.core.images.readers import read_file
-
-    found = read_file(path)
-    array = np.asarray(found.array)
+    array = load_whole(read_file(path), path)
     plane_axes = len(image.label_shape)
     if array.shape[-plane_axes:] != image.label_shape or array.ndim > plane_axes + 1:
         raise UserError(

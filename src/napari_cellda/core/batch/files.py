@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from napari_cellda.core.atomic import remove_leftovers
+from napari_cellda.core.atomic import REFUSED, remove_leftovers
 from napari_cellda.core.batch.records import drop_record, is_done, keep_record, recorded_files
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Step
@@ -279,6 +279,9 @@ def describe_failure(path: Path, error: Exception) -> Failure:
         return Failure(path, str(error))
     if ran_out_of_memory(error):
         return Failure(path, f"There is not enough memory for '{path.name}'.")
+    if isinstance(error, OSError) and error.errno in REFUSED:
+        what = error.filename or path.name
+        return Failure(path, f"'{what}' cannot be read or written: {error.strerror}.")
     first = " ".join(str(error).split())[:200]
     sentence = f"'{path.name}' met a fault of ours ({type(error).__name__}: {first})."
     return Failure(path, sentence, "".join(traceback.format_exception(error)))

@@ -46,7 +46,7 @@ def is_done(output: Path, image: Path, made_with: str) -> bool:
         record is not None
         and record.made_with == made_with
         and all(bytes_of(output / name) == size for name, size in record.files.items())
-        and record.content == hash_input(image)
+        and record.content == _content(image)
     )
 
 
@@ -84,6 +84,14 @@ def _read(path: Path) -> Record | None:
     try:
         return Record.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
+        return None
+
+
+def _content(image: Path) -> str | None:
+    """Return the hash of an image; None if it cannot be read, as will be told when it is done."""
+    try:
+        return hash_input(image)
+    except OSError:
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.memory import available_memory
 from napari_cellda.core.paths import (
     BITMAP_SUFFIXES,
     KINDS,
     TIFF_SUFFIXES,
+    exists,
     find_images,
     is_zarr,
     pair_by_stem,
@@ -63,7 +66,7 @@ def read_file(path: Path) -> Found:
     UserError
         If it is missing, truncated or not an image.
     """
-    if not path.exists():
+    if not exists(path):
         raise UserError(f"'{path}' does not exist.")
     suffix = path.suffix.lower()
     if path.is_dir():
@@ -154,7 +157,7 @@ def read_labels(path: str | Path) -> np.ndarray:
     Raises
     ------
     UserError
-        If the file cannot be read or does not hold whole numbers.
+        If the file cannot be read, does not fit into memory or does not hold whole numbers.
     """
     path = Path(path)
     if is_zarr(path):
@@ -164,12 +167,31 @@ def read_labels(path: str | Path) -> np.ndarray:
     is_bitmap = path.is_file() and path.suffix.lower() in BITMAP_SUFFIXES
     found = read_bitmap(path, palette_indices=True) if is_bitmap else read_file(path)
     axes = found.axes.replace("c", "z") if found.planar else found.axes
-    array = np.asarray(found.array[...])
+    array = load_whole(found, path)
     if "c" in axes:
         array = single_channel(array, axes.index("c"), path)
         axes = axes.replace("c", "")
     array = array.transpose([axes.index(axis) for axis in "tzyx" if axis in axes])
     return as_integers(array, path)
+
+
+def load_whole(found: Found, path: Path) -> np.ndarray:
+    """Return all of a file's array, which stays on disk if it is memory-mapped.
+
+    Raises
+    ------
+    UserError
+        If there is no room for it: a file may claim any size.
+    """
+    size = math.prod(found.array.shape) * np.dtype(found.array.dtype).itemsize
+    room = available_memory()
+    if size > room and not isinstance(found.array, np.ndarray):
+        shape = " x ".join(map(str, found.array.shape))
+        raise UserError(
+            f"'{path}' has {shape} pixels, which take {size / 2**30:.1f} GB of memory; "
+            f"{room / 2**30:.1f} GB are free."
+        )
+    return np.asarray(found.array[...])
 
 
 def single_channel(array: np.ndarray, axis: int, path: Path) -> np.ndarray:
