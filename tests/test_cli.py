@@ -13,8 +13,9 @@ import pytest
 import tifffile
 
 from napari_cellda.cli import main
-from napari_cellda.cli.support import expand_lists, parse_channels
+from napari_cellda.cli.support import expand_lists, follow, parse_channels, print_table
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import Note, Score, Stage, Step
 from napari_cellda.core.modelzoo.bundled import bundled_folder
 
 
@@ -328,6 +329,26 @@ def test_lists_are_spread_over_their_option():
     assert expand_lists(meant) == meant
     typed = ["classify", "--strokes", "s.tif", "a.tif", "b.tif", "-o", "out"]
     assert expand_lists(typed) == typed
+
+
+def test_names_with_brackets_are_shown_as_they_are(capsys, monkeypatch):
+    name = "slide [dapi][/old] :cat:.tif"
+
+    def task():
+        yield Stage(f"Read {name}", 1)
+        yield Step(1)
+        yield Note(f"Skipped: {name}")
+        yield Score(name, 0.5)
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    follow(task())
+    print_table([{name: name}])
+    print_table([], name)
+    shown = capsys.readouterr()
+    assert shown.out.count(name) == 3
+    assert f"Skipped: {name}\n" in shown.err
+    assert f"{name}: 0.5" in shown.err
+    assert f"Read {name}" in shown.err
 
 
 def test_channels_are_read():

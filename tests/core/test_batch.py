@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -114,6 +115,47 @@ def test_a_mask_corrected_by_hand_is_kept(images: Path):
     assert (tifffile.imread(mask) == 7).all()
 
 
+def test_a_mask_of_the_users_beside_its_image_is_not_replaced(images: Path):
+    mask = images / "cell_1_mask.tif"
+    tifffile.imwrite(mask, paint(80))
+    mine = mask.read_bytes()
+    task = in_place(images, [images / "cell_0.tif", images / "cell_1.tif"])
+    with pytest.raises(UserError, match=r"cell_1_mask\.tif' is no result of a batch"):
+        run_quietly(task)
+    assert mask.read_bytes() == mine
+    assert not (images / "cell_0_mask.tif").exists()
+    run_quietly(in_place(images, [images / "cell_1.tif"], overwrite=True))
+    assert mask.read_bytes() != mine
+
+
+def test_results_beside_their_images_are_results_and_no_images(images: Path):
+    other = ClassifyJob(features="compact", seed=5)
+    assert len(run_quietly(in_place(images, [images])).done) == 4
+    assert not run_quietly(in_place(images, [images])).done
+    task = in_place(images, [images], other)
+    while not isinstance(event := next(task), Stage) or "Writing cell_1" not in event.title:
+        pass
+    task.close()  # cell_1 is half done: its files are results all the same
+    assert len(run_quietly(in_place(images, [images], other)).done) == 3
+    for name in ALL:
+        (images / f"{name}.tif").unlink()
+    with pytest.raises(UserError, match="are results of a batch"):
+        run_quietly(in_place(images, [images], other))
+    masks = sorted(images.glob("*_mask.tif"))
+    assert run_quietly(in_place(images, masks)).done == tuple(masks)
+
+
+def in_place(images: Path, paths: list[Path], job: ClassifyJob = JOB, **options):
+    """Run a batch whose results go beside the images."""
+    strokes = [images.parent / "strokes" / f"{paths[0].stem}.tif"]
+    if paths[0].is_dir():
+        strokes = [images.parent / "cell_0.tif"]
+    strokes[0].parent.mkdir(exist_ok=True)
+    tifffile.imwrite(strokes[0], paint(80))
+    chosen = BatchOptions(**{"workers": 1, **options})
+    return classify_batch(paths, strokes, images, job, options=chosen)
+
+
 def test_a_damaged_file_is_reported_and_the_others_are_done(images: Path):
     (images / "broken.tif").write_bytes(b"II*\0 nonsense")
     task, events = batch(images), []
@@ -131,6 +173,25 @@ def test_a_damaged_file_is_reported_and_the_others_are_done(images: Path):
     notes = [event.text for event in events if isinstance(event, Note)]
     assert any("broken.tif" in text for text in notes)
     assert any(isinstance(e, Stage) and e.title.startswith("5/5 ") for e in events)
+
+
+def test_a_file_that_must_not_be_read_is_told_in_plain_words(images: Path, monkeypatch, capsys):
+    classify(images)
+    real = Path.open
+
+    def closed(path: Path, *args, **kwargs):
+        if path.name == "cell_1.tif":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", closed)
+    report = run_quietly(batch(images))
+    assert len(report.kept) == 3
+    (failure,) = report.failures
+    assert (
+        str(failure) == f"'{images / 'cell_1.tif'}' cannot be read or written: Permission denied."
+    )
+    assert not failure.traceback
 
 
 def test_a_fault_of_ours_keeps_its_traceback_and_the_others_are_done(images, monkeypatch, capsys):

@@ -121,6 +121,15 @@ def test_unusable_strokes_are_named(disk, strokes, sentence):
         run_quietly(train_classifier([disk[0]], [strokes], spec=SPEC, params=FEW_TREES))
 
 
+def test_painted_images_with_different_channels_are_named(disk):
+    image, strokes, _ = disk
+    colours = np.repeat(np.zeros(strokes.shape, np.uint8)[..., None], 3, axis=-1)
+    rgb = image_from_array(colours, "yxc", name="stained", rgb=True)
+    task = train_classifier([image, rgb], [strokes, strokes], spec=SPEC, channels="all")
+    with pytest.raises(UserError, match=rf"'{image.name}' has 1 channel.* and 'stained' 3; choose"):
+        run_quietly(task)
+
+
 def test_other_channels_are_refused(disk):
     image, strokes, _ = disk
     trained = run_quietly(train_classifier([image], [strokes], spec=SPEC, params=FEW_TREES))

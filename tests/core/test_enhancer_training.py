@@ -392,6 +392,19 @@ def test_the_diameter_is_that_of_a_disc_of_the_same_area(tmp_path):
     assert object_diameter([replace(p, masks_are="boundary") for p in planes]) is None
 
 
+def test_ids_of_any_size_are_objects_of_their_own(tmp_path):
+    disc = np.hypot(*np.mgrid[-20:21, -20:21]) <= 10
+    halves = np.where(np.arange(41) < 20, 2**60, 2**60 + 1)
+    for name in ("a.tif", "b.tif"):
+        write(tmp_path, name, disc * np.uint8(100), np.where(disc, halves, -1) + 1)
+    planes = open_source(tmp_path / "images", tmp_path / "masks")
+    assert object_diameter(planes) == pytest.approx(20 / np.sqrt(2), abs=0.5)
+    between = planes[0].truth((slice(18, 22), slice(19, 21)))[1]
+    assert between.all()
+    raw = [replace(p, labels=np.where(disc, halves, -1)) for p in planes]
+    assert object_diameter(raw) == pytest.approx(20 / np.sqrt(2), abs=0.5)
+
+
 def test_membranes_train_with_one_output(tmp_path):
     for index in range(2):
         sample = organelles_field((96, 96), index)

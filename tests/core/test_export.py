@@ -257,6 +257,28 @@ def test_tiff_keeps_values_axes_and_scale(tmp_path, axes, shape, dtype, is_image
     np.testing.assert_allclose(image.pixel_size, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "unit", "expected", "kept"),
+    [
+        ((40, 4, 4.25), "angstrom", (40, 4, 4.25), "angstrom"),
+        ((-2, -0.5, 0.25), "micrometer", (2, 0.5, 0.25), "micrometer"),
+        ((0, float("nan"), 0.25), "micrometer", (1, 1, 0.25), "micrometer"),
+        ((3e-8, 4e-10, 4e-10), "meter", (300, 4, 4), "angstrom"),
+        ((1, 2.5e7, 2e7), "angstrom", (1e-4, 2500, 2000), "micrometer"),
+        ((1, 1e-30, 1e-30), "meter", (1, 1, 1), "pixel"),
+    ],
+)
+def test_pixel_sizes_that_files_and_layers_really_have(tmp_path, sizes, unit, expected, kept):
+    for name in ("a.tif", "a.ome.tif", "a.zarr"):
+        write = write_ome_zarr if name.endswith("zarr") else write_tiff
+        write(tmp_path / name, numbers((2, 5, 7)), "zyx", pixel_size=sizes, unit=unit)
+        found = open_image(tmp_path / name)
+        of_imagej = name == "a.tif"
+        assert found.unit == (kept if of_imagej else unit)
+        wanted = expected if of_imagej else [abs(s) if s and s == s else 1 for s in sizes]
+        np.testing.assert_allclose(found.pixel_size, wanted, rtol=1e-9)
+
+
 def test_ome_by_name_and_by_wish(tmp_path):
     write_tiff(tmp_path / "a.ome.tif", numbers((5, 7)), "yx", pixel_size=(3, 4), unit="nanometer")
     assert open_image(tmp_path / "a.ome.tif").pixel_size == (1.0, 3.0, 4.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -169,6 +170,30 @@ def test_choices_that_cannot_be_written_are_refused_first(
     with pytest.raises(UserError, match=sentence):
         run_quietly(export_image(*trained, choose(tmp_path / "new", **changes), stop=never))
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [("DAPI/405", "DAPI_405"), ("../../escaped", "_.._escaped"), ("nul\0", "nul_"),
+     ("n" * 300, "n" * 150), ("ch: 405 [1]", "ch_ 405 [1]"), ("...", "image")],
+)  # fmt: skip
+@pytest.mark.parametrize("file_format", ["imagej", "ome-zarr-image"])
+def test_a_layers_name_is_a_file_in_the_folder(trained, tmp_path, name, stem, file_format):
+    pipeline, image = trained
+    folder = tmp_path / "a" / "b" / "out"
+    task = export_image(
+        pipeline, replace(image, name=name), choose(folder, file_format=file_format), stop=never
+    )
+    paths = run_quietly(task).paths
+    written = [path for path in folder.iterdir() if path.suffix in (".tif", ".zarr", ".csv")]
+    assert set(paths) == set(written)
+    assert all(path.name.startswith((f"{stem}_", f"{stem}.")) for path in paths)
+
+
+def test_results_of_a_file_are_called_like_it(trained, tmp_path):
+    image = replace(trained[1], name="a: b", path=tmp_path / "a: b.tif")
+    paths = run_quietly(export_image(trained[0], image, choose(tmp_path), stop=never)).paths
+    assert paths[0].name == "a: b_mask.tif"
 
 
 def test_png_refuses_stacks(tmp_path: Path):

@@ -103,6 +103,11 @@ def test_label_index_gives_a_plane():
     assert flat.label_index(0, 0) == ()
 
 
+def test_pixel_sizes_of_flipped_and_broken_layers_are_sizes():
+    image = image_from_array(np.zeros((2, 2)), "yx", name="a", pixel_size=(-0.5, 0, float("nan")))
+    assert image.pixel_size == (0.5, 1, 1)
+
+
 def test_pixel_size_is_filled_from_the_front():
     image = image_from_array(
         np.zeros((4, 5)), "yx", name="a", pixel_size=(0.5, 0.25), unit="micrometer"
@@ -230,9 +235,19 @@ def test_blocks_cover_everything_once(shape, chunks):
 def test_blocks_join_small_chunks_and_cut_large_arrays():
     small = da.zeros((1000, 1000), chunks=10)
     assert len(list(blocks(small, max_values=10**6))) == 1
-    shape = (1, 9000, 5000)
-    for box in blocks(np.zeros(shape, "u1")):
-        assert np.prod([part.stop - part.start for part in box]) <= 2**22
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 9000, 5000), (96, 512, 512), (2, 3, 500, 300, 200), (10**7,), (5, 10**6, 3)]
+)
+def test_arrays_without_chunks_are_cut_into_boxes_of_bounded_size(shape):
+    sizes = [
+        np.prod([part.stop - part.start for part in box])
+        for box in blocks(np.broadcast_to(np.uint8(0), shape))
+    ]
+    assert sum(sizes) == np.prod(shape)
+    assert max(sizes) <= 2**22
+    assert len(sizes) <= max(5 * np.prod(shape) / 2**22, 20)
 
 
 def test_a_damaged_part_is_told_with_its_file(tmp_path):

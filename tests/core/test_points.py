@@ -78,6 +78,21 @@ def test_a_mask_without_instances_is_taken_apart():
     np.testing.assert_array_equal(separate_objects(two), two)
 
 
+@pytest.mark.parametrize(
+    ("numbers", "dtype"),
+    [([0, 1, 2**32 + 1], np.uint64), ([0, 2**31 + 5, 2**63 + 1, 2**63 + 2], np.uint64),
+     ([-(2**40), -1, 0, 1, 2**40], np.int64), ([0, 7, 2**31 - 1, 2**31], np.int64)],
+)  # fmt: skip
+def test_very_large_ids_stay_objects_of_their_own(numbers, dtype):
+    labels = np.repeat(np.array(numbers, dtype), 2).reshape(2, -1)
+    found = separate_objects(labels)
+    assert found.dtype == np.int32
+    assert len(np.unique(found)) == len(numbers)
+    np.testing.assert_array_equal(found > 0, labels > 0)
+    kept = np.abs(labels.astype(float)) < 2**31 - 1
+    np.testing.assert_array_equal(found[kept], labels[kept])
+
+
 def literal_precision(found, truth, within):
     ranked = sorted(
         (

@@ -1,5 +1,7 @@
+import errno
 import gc
 import warnings
+from pathlib import Path
 
 import imagecodecs
 import imageio.v3 as imageio
@@ -9,12 +11,13 @@ import tifffile
 import zarr
 from PIL import Image as Pillow
 
+from napari_cellda.core.adaptation.prepare import read_mask
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.export import write_ome_zarr
-from napari_cellda.core.images import open_image
+from napari_cellda.core.images import image_from_array, open_image
 from napari_cellda.core.images.readers import read_labels
 from napari_cellda.core.images.units import standard_unit
-from napari_cellda.core.paths import find_images, pair_by_stem, pairing_stem, stem
+from napari_cellda.core.paths import find_images, pair_by_stem, pairing_stem, safe_stem, stem
 from napari_cellda.core.tiles import Region, whole
 
 
@@ -446,6 +449,15 @@ def test_labels_saved_as_grey_colours(tmp_path):
         read_labels(tmp_path / "b.png")
 
 
+def test_labels_that_claim_more_than_there_is_memory(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((16, 16), np.uint8), tile=(16, 16), compression=8)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
+        for tag in ("ImageWidth", "ImageLength"):
+            file.pages.first.tags[tag].overwrite(16 * 10**6)
+    with pytest.raises(UserError, match=r"a\.tif' has 16000000 x 16000000 pixels, .* GB are free"):
+        read_labels(tmp_path / "a.tif")
+
+
 def test_labels_as_booleans_and_whole_floats(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.eye(5, dtype=bool))
     assert read_labels(tmp_path / "a.tif").dtype == np.uint8
@@ -463,6 +475,16 @@ def test_labels_have_the_order_t_z_y_x(tmp_path):
     labels = ramp((3, 2, 5, 7), np.uint16)
     tifffile.imwrite(tmp_path / "a.ome.tif", labels, metadata={"axes": "ZTYX"})
     np.testing.assert_array_equal(read_labels(tmp_path / "a.ome.tif"), labels.transpose(1, 0, 2, 3))
+
+
+def test_a_mask_to_train_on_keeps_objects_with_very_large_ids(tmp_path):
+    labels = np.repeat(np.array([-3, 0, 5, 2**31 + 5, 2**32 + 5]), 4).reshape(4, 5)
+    tifffile.imwrite(tmp_path / "a.tif", labels)
+    image = image_from_array(np.zeros((4, 5)), "yx", name="a")
+    found = read_mask(tmp_path / "a.tif", image)
+    largest = 2**31 - 1
+    np.testing.assert_array_equal(np.unique(found), [-1, 0, 5, largest - 1, largest])
+    np.testing.assert_array_equal(found > 0, labels > 0)
 
 
 def test_label_image_inside_an_image(tmp_path):
@@ -510,6 +532,38 @@ def test_stem():
     assert pairing_stem("cell_mask.tif") == "cell"
     assert pairing_stem("cell_probability.ome.zarr") == "cell"
     assert pairing_stem("_mask.tif") == "_mask"
+
+
+def test_what_must_not_be_seen_is_passed_over_or_named(tmp_path, monkeypatch):
+    closed = tmp_path / "lost+found"
+    closed.mkdir()
+    (tmp_path / "a.png").write_bytes(b"x")
+    real = {name: getattr(Path, name) for name in ("stat", "iterdir")}
+
+    def refuse(name):
+        def call(path, *args, **kwargs):
+            if closed in path.parents or (name == "iterdir" and path == closed):
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return real[name](path, *args, **kwargs)
+
+        return call
+
+    for name in real:
+        monkeypatch.setattr(Path, name, refuse(name))
+    assert find_images(tmp_path) == [tmp_path / "a.png"]
+    with pytest.raises(UserError, match=r"lost\+found' cannot be read: Permission denied"):
+        find_images(closed)
+    with pytest.raises(UserError, match=r"b\.tif' does not exist"):
+        open_image(closed / "b.tif")
+
+
+def test_stems_that_any_disk_takes():
+    assert safe_stem("nuclei (2), raw") == "nuclei (2), raw"
+    assert safe_stem('a<b>"c"|d?*\\e') == "a_b__c__d___e"
+    assert safe_stem("Con.1") == "Con.1_"
+    assert safe_stem("contrast") == "contrast"
+    assert safe_stem("核" * 80) == "核" * 50
+    assert safe_stem("a\ud800 . ") == "a_"
 
 
 def test_find_images(tmp_path):

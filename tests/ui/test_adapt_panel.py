@@ -463,6 +463,7 @@ def test_figures_by_hand():
     assert by_name["forest"].sure == pytest.approx(0.5)
     assert by_name["new"].dice == pytest.approx(2 * 2 / (2 + 3))
     assert by_name["new"].iou == pytest.approx(2 / 3)
+    assert judge({"tie": np.full((2, 2), 0.5)}, "tie")[0].foreground == 0
     without = judge({"forest": old, "new": new}, "new")
     assert without[0].dice is None
     assert "not how right" in figures_text(without)

@@ -37,7 +37,11 @@ Scheduler = Annotated[
     typer.Option(help="Address of a dask.distributed scheduler that computes the tiles."),
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Do again what was done before with the same settings.")
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Do again what was done before with the same settings; replace what is in the way.",
+    ),
 ]
 
 

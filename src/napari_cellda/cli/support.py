@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _LISTS = ("--strokes", "--set", "--prediction")
+AS_IT_IS: dict[str, Any] = {"markup": False, "emoji": False}
+"""For rich: names of files and layers may hold [brackets] and :colons:."""
 
 
 def expand_lists(arguments: Sequence[str]) -> list[str]:
@@ -87,9 +89,9 @@ def follow(task: Task[T]) -> T:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, **AS_IT_IS)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -121,12 +123,12 @@ def print_table(rows: Sequence[Mapping[str, Any]], if_empty: str = "") -> None:
     from rich.table import Table
 
     if not rows:
-        Console().print(if_empty)
+        Console(**AS_IT_IS).print(if_empty)
         return
     table = Table(*rows[0], box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    Console(width=None if sys.stdout.isatty() else 200, **AS_IT_IS).print(table)
 
 
 def print_json(value: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -260,9 +260,10 @@ def train_classifier(
     Raises
     ------
     UserError
-        If nothing is painted, or only one class is.
+        If nothing is painted, only one class is, or the images differ in their channels.
     """
     spec = spec or FeatureSpec()
+    check_channels(images)
     yield Stage("Collect features under the strokes", len(images))
     features, labels = [], []
     for done, (image, painted) in enumerate(zip(images, strokes, strict=True), 1):
@@ -285,6 +286,16 @@ def train_classifier(
     return PixelClassifier(spec, normalisation, channels, names, forest)
 
 
+def check_channels(images: Sequence[Image]) -> None:
+    """Raise a UserError unless all images have as many channels in use."""
+    for image in images[1:]:
+        if image.n_channels != images[0].n_channels:
+            raise UserError(
+                f"'{images[0].name}' has {images[0].n_channels} channel(s) in use and "
+                f"'{image.name}' {image.n_channels}; choose channels that both of them have."
+            )
+
+
 def check_painted(labels: np.ndarray, names: Sequence[str]) -> None:
     """Raise a UserError unless at least two classes are painted."""
     where = ", ".join(f"'{name}'" for name in names)
@@ -296,8 +307,3 @@ def check_painted(labels: np.ndarray, names: Sequence[str]) -> None:
             f"The strokes for {where} hold only the value {present[0] + 1}; "
             "paint at least two classes (1 is background)."
         )
-
-
-def with_forest(classifier: PixelClassifier, forest: Forest) -> PixelClassifier:
-    """Return the same classifier with another forest."""
-    return replace(classifier, forest=forest)

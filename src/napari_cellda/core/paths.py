@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,13 +25,25 @@ OWN_SUFFIXES = (
     "_strokes",
 )
 """What our own outputs add to the stem of their image."""
+NO_FILE_NAME = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
+"""Letters that one system or another takes in no name of a file."""
+DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+"""What Windows takes for a device, whatever the ending."""
+LONGEST_STEM = 150
+"""Bytes: file systems take 255, and endings are added."""
+
+
+def exists(path: Path) -> bool:
+    """Whether there is something at a path, as far as it may be seen."""
+    try:
+        return path.exists()
+    except OSError:  # no permission, or a name that is too long
+        return False
 
 
 def is_zarr(path: Path) -> bool:
     """Whether a folder is a zarr group or array."""
-    return path.is_dir() and any(
-        (path / name).exists() for name in ("zarr.json", ".zgroup", ".zarray")
-    )
+    return any(exists(path / name) for name in ("zarr.json", ".zgroup", ".zarray"))
 
 
 def stem(path: str | Path) -> str:
@@ -41,6 +54,16 @@ def stem(path: str | Path) -> str:
         if name.lower().endswith(ending) and len(name) > len(ending):
             return name[: -len(ending)]
     return Path(name).stem
+
+
+def safe_stem(name: str) -> str:
+    """Turn a name, such as a layer's, into the stem of a file that any disk takes.
+
+    Two names may give the same stem.
+    """
+    short = name.encode(errors="replace")[:LONGEST_STEM].decode(errors="ignore")
+    found = NO_FILE_NAME.sub("_", short).strip(". ")
+    return f"{found}_" if DEVICES.match(found) else found or "image"
 
 
 def pairing_stem(path: str | Path) -> str:
@@ -54,7 +77,7 @@ def pairing_stem(path: str | Path) -> str:
 
 def is_image_path(path: Path) -> bool:
     """Whether a path looks like an image that can be opened."""
-    if path.name.startswith("."):
+    if path.name.startswith(".") or not exists(path):
         return False
     if path.is_dir():
         return is_zarr(path)
@@ -81,10 +104,10 @@ def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in [Path(paths)] if isinstance(paths, str | Path) else map(Path, paths):
-        if not path.exists():
+        if not exists(path):
             raise UserError(f"'{path}' does not exist.")
         if path.is_dir() and not is_zarr(path):
-            inside = sorted(item for item in path.iterdir() if is_image_path(item))
+            inside = sorted(item for item in _items(path) if is_image_path(item))
             if not inside:
                 raise UserError(f"The folder '{path}' holds no image; expected {KINDS}.")
             found += inside
@@ -93,6 +116,13 @@ def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
         else:
             raise UserError(f"'{path}' has the ending '{path.suffix}'; expected {KINDS}.")
     return found
+
+
+def _items(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"The folder '{folder}' cannot be read: {error.strerror}.") from error
 
 
 def pair_by_stem(

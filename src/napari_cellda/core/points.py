@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.images.readers import as_int32
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,11 +114,11 @@ def separate_objects(labels: NDArray[np.integer]) -> NDArray[np.int32]:
     Parameters
     ----------
     labels : (Y, X) ndarray of int
-        Values below 0 stay what they are.
+        Values below 0 stay what they are; ids beyond int32 become others, one per object.
     """
     from scipy.ndimage import label
 
-    ids: NDArray[np.int32] = np.asarray(labels).astype(np.int32)
+    ids = as_int32(np.asarray(labels))
     if ids.max(initial=0) != 1:
         return ids
     parts: NDArray[np.int32] = label(ids > 0)[0].astype(np.int32)

@@ -65,13 +65,13 @@ def export_images(
     from napari_cellda.core.export.image import export_image
 
     opened = [open_source() for open_source in sources]
-    names = [image.name for image, _ in opened]
+    stems = [image.stem for image, _ in opened]
     for image, _ in opened:
         choice.check(image)
-        if names.count(image.name) > 1:
+        if stems.count(image.stem) > 1:
             raise UserError(
-                f"Two images are called '{image.name}' and would be written to the same files; "
-                "rename one."
+                f"Two images would be written to the same files '{image.stem}_...'; rename the "
+                f"layer '{image.name}'."
             )
     done: list[Exported] = []
     for image, normalisation in opened:

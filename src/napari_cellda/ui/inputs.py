@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.paths import safe_stem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -144,12 +145,12 @@ def spatial_axes(layer: Any) -> str:
 
 
 def layer_stems(layers: Sequence[Any]) -> list[str]:
-    """Return a file name without ending for every layer: unique, of letters that any disk takes."""
+    """Return a file name without ending for every layer: unique, without blanks and commas."""
     stems: list[str] = []
     for layer in layers:
         source = getattr(layer.source, "path", None)
         name = Path(source).stem if source and len(layers) == 1 else layer.name
-        stem = re.sub(r"[^\w.-]+", "_", name).strip("._") or "image"
+        stem = safe_stem(re.sub(r"[^\w.-]+", "_", name).strip("._"))
         number = 2
         while stem in stems:
             stem = f"{stem.rsplit('-', 1)[0]}-{number}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QEventLoop, QObject, QTimer, Signal
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.paths import safe_stem
 from napari_cellda.core.project import fingerprint
 from napari_cellda.ui.axes import read_layer
 from napari_cellda.ui.live import LivePainter
@@ -159,9 +160,9 @@ def _copy(painted: PaintedImage, folder: Path, taken: Sequence[Path] | object) -
 
     image = read_layer(replace(painted.choice, channels="all"))
     axes, (array, *_) = layer_arrays(image, painted.choice.axes)
-    name = "".join(c if c.isalnum() or c in "-_. " else "_" for c in painted.name).strip(". ")
+    name = safe_stem(painted.name)
     ending = ".tif" if image.rgb else ".ome.zarr"
-    path, number = folder / f"{name or 'image'}{ending}", 1
+    path, number = folder / f"{name}{ending}", 1
     while path in taken:  # type: ignore[operator]
         number += 1
         path = folder / f"{name} {number}{ending}"

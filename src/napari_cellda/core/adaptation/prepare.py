@@ -18,7 +18,7 @@ from napari_cellda.core.images.normalisation import (
     Normalisation,
     measure_normalisation,
 )
-from napari_cellda.core.images.readers import read_labels
+from napari_cellda.core.images.readers import as_int32, load_whole, read_file, read_labels
 from napari_cellda.core.images.statistics import Source, moments
 from napari_cellda.core.points import find_blobs
 from napari_cellda.core.tiles import Region
@@ -151,7 +151,7 @@ def read_mask(path: Path, image: Image) -> Labels:
     top = int(labels.max(initial=0))
     if top == 255 and set(np.unique(labels).tolist()) <= {0, 255}:
         labels = labels // 255
-    clipped: Labels = np.maximum(labels.astype(np.int32), UNKNOWN)
+    clipped: Labels = np.maximum(as_int32(labels), UNKNOWN)
     return clipped
 
 
@@ -329,10 +329,7 @@ def _read_map(
     UserError
         If they do not fit the image or the classes, or leave [0, 1].
     """
-    from napari_cellda.core.images.readers import read_file
-
-    found = read_file(path)
-    array = np.asarray(found.array)
+    array = load_whole(read_file(path), path)
     plane_axes = len(image.label_shape)
     if array.shape[-plane_axes:] != image.label_shape or array.ndim > plane_axes + 1:
         raise UserError(

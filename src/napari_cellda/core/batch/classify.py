@@ -12,6 +12,7 @@ from napari_cellda.core.batch.files import (
     BatchReport,
     check_unique_stems,
     choice_for,
+    find_inputs,
 )
 from napari_cellda.core.batch.models import Recipe
 from napari_cellda.core.batch.run import run_batch
@@ -112,7 +113,7 @@ def classify_batch(
         raise UserError(
             f"--enhancer-class is {job.enhanced_class}, but no --enhancer is given; expected both."
         )
-    paths = find_images(images)
+    paths = find_inputs(images)
     check_unique_stems(paths)
     options = options or BatchOptions()
     pairs = pair_by_stem(paths, find_images(strokes))

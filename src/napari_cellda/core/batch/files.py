@@ -8,15 +8,15 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from napari_cellda.core.atomic import remove_leftovers
-from napari_cellda.core.batch.records import drop_record, is_done, keep_record
+from napari_cellda.core.atomic import REFUSED, remove_leftovers
+from napari_cellda.core.batch.records import drop_record, is_done, keep_record, recorded_files
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Step
-from napari_cellda.core.export.image import ExportChoice, export_image
+from napari_cellda.core.export.image import ExportChoice, export_image, result_paths
 from napari_cellda.core.images import open_image
 from napari_cellda.core.instances import InstanceParams
 from napari_cellda.core.memory import ran_out_of_memory
-from napari_cellda.core.paths import stem
+from napari_cellda.core.paths import find_images, stem
 from napari_cellda.core.project import fingerprint
 from napari_cellda.core.run_record import hash_input
 
@@ -43,7 +43,7 @@ class BatchOptions:
     scheduler: str | None = None
     """Address of a `dask.distributed` scheduler whose workers compute the tiles."""
     overwrite: bool = False
-    """Do all images again, not only those that are missing."""
+    """Do all images again, not only those that are missing, and replace whatever is in the way."""
     trusted: tuple[str, ...] = ()
     """SHA-256 of model programs (TorchScript) that somebody agreed to run."""
 
@@ -113,6 +113,42 @@ def choice_for(
         file_format="ome-zarr" if file_format == "ome-zarr" else "imagej",
         instance_params=instances or InstanceParams(),
     )
+
+
+def find_inputs(paths: Sequence[Path]) -> list[Path]:
+    """List images as `find_images` does, but not what a batch wrote into one of the folders.
+
+    Raises
+    ------
+    UserError
+        See `find_images`; or if a folder holds nothing but such results.
+    """
+    found: list[Path] = []
+    for path in paths:
+        inside = find_images(path)
+        results = recorded_files(path) if path not in inside else set()
+        images = [image for image in inside if image.name not in results]
+        if not images:
+            raise UserError(
+                f"The images in '{path}' are results of a batch; name those to be taken as images."
+            )
+        found += images
+    return found
+
+
+def check_nothing_is_lost(paths: Sequence[Path], choice: ExportChoice) -> None:
+    """Raise a UserError if a result would replace a file beside the images that no batch wrote."""
+    folder = choice.folder
+    if folder.resolve() not in {path.parent.resolve() for path in paths}:
+        return
+    results = recorded_files(folder)
+    for path in paths:
+        for target in result_paths(stem(path), choice):
+            if target.exists() and target.name not in results:
+                raise UserError(
+                    f"'{target}' is no result of a batch, but one would be written there; choose "
+                    "another folder, or replace it with --overwrite."
+                )
 
 
 def check_unique_stems(paths: Sequence[Path]) -> None:
@@ -243,6 +279,9 @@ def describe_failure(path: Path, error: Exception) -> Failure:
         return Failure(path, str(error))
     if ran_out_of_memory(error):
         return Failure(path, f"There is not enough memory for '{path.name}'.")
+    if isinstance(error, OSError) and error.errno in REFUSED:
+        what = error.filename or path.name
+        return Failure(path, f"'{what}' cannot be read or written: {error.strerror}.")
     first = " ".join(str(error).split())[:200]
     sentence = f"'{path.name}' met a fault of ours ({type(error).__name__}: {first})."
     return Failure(path, sentence, "".join(traceback.format_exception(error)))

@@ -8,12 +8,12 @@ from napari_cellda.core.batch.files import (
     BatchOptions,
     check_unique_stems,
     choice_for,
+    find_inputs,
 )
 from napari_cellda.core.batch.models import Recipe, open_map_maker
 from napari_cellda.core.batch.run import run_batch
 from napari_cellda.core.events import never
 from napari_cellda.core.instances import InstanceParams
-from napari_cellda.core.paths import find_images
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +51,7 @@ def predict_batch(
     -------
     BatchReport
     """
-    paths = find_images(images)
+    paths = find_inputs(images)
     check_unique_stems(paths)
     options = options or BatchOptions()
     pipeline, measured, params = open_map_maker(model, channels, options.trusted)

@@ -41,30 +41,63 @@ def is_done(output: Path, image: Path, made_with: str) -> bool:
     Sizes are compared and not times: results may be copied, and a mask that somebody corrected by
     hand is kept.
     """
-    try:
-        record = Record.model_validate_json(record_path(output, image).read_bytes())
-    except (OSError, ValidationError):
-        return False
+    record = _read(record_path(output, image))
     return (
-        record.made_with == made_with
+        record is not None
+        and record.made_with == made_with
         and all(bytes_of(output / name) == size for name, size in record.files.items())
-        and record.content == hash_input(image)
+        and record.content == _content(image)
     )
+
+
+def recorded_files(folder: Path) -> set[str]:
+    """Return the names of all results that batches have written into a folder."""
+    names: set[str] = set()
+    for path in (folder / FOLDER).glob("*.json"):
+        record = _read(path)
+        names.update(record.files if record else ())
+    return names
 
 
 def keep_record(output: Path, image: Path, content: str, made_with: str, files: list[Path]) -> None:
     """Note that an image is done."""
     sizes = {path.name: bytes_of(path) for path in files}
-    record = Record(content=content, made_with=made_with, files=sizes)
-    with write_atomically(record_path(output, image)) as aside:
-        aside.write_text(record.model_dump_json(indent=1), encoding="utf-8")
+    _write(record_path(output, image), Record(content=content, made_with=made_with, files=sizes))
 
 
 def drop_record(output: Path, image: Path) -> None:
-    """Forget an image before its results are replaced: half of them may be new after a crash."""
+    """Forget how an image was done before its results are replaced: half may be new after a crash.
+
+    That these files are results stays known.
+    """
     path = record_path(output, image)
-    with plain_disk_errors(output):
-        path.unlink(missing_ok=True)
+    record = _read(path)
+    if record is not None:
+        _write(path, record.model_copy(update={"made_with": "", "content": ""}))
+    else:
+        with plain_disk_errors(output):
+            path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Record | None:
+    """Read a record; None if there is none that can be read."""
+    try:
+        return Record.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _content(image: Path) -> str | None:
+    """Return the hash of an image; None if it cannot be read, as will be told when it is done."""
+    try:
+        return hash_input(image)
+    except OSError:
+        return None
+
+
+def _write(path: Path, record: Record) -> None:
+    with write_atomically(path) as aside:
+        aside.write_text(record.model_dump_json(indent=1), encoding="utf-8")
 
 
 def bytes_of(path: Path) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from napari_cellda.core.batch.files import (
     BatchReport,
     Work,
+    check_nothing_is_lost,
     find_missing,
     run_in_turn,
     run_together,
@@ -63,9 +64,16 @@ def run_batch(
     -------
     BatchReport
         When stopped, of the images that were done until then.
+
+    Raises
+    ------
+    UserError
+        If a result would replace a file of the user's.
     """
     work = Work(pipeline, choice, _made_with(pipeline, choice), measured or {})
     missing, kept = yield from find_missing(work, paths, options)
+    if not options.overwrite:
+        check_nothing_is_lost(missing, choice)
     before = BatchReport(kept=tuple(kept))
     if not missing:
         return before

@@ -119,6 +119,7 @@ def _work(run: Run, device: str, threads: int | None, stop: Stop) -> Task[Path |
         options["structure"],
         channels if isinstance(channels, str) else tuple(channels),
     )
+    diameter = object_diameter(planes)
     trained = yield from train_enhancer(
         planes,
         params,
@@ -133,16 +134,19 @@ def _work(run: Run, device: str, threads: int | None, stop: Stop) -> Task[Path |
         yield Note("Stopped before the first step, so there is no enhancer.")
         return None
     yield Stage("Write the model")
-    return _write(run, params, planes, trained)
+    return _write(run, params, planes, trained, diameter)
 
 
 def _write(
-    run: Run, params: EnhancerParams, planes: list[SourcePlane], trained: TrainedEnhancer
+    run: Run,
+    params: EnhancerParams,
+    planes: list[SourcePlane],
+    trained: TrainedEnhancer,
+    diameter: float | None,
 ) -> Path:
     from napari_cellda.core.modelzoo.package import PackageInfo, write_package
 
     outputs, begun_from = planes[0].outputs, origin(params)
-    diameter = object_diameter(planes)
     image, forest_map = _example(params.shows)
     info = PackageInfo(
         id=params.id,

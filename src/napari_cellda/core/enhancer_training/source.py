@@ -11,7 +11,7 @@ from scipy import ndimage
 from napari_cellda.core.classifier import Normalised
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.images import open_image
-from napari_cellda.core.images.readers import find_images, pair_by_stem, read_labels
+from napari_cellda.core.images.readers import as_int32, find_images, pair_by_stem, read_labels
 from napari_cellda.core.tiles import Region
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class SourcePlane:
     t: int
     z: int
     labels: NDArray[np.integer]
-    """(Y, X), as in the file."""
+    """(Y, X), as `open_source` reads them."""
     masks_are: MasksAre
     outputs: tuple[str, ...]
     """What the truth is turned into: "foreground", "boundary" or both, in this order."""
@@ -172,7 +172,9 @@ def open_source(
     for image_path, mask_path in pairs:
         source = Normalised.measure(open_image(image_path, channels=channels))
         labels = (
-            _binary(read_labels(mask_path)) if masks_are != "instances" else read_labels(mask_path)
+            as_int32(read_labels(mask_path))  # scipy's filters mix up numbers beyond 2**53
+            if masks_are == "instances"
+            else _binary(read_labels(mask_path))
         )
         if labels.shape != source.image.label_shape:
             raise UserError(
@@ -246,7 +248,7 @@ def object_diameter(planes: list[SourcePlane]) -> float | None:
         labels = plane.labels
         if plane.masks_are == "foreground":
             labels = ndimage.label(labels > 0)[0]
-        counts = np.bincount(labels.ravel())[1:]
+        counts = np.unique(labels[labels > 0], return_counts=True)[1]
         areas.extend(counts[counts >= 10])
     return float(np.sqrt(4 * np.median(areas) / np.pi)) if areas else None
 

@@ -12,6 +12,7 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.export.ome_zarr import fill_image, open_ome_zarr_writer
 from napari_cellda.core.export.tiff import RegionWriter, TiffKind, fit_type, open_tiff_writer
 from napari_cellda.core.images.lazy import blocks, compute
+from napari_cellda.core.images.units import extents
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -122,7 +123,7 @@ def write_ome_zarr(
         ) as writer:
             copy_blocks(array, writer)
         return
-    sizes = (1.0, 1.0, 1.0, *(pixel_size or ()))[-3:]
+    sizes = extents(pixel_size)
     with write_atomically(path) as aside:
         group = zarr.create_group(aside, zarr_format=3)
         with fill_image(group, str(path), array.shape, axes, array.dtype, sizes, unit) as writer:

@@ -159,7 +159,7 @@ def _write(
         paths = []
     paths += yield from _write_by_regions(image, maps, instances, choice, stop)
     if choice.table and table is not None:
-        paths.append(choice.folder / f"{image.name}_objects.csv")
+        paths.append(choice.folder / f"{image.stem}_objects.csv")
         write_objects(paths[-1], table)
     return paths
 
@@ -271,7 +271,7 @@ def _write_at_once(
             for path, array in zip(paths, labels.values(), strict=True):
                 write_png(path, array)
             return paths
-        path = choice.folder / f"{image.name}.zarr"
+        path = choice.folder / f"{image.stem}.zarr"
         raw, axes = _own_axes(image)
         write_ome_zarr(path, raw, axes, pixel_size=image.pixel_size, unit=image.unit, labels=labels)
         return [path]
@@ -288,5 +288,13 @@ def _own_axes(image: Image) -> tuple[Any, str]:
     return image.data[index], axes
 
 
+def result_paths(stem: str, choice: ExportChoice) -> list[Path]:
+    """Return where the results of an image may lie; not every model makes all of them."""
+    names = ["mask"] * choice.mask + ["instances"] * choice.instances
+    names += ["probability", "forest", "boundary"] * choice.probabilities
+    paths = [choice.folder / f"{stem}_{name}{ENDINGS[choice.file_format]}" for name in names]
+    return paths + [choice.folder / f"{stem}_objects.csv"] * choice.table
+
+
 def _path(image: Image, name: str, choice: ExportChoice) -> Path:
-    return choice.folder / f"{image.name}_{name}{ENDINGS[choice.file_format]}"
+    return choice.folder / f"{image.stem}_{name}{ENDINGS[choice.file_format]}"

@@ -11,7 +11,7 @@ import numpy as np
 from napari_cellda.core.atomic import write_atomically
 from napari_cellda.core.export.tiff import RegionWriter, fit_type, stored_type
 from napari_cellda.core.images.lazy import CANONICAL, blocks
-from napari_cellda.core.images.units import METRES
+from napari_cellda.core.images.units import METRES, extents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -85,7 +85,7 @@ def open_ome_zarr_writer(
     """
     import zarr
 
-    sizes = (1.0, 1.0, 1.0, *(pixel_size or ()))[-3:]
+    sizes = extents(pixel_size)
     with write_atomically(path) as aside:
         group = zarr.create_group(aside, zarr_format=3)
         with fill_image(

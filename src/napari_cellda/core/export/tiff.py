@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_cellda.core.atomic import reserve, write_atomically
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.images.units import SYMBOLS
+from napari_cellda.core.images.units import METRES, SYMBOLS, extents
 from napari_cellda.core.mapped import MappedArray
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ IMAGEJ_ORDER = "tzcyx"
 IMAGEJ_TYPES = ("uint8", "uint16", "float32")
 IMAGEJ_BYTES = 2**32 - 2**20
 """ImageJ's own format cannot be larger."""
+RESOLVED = (1e-6, 1e6)
+"""Sizes of a pixel whose resolution is kept to a millionth of a millionth."""
 STORED = {"bool": "uint8", "float16": "float32", "int64": "int32", "uint64": "uint32"}
 """What stands in for types that OME-TIFF does not know."""
 
@@ -119,7 +121,7 @@ def open_tiff_writer(
     if axes.endswith("c") and shape[-1] not in (3, 4):
         raise UserError(f"'{path}' has {shape[-1]} values per pixel; colours are 3 or 4.")
     kind = choose_kind(str(path), shape, axes, dtype, kind)
-    sizes = (1.0, 1.0, 1.0, *(pixel_size or ()))[-3:]
+    sizes = extents(pixel_size)
     options = imagej_options if kind == "imagej" else ome_options
     with write_atomically(path) as aside:
         array = create_mapped(aside, shape, dtype, axes, options(axes, sizes, unit))
@@ -148,13 +150,29 @@ def choose_kind(
 
 
 def imagej_options(axes: str, sizes: Sequence[float], unit: str) -> dict[str, Any]:
-    """Return what tifffile needs to write ImageJ's metadata."""
+    """Return what tifffile needs to write ImageJ's metadata, which is ASCII."""
     metadata: dict[str, Any] = {"axes": letters(axes)}
+    given, unit = unit, fitting_unit(sizes[1:], unit)
     if unit == "pixel":
         return {"imagej": True, "metadata": metadata}
-    z, y, x = sizes
-    metadata |= {"unit": SYMBOLS[unit].replace("µ", "u")} | ({"spacing": z} if "z" in axes else {})
+    z, y, x = (size * METRES[given] / METRES[unit] for size in sizes)
+    symbol = SYMBOLS[unit].replace("µ", "u")
+    metadata["unit"] = symbol if symbol.isascii() else unit
+    if "z" in axes:
+        metadata["spacing"] = z
     return {"imagej": True, "metadata": metadata, "resolution": (1 / x, 1 / y)}
+
+
+def fitting_unit(sizes: Sequence[float], unit: str) -> str:
+    """Return the unit, or another in which TIFF can hold the sizes; "pixel" if there is none.
+
+    A resolution, 1 / size, is a fraction of two numbers of 32 bits.
+    """
+    for other in (unit, *METRES) if unit in METRES else ():
+        scaled = [size * METRES[unit] / METRES[other] for size in sizes]
+        if RESOLVED[0] <= min(scaled) and max(scaled) <= RESOLVED[1]:
+            return other
+    return "pixel"
 
 
 def ome_options(axes: str, sizes: Sequence[float], unit: str) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from napari_cellda.core.images.lazy import (
     luminance,
     take_channels,
 )
+from napari_cellda.core.images.units import extents
+from napari_cellda.core.paths import safe_stem, stem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +51,12 @@ class Image:
     """Coarser versions with the same canonical axes, coarsest last."""
     rgb: bool = False
     """Whether the three channels are red, green and blue."""
+
+    @property
+    def stem(self) -> str:
+        """What files made from it are called: as its own file, or by the name of its layer."""
+        is_file = self.path is not None and self.name == stem(self.path)
+        return self.name if is_file else safe_stem(self.name)
 
     @property
     def limits(self) -> Spot:
@@ -185,7 +193,8 @@ def image_from_array(
     name : str
         What messages call the image.
     pixel_size : sequence of float, optional
-        Extent of a pixel along the last of (z, y, x), as many as given. None: 1.
+        Extent of a pixel along the last of (z, y, x), as many as given. None: 1. A sign (a flipped
+        layer) is dropped, and what is no size is 1.
     unit : str
         Of `pixel_size`.
     rgb : bool
@@ -209,13 +218,11 @@ def image_from_array(
     views = [lazy_canonical(level, axes) for level in (array, *levels)]
     if rgb:
         views = [view[:, :3] for view in views]
-    sizes = tuple(float(size) for size in pixel_size or ())[-3:]
-    full_size = (1.0,) * (3 - len(sizes)) + sizes
     return Image(
         name=name,
         data=views[0],
         axes=axes,
-        pixel_size=(full_size[0], full_size[1], full_size[2]),
+        pixel_size=extents(pixel_size),
         unit=unit,
         path=path,
         levels=tuple(views[1:]),
@@ -257,7 +264,6 @@ def open_image(path: str | Path, *, channels: Channels = "grey") -> Image:
         If the file is missing, truncated, foreign, empty or has not those channels.
     """
     from napari_cellda.core.images.readers import read_file
-    from napari_cellda.core.paths import stem
 
     path = Path(path)
     found = read_file(path)

@@ -146,15 +146,17 @@ def blocks(data: Any, max_values: int = 2**22) -> Iterator[tuple[slice, ...]]:
     data : array
         Numpy, dask or zarr, any number of axes.
     max_values : int
-        Neighbouring chunks are joined up to this many values. A single larger chunk of a dask
-        array stays whole, because any part of it costs loading all of it.
+        Neighbouring chunks are joined up to this many values. A single larger chunk of a dask or
+        zarr array stays whole, because any part of it costs loading all of it.
 
     Yields
     ------
     tuple of slice
         Every value lies in exactly one box.
     """
-    own = getattr(data, "chunks", None) or (1024,) * len(data.shape)
+    n_axes = len(data.shape)
+    # Without chunks, such as a memory map: planes, in pieces where they are large.
+    own = getattr(data, "chunks", None) or ((1,) * n_axes + (1024, 1024))[-n_axes:]
     chunks = [
         _even(size, step) if isinstance(step, int) else step
         for size, step in zip(data.shape, own, strict=True)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.memory import available_memory
 from napari_cellda.core.paths import (
     BITMAP_SUFFIXES,
     KINDS,
     TIFF_SUFFIXES,
+    exists,
     find_images,
     is_zarr,
     pair_by_stem,
@@ -21,8 +24,12 @@ from napari_cellda.core.paths import (
     stem,
 )
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 __all__ = [
     "Found",
+    "as_int32",
     "find_images",
     "pair_by_stem",
     "pairing_stem",
@@ -59,7 +66,7 @@ def read_file(path: Path) -> Found:
     UserError
         If it is missing, truncated or not an image.
     """
-    if not path.exists():
+    if not exists(path):
         raise UserError(f"'{path}' does not exist.")
     suffix = path.suffix.lower()
     if path.is_dir():
@@ -150,7 +157,7 @@ def read_labels(path: str | Path) -> np.ndarray:
     Raises
     ------
     UserError
-        If the file cannot be read or does not hold whole numbers.
+        If the file cannot be read, does not fit into memory or does not hold whole numbers.
     """
     path = Path(path)
     if is_zarr(path):
@@ -160,12 +167,31 @@ def read_labels(path: str | Path) -> np.ndarray:
     is_bitmap = path.is_file() and path.suffix.lower() in BITMAP_SUFFIXES
     found = read_bitmap(path, palette_indices=True) if is_bitmap else read_file(path)
     axes = found.axes.replace("c", "z") if found.planar else found.axes
-    array = np.asarray(found.array[...])
+    array = load_whole(found, path)
     if "c" in axes:
         array = single_channel(array, axes.index("c"), path)
         axes = axes.replace("c", "")
     array = array.transpose([axes.index(axis) for axis in "tzyx" if axis in axes])
     return as_integers(array, path)
+
+
+def load_whole(found: Found, path: Path) -> np.ndarray:
+    """Return all of a file's array, which stays on disk if it is memory-mapped.
+
+    Raises
+    ------
+    UserError
+        If there is no room for it: a file may claim any size.
+    """
+    size = math.prod(found.array.shape) * np.dtype(found.array.dtype).itemsize
+    room = available_memory()
+    if size > room and not isinstance(found.array, np.ndarray):
+        shape = " x ".join(map(str, found.array.shape))
+        raise UserError(
+            f"'{path}' has {shape} pixels, which take {size / 2**30:.1f} GB of memory; "
+            f"{room / 2**30:.1f} GB are free."
+        )
+    return np.asarray(found.array[...])
 
 
 def single_channel(array: np.ndarray, axis: int, path: Path) -> np.ndarray:
@@ -188,3 +214,20 @@ def as_integers(array: np.ndarray, path: Path) -> np.ndarray:
             raise UserError(f"'{path}' holds fractions or NaN; expected whole label numbers.")
         return array.astype(np.int64)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def as_int32(labels: np.ndarray) -> NDArray[np.int32]:
+    """Turn label numbers into int32, each object into one number of its own.
+
+    Numbers that fit are kept. Larger ones, as electron microscopy has them, become the largest
+    that fit, in their own order; far below 0 they become the smallest that fits.
+    """
+    limits = np.iinfo(np.int32)
+    if not labels.size or limits.min <= labels.min() <= labels.max() <= limits.max:
+        return labels.astype(np.int32, copy=False)
+    numbers, which = np.unique(labels, return_inverse=True)
+    largest = np.arange(limits.max - len(numbers) + 1, limits.max + 1)
+    fits = numbers <= largest  # by np.minimum, unsigned and signed numbers would meet as floats
+    largest[fits] = numbers[fits]
+    small = np.maximum(largest, limits.min).astype(np.int32)
+    return small[which].reshape(labels.shape)

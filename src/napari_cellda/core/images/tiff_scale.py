@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-from napari_cellda.core.images.units import METRES, standard_unit
+from napari_cellda.core.images.units import METRES, sound, standard_unit
 
 if TYPE_CHECKING:
     from tifffile import TiffFile
@@ -58,8 +57,3 @@ def imagej_pixel_size(tif: TiffFile) -> tuple[tuple[float, float, float], str]:
         return sound(length / count if count else 1.0)
 
     return (sound(float(metadata.get("spacing", 1.0))), size("Y"), size("X")), unit
-
-
-def sound(size: float) -> float:
-    """Return a pixel size, or 1 where a file gives nonsense."""
-    return abs(size) if math.isfinite(size) and size else 1.0

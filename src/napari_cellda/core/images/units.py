@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 UNITS = {
     "angstrom": ("angstrom", "å", "a"),
     "nanometer": ("nanometer", "nanometre", "nm"),
@@ -25,3 +31,14 @@ def standard_unit(unit: str | None) -> str:
         if wanted in spellings:
             return name
     return "pixel"
+
+
+def sound(size: float) -> float:
+    """Return a pixel size, or 1 where a file or layer gives nonsense."""
+    return abs(size) if math.isfinite(size) and size else 1.0
+
+
+def extents(pixel_size: Iterable[float] | None) -> tuple[float, float, float]:
+    """Return sound pixel sizes along (z, y, x), given the last of them; 1 where there is none."""
+    z, y, x = (1.0, 1.0, 1.0, *(sound(float(size)) for size in pixel_size or ()))[-3:]
+    return z, y, x

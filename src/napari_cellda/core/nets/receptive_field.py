@@ -16,56 +16,6 @@ if TYPE_CHECKING:
 
 LIMIT = 256
 """Largest halo looked for, in pixels."""
-
-
-def receptive_field_halo(
-    network: torch.nn.Module,
-    *,
-    multiples: Sequence[int] | None = None,
-    in_channels: int = 1,
-    limit: int = LIMIT,
-) -> tuple[int, ...] | None:
-    """Measure how far from a pixel its output depends on the input, along every spatial axis.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        Takes and returns (N, C, [Z], Y, X); used in eval mode on its own device, left as it was.
-        For the networks of this package `architecture_reach` is quicker.
-    multiples : sequence of int, optional
-        What the sides of an input must be multiples of, one per spatial axis; also tells 2D or
-        3D. None takes `network.multiples`.
-    in_channels : int
-        Channels of the input.
-    limit : int
-        Largest halo looked for, in pixels.
-
-    Returns
-    -------
-    tuple of int, or None
-        Halo per spatial axis, in pixels. None when there is no such halo: one pixel reaches the
-        whole image, as it does through an instance or group norm.
-
-    Notes
-    -----
-    One axis at a time. A NaN is put into a whole plane of a constant input, at every place within
-    a pooling cell; convolutions, poolings, norms and interpolations all hand a NaN on, so the
-    plane's reach is the reach of the architecture, whatever the weights (a small finite change
-    would get lost at a ReLU or under a maximum).
-    """
-    multiples = tuple(multiples if multiples is not None else network.multiples)  # type: ignore[arg-type]
-    was_training = network.training
-    network.eval()
-    try:
-        reaches = [
-            _reach(network, in_channels, axis, multiples, limit) for axis in range(len(multiples))
-        ]
-    finally:
-        network.train(was_training)
-    known = [reach for reach in reaches if reach is not None]
-    return tuple(known) if len(known) == len(reaches) else None
-
-
 _MEASURED: dict[str, int] = {}
 """What was measured in this process, by architecture."""
 
@@ -85,18 +35,39 @@ def architecture_reach(network: Packable | TorchEmUNet) -> tuple[int, ...] | Non
 def _slim_reach(twin: UNet | TorchEmUNet) -> int:
     architecture = repr(twin)
     if architecture not in _MEASURED:
-        reach = _reach(twin, twin.in_channels, 0, twin.multiples, LIMIT)
+        reach = reach_along(twin, 0, twin.in_channels)
         assert reach is not None, "a network without norms has a finite reach"
         _MEASURED[architecture] = reach
     return _MEASURED[architecture]
 
 
-def _reach(
-    network: torch.nn.Module, in_channels: int, axis: int, multiples: Sequence[int], limit: int
-) -> int | None:
-    cell = multiples[axis]
-    shape = list(multiples)
-    for margin in (limit // 4, limit // 2, limit):  # most look less far, and short is quick
+def reach_along(network: Packable | TorchEmUNet, axis: int, in_channels: int = 1) -> int | None:
+    """Measure how far from a pixel the output of a network depends on its input.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Takes and returns (N, C, [Z], Y, X), in eval mode.
+    axis : int
+        Spatial axis, from 0.
+    in_channels : int
+
+    Returns
+    -------
+    int or None
+        In pixels. None when one pixel reaches farther than `LIMIT`, as it does through an instance
+        or group norm.
+
+    Notes
+    -----
+    A NaN is put into a whole plane of a constant input, at every place within a pooling cell;
+    convolutions, poolings, norms and interpolations all hand a NaN on, so the plane's reach is the
+    reach of the architecture, whatever the weights (a small finite change would get lost at a ReLU
+    or under a maximum).
+    """
+    cell = network.multiples[axis]
+    shape = list(network.multiples)
+    for margin in (LIMIT // 4, LIMIT // 2, LIMIT):  # most look less far, and short is quick
         middle = -(-margin // cell) * cell
         shape[axis] = 2 * middle + cell
         reach = _reach_within(network, in_channels, axis, shape, middle)

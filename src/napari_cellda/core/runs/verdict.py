@@ -30,7 +30,7 @@ class MapFigures:
 
     name: str
     foreground: float
-    """Share at 0.5 or above."""
+    """Share above 0.5."""
     sure: float
     """Share of pixels it is sure of."""
     agreement: float
@@ -96,10 +96,10 @@ def judge(
     UserError
         If the shapes differ.
     """
-    reference = foreground[judged] >= 0.5
+    reference = foreground[judged] > 0.5  # ties are background, as in the masks that are written
     figures = []
     for name, values in foreground.items():
-        mask = values >= 0.5
+        mask = values > 0.5
         scores = None if truth_mask is None else pixel_scores(mask, truth_mask)
         figures.append(
             MapFigures(
