@@ -14,6 +14,7 @@ import torch
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.modelzoo.places import file_sha256
+from napari_cellda.core.modelzoo.rdf import package_file
 from napari_cellda.core.nets.cks import CksPrincipal
 from napari_cellda.core.nets.ensemble import TwinSegmenters
 from napari_cellda.core.nets.segmenter import Segmenter
@@ -54,11 +55,12 @@ def weights_path(card: ModelCard, entry: WeightsEntry) -> Path:
             f"{card.name} keeps its weights at {entry.source}: open it by its id or address "
             "instead of this file."
         )
-    path = (card.folder / entry.source).resolve()
-    if not path.is_relative_to(card.folder.resolve()):
-        raise UserError(f"{card.name} names weights outside its package: {entry.source}.")
-    if not path.is_file():
-        raise UserError(f"{card.name} lacks its weights file {entry.source}.")
+    path = package_file(card.folder, entry.source)
+    if path is None:
+        raise UserError(
+            f"{card.name} lacks its weights file {entry.source}; only files inside its package are "
+            "used."
+        )
     if entry.sha256 and (found := file_sha256(path)) != entry.sha256:
         raise UserError(
             f"{entry.source} of {card.name} is damaged or was changed: its sha256 is {found[:12]}, "
