@@ -36,7 +36,7 @@ def test_the_published_cards_are_read(nickname, tmp_path):
     assert card.licence == "CC-BY-4.0"
     assert card.authors == ("Some Body",)
     assert "10.3389/fcomp.2022.805166" in card.attribution
-    assert card.has_scale_range is model.scale_range
+    assert [step["name"] for step in card.preprocessing] == ["scale_range"] * model.scale_range
     assert card.sigmoid_outside is False
     assert card.kind == "enhancer"
     assert not card.warnings
@@ -110,7 +110,7 @@ def test_a_foreign_05_with_scale_range_and_a_fixed_axis(tmp_path):
     ]
     card = read_card(write(tmp_path / "m", rdf))
     assert card.step == (0, 4)
-    assert card.has_scale_range
+    assert card.preprocessing[0]["name"] == "scale_range"
     assert card.preprocessing[0]["kwargs"]["min_percentile"] == 1
     assert card.object_diameter is None
     assert not card.warnings  # its name says that it is an enhancer
