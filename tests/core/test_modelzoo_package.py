@@ -355,7 +355,8 @@ def test_importing_takes_only_what_the_description_names(full, tmp_path, shelf):
 @pytest.mark.parametrize("odd", [5, "cover.png", [None, 3], {"a": {"b": 1}}, [[["x"]]]])
 def test_odd_lists_of_files_do_not_hinder_an_import(odd, full, tmp_path):
     folder = shutil.copytree(full[0], tmp_path / "m")
-    zoo.change_rdf(folder, attachments=odd, test_inputs=odd, test_outputs=odd)
+    weights = {**zoo.read_rdf(folder)["weights"], "keras_hdf5": None}
+    zoo.change_rdf(folder, attachments=odd, test_inputs=odd, test_outputs=odd, weights=weights)
     assert import_model(folder) == "full-one"
 
 

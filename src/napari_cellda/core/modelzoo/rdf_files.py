@@ -22,7 +22,7 @@ def file_fields(rdf: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
     for side in ("inputs", "outputs"):
         for tensor in rdf.get(side) or ():
             yield from _fields(tensor, "test_tensor")
-    for entry in (rdf.get("weights") or {}).values():
+    for entry in filter(None, (rdf.get("weights") or {}).values()):
         yield from _fields(entry, "source")
         yield from _fields(entry, "external_data")
 
