@@ -136,12 +136,26 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
     for key in _WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
+    if not isinstance(state, dict) or not all(map(_is_plain_tensor, state.values())):
         raise UserError(f"{path.name} holds something other than a state dict.")
     return {
         str(key): value.float() if value.is_floating_point() else value
         for key, value in state.items()
     }
+
+
+def _is_plain_tensor(value: Any) -> bool:
+    """Whether it is a tensor of real numbers, each of which is in the file.
+
+    One that repeats a number a million times would take memory that the file does not show.
+    """
+    return (
+        torch.is_tensor(value)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_complex()
+        and value.nbytes <= value.untyped_storage().nbytes()
+    )
 
 
 def _plain(kwargs: dict[str, Any]) -> dict[str, Any]:
