@@ -259,12 +259,13 @@ def test_missing_weights_are_refused(crocodile):
     refused(crocodile, r"lacks its weights file weights\.pt")
 
 
-def test_weights_outside_the_package_are_refused(crocodile):
+@pytest.mark.parametrize("source", ["../weights.pt", "a\0b"])
+def test_weights_that_are_no_file_of_the_package_are_refused(source, crocodile):
     (crocodile / "weights.pt").rename(crocodile.parent / "weights.pt")
     rdf = zoo.read_rdf(crocodile)
-    rdf["weights"]["pytorch_state_dict"]["source"] = "../weights.pt"
+    rdf["weights"]["pytorch_state_dict"]["source"] = source
     zoo.write_rdf(crocodile, rdf)
-    refused(crocodile, "outside its package")
+    refused(crocodile, "inside its package")
 
 
 def test_weights_behind_a_link_are_refused(crocodile):
@@ -274,7 +275,7 @@ def test_weights_behind_a_link_are_refused(crocodile):
         (crocodile / "weights.pt").symlink_to(target)
     except OSError:
         pytest.skip("links need a privilege here")
-    refused(crocodile, "outside its package")
+    refused(crocodile, "inside its package")
 
 
 def test_weights_at_an_address_are_named(crocodile):
@@ -323,6 +324,29 @@ def test_other_contents_are_refused(content, match, crocodile):
         torch.save(content, crocodile / "weights.pt")
     zoo.write_rdf(crocodile, zoo.read_rdf(crocodile))
     refused(crocodile, match)
+
+
+@pytest.mark.parametrize("kind", ["sparse", "meta", "complex", "repeated"])
+def test_tensors_that_are_no_plain_numbers_are_refused(kind, crocodile):
+    state = torch.load(crocodile / "weights.pt", weights_only=True)
+    name, weight = max(state.items(), key=lambda item: item[1].numel())
+    odd = {
+        "sparse": weight.to_sparse(),
+        "meta": weight.to("meta"),
+        "complex": weight.to(torch.complex64),
+        "repeated": torch.zeros(1, dtype=torch.float16).expand(weight.shape),
+    }
+    torch.save({**state, name: odd[kind]}, crocodile / "weights.pt")
+    zoo.write_rdf(crocodile, zoo.read_rdf(crocodile))
+    refused(crocodile, "something other than a state dict")
+
+
+@pytest.mark.parametrize("size", ["min", "step"])
+def test_sizes_beyond_all_memory_are_refused(size, crocodile):
+    rdf = zoo.read_rdf(crocodile)
+    rdf["inputs"][0]["shape"][size][2:] = [10**9, 10**9]
+    zoo.write_rdf(crocodile, rdf)
+    refused(crocodile, "sizes make no sense")
 
 
 def test_a_wrapped_state_dict_and_half_precision_are_read(crocodile):

@@ -326,6 +326,55 @@ def test_importing_a_zip_leaves_its_python_behind(tmp_path, shelf):
     assert open_model("amiable-crocodile").network is not None
 
 
+def test_importing_takes_only_what_the_description_names(full, tmp_path, shelf):
+    folder = shutil.copytree(full[0], tmp_path / "downloads")
+    (folder / "tax-return.pdf").touch()
+    (folder / "letters").mkdir()
+    (folder / "texts").mkdir()
+    (folder / "texts" / "licence.txt").write_text("free")
+    (folder / "predict.py").touch()
+    (tmp_path / "secret.txt").touch()
+    (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
+    attachments = ["texts/licence.txt", "gone.txt", "predict.py", "link.txt", "../secret.txt"]
+    attachments += [
+        "x" * 5000,
+        "a\0b",
+        f"../{folder.name}/tax-return.pdf",
+        str(folder / "tax-return.pdf"),
+        "https://example.org/more.txt",
+    ]
+    zoo.change_rdf(folder, attachments=[{"source": source} for source in attachments])
+    (folder / "rdf.yaml").rename(folder / "my.rdf.yaml")
+    import_model(folder / "my.rdf.yaml")
+    copied = {path.relative_to(shelf / "full-one") for path in shelf.rglob("*") if path.is_file()}
+    named = {path.name for path in full[0].iterdir()}
+    assert {path.as_posix() for path in copied} == {*named, "texts/licence.txt"}
+    assert open_model("full-one").network is not None
+
+
+@pytest.mark.parametrize("odd", [5, "cover.png", [None, 3], {"a": {"b": 1}}, [[["x"]]]])
+def test_odd_lists_of_files_do_not_hinder_an_import(odd, full, tmp_path):
+    folder = shutil.copytree(full[0], tmp_path / "m")
+    weights = {**zoo.read_rdf(folder)["weights"], "keras_hdf5": None}
+    zoo.change_rdf(folder, attachments=odd, test_inputs=odd, test_outputs=odd, weights=weights)
+    assert import_model(folder) == "full-one"
+
+
+def test_an_import_that_cannot_be_written_is_told(full, shelf):
+    shelf.parent.mkdir()
+    shelf.touch()
+    with pytest.raises(UserError, match=r"'full-one' could not be copied to '.*: File exists"):
+        import_model(full[0])
+
+
+def test_the_description_that_was_named_is_the_one_that_is_read(full, tmp_path):
+    folder = shutil.copytree(full[0], tmp_path / "downloads")
+    shutil.copyfile(folder / "rdf.yaml", folder / "other.rdf.yaml")
+    assert import_model(folder / "rdf.yaml") == "full-one"
+    with pytest.raises(UserError, match=r"beside other\.rdf\.yaml lies rdf\.yaml"):
+        import_model(folder / "other.rdf.yaml")
+
+
 def test_importing_again_replaces(full, tmp_path, shelf):
     import_model(full[0])
     folder = shutil.copytree(full[0], tmp_path / "again")

@@ -36,7 +36,7 @@ def test_the_published_cards_are_read(nickname, tmp_path):
     assert card.licence == "CC-BY-4.0"
     assert card.authors == ("Some Body",)
     assert "10.3389/fcomp.2022.805166" in card.attribution
-    assert card.has_scale_range is model.scale_range
+    assert [step["name"] for step in card.preprocessing] == ["scale_range"] * model.scale_range
     assert card.sigmoid_outside is False
     assert card.kind == "enhancer"
     assert not card.warnings
@@ -110,7 +110,7 @@ def test_a_foreign_05_with_scale_range_and_a_fixed_axis(tmp_path):
     ]
     card = read_card(write(tmp_path / "m", rdf))
     assert card.step == (0, 4)
-    assert card.has_scale_range
+    assert card.preprocessing[0]["name"] == "scale_range"
     assert card.preprocessing[0]["kwargs"]["min_percentile"] == 1
     assert card.object_diameter is None
     assert not card.warnings  # its name says that it is an enhancer
@@ -192,6 +192,36 @@ def test_an_odd_description_is_refused_in_one_sentence(change, named, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("own", "named"),
+    [
+        ({"receptive_field": [5]}, r"receptive field of \[5\]; 2 numbers"),
+        ({"receptive_field": [5, 5, 5]}, "receptive field"),
+        ({"receptive_field": [5, -5]}, "receptive field"),
+        ({"receptive_field": [5, float("inf")]}, "not a complete model"),
+        ({"receptive_field": 5}, "not a complete model"),
+        ({"object_diameter": -3}, "diameter of -3; pixels above 0"),
+        ({"object_diameter": float("nan")}, "diameter of nan"),
+        ({"object_diameter": float("inf")}, "diameter of inf"),
+        ({"object_diameter": [3]}, "not a complete model"),
+    ],
+)
+def test_sizes_of_ours_that_make_no_sense_are_refused(own, named, tmp_path):
+    rdf = zoo.published_rdf(zoo.PUBLISHED["amiable-crocodile"])
+    rdf["config"]["cellda"] = own
+    with pytest.raises(UserError, match=named):
+        read_card(write(tmp_path / "m", rdf))
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
+def test_names_that_no_file_can_have_do_no_harm(name, tmp_path):
+    rdf = zoo.published_rdf(zoo.PUBLISHED["amiable-crocodile"])
+    rdf["covers"], rdf["documentation"] = [name], name
+    card = read_card(write(tmp_path / "m", rdf))
+    assert card.cover is None
+    assert card.documentation is None
+
+
+@pytest.mark.parametrize(
     ("text", "named"),
     [
         ("{unclosed: [", "no valid YAML"),
@@ -200,6 +230,13 @@ def test_an_odd_description_is_refused_in_one_sentence(change, named, tmp_path):
         ("- a\n- b", "no named fields"),
         ("!!python/object/apply:os.system ['true']", "no valid YAML"),
         ("a: " + "[" * 5000, "no valid YAML"),
+        ("a: 2001-99-99", r"rdf\.yaml is no valid YAML.*month"),
+        ("a: !!int abc", "no valid YAML"),
+        ("a: !!int ''", "no valid YAML"),
+        ("a: !!timestamp x", "no valid YAML"),
+        ("a: !!bool maybe", "no valid YAML.*maybe"),
+        ("a: 0x_", "no valid YAML"),
+        (f"format_version: 0x{'f' * 5000}", "not a complete model"),
     ],
 )
 def test_text_that_is_no_description_is_refused(text, named, tmp_path):

@@ -162,12 +162,92 @@ def strokes_file(**arrays):
             {"strokes__0.npz": strokes_file(shape=np.array([{}]), indices=[0], values=[1])},
             "damaged",
         ),
+        (
+            {"strokes__0.npz": strokes_file(shape=4, indices=[0], values=[1])},
+            "not lists of whole numbers",
+        ),
+        (
+            {"strokes__0.npz": strokes_file(shape=[4, 4], indices=[0.5], values=[1])},
+            "not lists of whole numbers",
+        ),
+        (
+            {"strokes__0.npz": strokes_file(shape=[4, 4], indices=[0], values=["1"])},
+            "not lists of whole numbers",
+        ),
+        (
+            {"strokes__0.npz": strokes_file(shape=[2**32, 2**32], indices=[], values=[])},
+            "whole numbers|damaged",
+        ),
     ],
 )
 def test_damaged_and_foreign_files_are_refused(saved, changes, sentence):
     path, *_ = saved
     rewrite(path, **changes)
     with pytest.raises(UserError, match=sentence):
+        load_project(path)
+
+
+@pytest.mark.parametrize("depth", [1000, 20_000])
+def test_deep_json_is_refused(saved, depth):
+    rewrite(saved[0], **{"project.json": b'{"panel":' + b"[" * depth + b"]" * depth + b"}"})
+    with pytest.raises(UserError, match="is not a napari-cellda project"):
+        load_project(saved[0])
+
+
+def patch_members(path, at_local, at_central, value):
+    """Change two bytes of every member's headers, which zipfile writes no odd values into."""
+    content = bytearray(path.read_bytes())
+    for signature, at in ((b"PK\3\4", at_local), (b"PK\1\2", at_central)):
+        place = content.find(signature)
+        while place >= 0:
+            content[place + at : place + at + 2] = value.to_bytes(2, "little")
+            place = content.find(signature, place + 1)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("at_local", "at_central", "value"),
+    [
+        pytest.param(6, 8, 1, id="encrypted"),
+        pytest.param(8, 10, 99, id="unknown compression"),
+        pytest.param(8, 10, 8, id="not deflated"),
+        pytest.param(8, 10, 14, id="not lzma"),
+    ],
+)
+def test_members_that_cannot_be_unpacked_are_refused(saved, at_local, at_central, value):
+    path, *_ = saved
+    rewrite(path, **{"project.json": b"\xff" * 50})
+    patch_members(path, at_local, at_central, value)
+    with pytest.raises(UserError, match=rf"'{path.name}' is not a napari-cellda project"):
+        load_project(path)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_bomb_is_refused(saved, monkeypatch, inside):
+    path, *_ = saved
+    monkeypatch.setattr("napari_cellda.core.modelzoo.archive.HARMLESS_BYTES", 2**16)
+    nothing = np.zeros(200_000, np.int64)
+    buffer = io.BytesIO()
+    save = np.savez_compressed if inside else np.savez
+    save(buffer, shape=[999, 999], indices=nothing, values=nothing.astype(np.uint8))
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("strokes/1.npz", buffer.getvalue())
+    with pytest.raises(UserError, match="zip bomb"):
+        load_project(path)
+
+
+def test_a_member_that_ends_too_early_is_refused(saved):
+    path, *_ = saved
+    rewrite(path)
+    content = path.read_bytes()
+    with zipfile.ZipFile(path) as file:
+        last = max(file.infolist(), key=lambda info: info.header_offset)
+        size = last.file_size
+    longer = (size + 10_000).to_bytes(4, "little")
+    place = content.rfind(b"PK\1\2")
+    content = content[: place + 20] + longer * 2 + content[place + 28 :]
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="is not a napari-cellda project"):
         load_project(path)
 
 

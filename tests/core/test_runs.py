@@ -359,6 +359,62 @@ def test_the_table_lists_runs_with_state_and_best_scores(tmp_path):
     assert list_runs(tmp_path / "nothing") == []
 
 
+@pytest.mark.parametrize(
+    "text", ["method: 2001-99-99", "method: !!int abc", "method: !!bool maybe", "a: " + "[" * 5000]
+)
+def test_a_record_that_cannot_be_read_hides_no_other_run(tmp_path, text):
+    finished(tmp_path / "good", Score("dice", 0.5, 1))
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "run.yaml").write_text(text)
+    with pytest.raises(UserError, match="damaged or of another version"):
+        Run(tmp_path / "bad")
+    assert [line.name for line in list_runs(tmp_path)] == ["good"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"type": "Score", "value": 0.9, "index": 1},
+        {"type": "Score", "name": "dice", "value": "much", "index": 1},
+        {"type": "Score", "name": "dice", "value": 10**400, "index": 1},
+        {"type": "Score", "name": "dice", "value": 0.9},
+        {"type": "Step", "losses": {}},
+        {"type": "Step", "index": 1, "losses": {"loss": None}},
+        {"type": "Step", "index": "1", "losses": {}},
+        {"type": "Stage", "title": "Train", "total": "many"},
+        {"type": "Preview", "name": "map"},
+        {"type": "Note"},
+        {"type": "Note", "text": "On.", "seconds": "late"},
+        {"type": "End"},
+        {"type": "End", "state": "wonderful", "text": ""},
+        {"type": ["End"]},
+    ],
+)
+def test_a_line_that_lacks_its_fields_is_left_out(tmp_path, line):
+    run = finished(tmp_path / "run", Step(1, {"loss": 0.5}), Score("dice", 0.5, 1))
+    with run.events_path.open("a") as log:
+        log.write(json.dumps(line) + "\n")
+    (row,) = list_runs(tmp_path)
+    assert row.scores == {"dice": 0.5}
+    assert row.state == "done"
+    assert [one["type"] for one in run.events()] == ["Step", "Score", "End"]
+    view = list(follow_run(run.folder, lambda: False))[-1]
+    assert view.state == "done"
+
+
+def test_of_a_long_log_the_table_parses_only_what_it_shows(tmp_path, monkeypatch):
+    steps = [Step(i, {"loss": 1.0}) for i in range(1, 200)]
+    finished(tmp_path / "run", Note("A Score is a figure."), *steps, Score("dice", 0.5, 199))
+    parsed = []
+    loads = json.loads
+    monkeypatch.setattr(
+        "napari_cellda.core.run_log.json.loads", lambda text: parsed.append(text) or loads(text)
+    )
+    (row,) = list_runs(tmp_path)
+    assert row.scores == {"dice": 0.5}
+    assert sum(b'"Step"' in line for line in parsed) < 100  # the end of the log tells the state
+
+
 def test_a_model_is_copied_or_zipped_and_a_run_deleted(tmp_path):
     import zipfile
 
@@ -444,7 +500,8 @@ def test_a_log_that_was_cut_back_and_grew_again_is_read_anew(tmp_path):
     reader = _Reader(run.folder, None)
     assert len(reader.read()) == 5
     assert reader.read() == []
-    cut_log(run.events_path, 2 * len(run.events_path.read_bytes().splitlines(keepends=True)[0]))
+    kept = run.events_path.read_bytes().splitlines(keepends=True)[:2]
+    cut_log(run.events_path, sum(map(len, kept)))
     with LogWriter(run.events_path) as log:
         log.write({"type": "Note", "text": "Going on."})
         for index in range(3, 9):

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import yaml
-from pydantic import ValidationError
 
 from napari_cellda.core.atomic import plain_disk_errors, write_atomically
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Preview, Stop, Task, never
+from napari_cellda.core.plain_yaml import parse_yaml
 from napari_cellda.core.processes import rank
 from napari_cellda.core.run_log import (
     LogWriter,
@@ -82,8 +82,8 @@ class Run:
         if not path.is_file():
             raise UserError(f"There is no run in '{folder}': it has no run.yaml.")
         try:
-            self.record = RunRecord.model_validate(yaml.safe_load(path.read_text("utf-8")))
-        except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
+            self.record = RunRecord.model_validate(parse_yaml(path.read_text("utf-8")))
+        except ValueError as error:
             raise UserError(
                 f"'{path}' is damaged or of another version: {_short(error)}"
             ) from error
@@ -339,9 +339,10 @@ class Run:
                 return missing
         return error
 
-    def events(self) -> list[dict[str, Any]]:
-        """Read the log; a line that was cut off by a crash is left out."""
-        return parse_log(self.events_path.read_bytes()) if self.events_path.is_file() else []
+    def events(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """Read the log, or only its lines of one type; what cannot be read is left out."""
+        path = self.events_path
+        return parse_log(path.read_bytes(), kind) if path.is_file() else []
 
     @property
     def process(self) -> RunProcess | None:

@@ -13,13 +13,14 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from napari_cellda.core.atomic import write_atomically
 from napari_cellda.core.enhancer.options import EnhancerOptions
@@ -28,6 +29,7 @@ from napari_cellda.core.features import FeatureSpec
 from napari_cellda.core.forest import ForestParams
 from napari_cellda.core.images.normalisation import Kind, Normalisation
 from napari_cellda.core.instances import InstanceParams
+from napari_cellda.core.modelzoo.archive import explodes
 from napari_cellda.core.params import BaseParams
 
 if TYPE_CHECKING:
@@ -200,14 +202,10 @@ def load_project(
                 forest = Forest.load(io.BytesIO(file.read("forest.npz")))
     except FileNotFoundError:
         raise UserError(f"There is no project '{path}'.") from None
-    except (
-        zipfile.BadZipFile,
-        OSError,
-        KeyError,
-        ValueError,
-        MemoryError,
-        ValidationError,
-    ) as error:
+    except UserError:
+        raise
+    except Exception as error:
+        # A damaged or foreign file fails in any way that zip, npz and json can.
         raise UserError(
             f"'{path.name}' is not a napari-cellda project of format {FORMAT}, or it is damaged "
             f"({_first_line(error)})."
@@ -228,6 +226,8 @@ def _check_members(path: Path, file: zipfile.ZipFile) -> set[str]:
         raise UserError(f"'{path.name}' is not a napari-cellda project: it holds {found}.")
     if any(info.file_size > MAX_MEMBER_BYTES for info in file.infolist()):
         raise UserError(f"'{path.name}' holds a member larger than 4 GiB and was not opened.")
+    if any(explodes(info.file_size, info.compress_size) for info in file.infolist()):
+        raise UserError(f"'{path.name}' is a zip bomb and was not opened.")
     return names
 
 
@@ -257,10 +257,15 @@ def find_painted(strokes: Any) -> PaintedPixels:
 
 
 def _unpack_strokes(content: bytes, zeros: Callable[..., Any]) -> Any:
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        if any(explodes(info.file_size, info.compress_size) for info in file.infolist()):
+            raise ValueError("strokes that are a zip bomb")
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        shape = tuple(int(size) for size in arrays["shape"])
-        indices, values = arrays["indices"], arrays["values"]
-    size = int(np.prod(shape, dtype=np.int64))
+        sizes, indices, values = (np.asarray(arrays[n]) for n in ("shape", "indices", "values"))
+    if any(a.ndim != 1 or a.dtype.kind not in "iu" for a in (sizes, indices, values)):
+        raise ValueError("the strokes are not lists of whole numbers")
+    shape = tuple(sizes.tolist())
+    size = math.prod(shape)
     good = 2 <= len(shape) <= 4 and min(shape) > 0 and indices.shape == values.shape
     if not good or (indices.size and (indices.min() < 0 or indices.max() >= size)):
         raise ValueError("the strokes do not fit their shape")

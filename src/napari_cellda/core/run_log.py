@@ -13,12 +13,14 @@ from napari_cellda.core.atomic import plain_disk_errors
 from napari_cellda.core.events import Event, Note, Score, Stage, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
     from types import TracebackType
 
 TAIL_BYTES = 4096
 """More than the last line of any log."""
+ENDS = ("done", "stopped", "cancelled", "failed")
+"""States in which a run ends, as its log tells."""
 
 
 class LogWriter:
@@ -94,10 +96,20 @@ def cut_log(path: Path, size: int) -> None:
             log.truncate(min(log_size(path), size))
 
 
-def parse_log(content: bytes) -> list[dict[str, Any]]:
-    """Read whole lines; what a crash cut off is left out."""
+def parse_log(content: bytes, kind: str | None = None) -> list[dict[str, Any]]:
+    """Read whole lines; what a crash cut off is left out, and so is what lacks its fields.
+
+    Parameters
+    ----------
+    content : bytes
+    kind : str, optional
+        Only lines of this type; the others are not even parsed.
+    """
     *lines, _ = content.split(b"\n")
-    return list(_parsed(lines))
+    if kind is not None:
+        word = json.dumps(kind).encode()
+        lines = [line for line in lines if word in line]
+    return [line for line in _parsed(lines) if kind in (None, line["type"])]
 
 
 def last_line(path: Path) -> dict[str, Any] | None:
@@ -112,10 +124,44 @@ def last_line(path: Path) -> dict[str, Any] | None:
 
 def _parsed(lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:
     for line in lines:
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             read = json.loads(line)
-            if isinstance(read, dict) and isinstance(read.get("type"), str):
+            if isinstance(read, dict) and _is_sound(read):
                 yield read
+
+
+def _is_sound(line: dict[str, Any]) -> bool:
+    """Whether a line has what is read of its type; other types are let through."""
+    kind = line.get("type")
+    if not isinstance(kind, str) or not _is_number(line.get("seconds", 0)):
+        return False
+    fields = _FIELDS.get(kind, {}).items()
+    return all(name in line and is_right(line[name]) for name, is_right in fields)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
+
+
+def _is_step(value: Any) -> bool:
+    return isinstance(value, int) and _is_number(value)
+
+
+_FIELDS: dict[str, dict[str, Callable[[Any], bool]]] = {
+    "Stage": {"title": _is_text, "total": lambda value: value is None or _is_step(value)},
+    "Step": {
+        "index": _is_step,
+        "losses": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
+    },
+    "Score": {"name": _is_text, "value": _is_number, "index": _is_step},
+    "Preview": {"name": _is_text, "index": _is_step},
+    "Note": {"text": _is_text},
+    "End": {"state": lambda value: value in ENDS, "text": _is_text},
+}
 
 
 def event_from_line(line: Mapping[str, Any]) -> Event | None:

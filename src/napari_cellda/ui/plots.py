@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QCheckBox, QLabel, QVBoxLayout, QWidget
 
+from napari_cellda.core.colors import color_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from napari_cellda.core.runs.history import Curve
 
-COLORS = ("#56b4e9", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2", "#ffffff")
-"""Told apart by colour-blind eyes, too (Okabe and Ito)."""
 BACKGROUND, TEXT = "#1b1d23", "#d0d4dc"
 HEIGHT = 130
 
@@ -94,11 +94,6 @@ class _Plot(QWidget):
     def _clear(self) -> None:
         self._plot.clear()
         self.curves = {}
-
-
-def color_of(number: int) -> str:
-    """Return the colour of a curve."""
-    return COLORS[number % len(COLORS)]
 
 
 def legend_text(names: list[str]) -> str:

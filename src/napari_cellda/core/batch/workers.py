@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from napari_cellda.core.events import Note, Stage, Step
 from napari_cellda.core.export import FileFormat
 from napari_cellda.core.instances import InstanceParams
 from napari_cellda.core.memory import available_memory
+from napari_cellda.core.own_process import own_environment, python_module
 from napari_cellda.core.params import BaseParams
 from napari_cellda.core.paths import stem
 from napari_cellda.core.threads import THREADS_VARIABLE, thread_count
@@ -227,10 +227,10 @@ class _Worker:
 def _start(order: Order) -> subprocess.Popen[str]:
     threads = dict.fromkeys(THREAD_VARIABLES, str(order.threads))
     child = subprocess.Popen(
-        [sys.executable, "-m", "napari_cellda.core.batch.worker"],
+        python_module("napari_cellda.core.batch.worker"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=os.environ | threads,
+        env=own_environment(**threads),
         text=True,
         encoding="utf-8",
         **_apart(),

@@ -7,22 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_cellda.core.colors import color_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Of the models, in turn; those of Okabe and Ito."""
 WIDTH, HEIGHT = 300, 210
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 34, 30
 MAX_LINES = 300
 """Images whose values are joined between models; more would be a blot."""
-
-
-def color_of(index: int) -> str:
-    """Return the colour of the model with this number."""
-    return COLORS[index % len(COLORS)]
 
 
 def strip_chart(title: str, values: Mapping[str, NDArray[np.float64]]) -> str:
@@ -65,11 +60,11 @@ def histogram_chart(
         for j, count in enumerate(pair):
             left = LEFT + step * (i + 0.1 + 0.4 * j)
             box = (left, y(count), 0.38 * step, y(0) - y(count))
-            parts.append(_bar(*box, (COLORS[0], COLORS[4])[j]))
+            parts.append(_bar(*box, color_of(j)))
     for i in range(0, len(edges), -(-len(edges) // 6)):
         parts.append(_text(LEFT + step * i, HEIGHT - 14, f"{edges[i]:g}"))
-    parts.append(_text(WIDTH - 60, TOP + 8, "prediction", color=COLORS[0]))
-    parts.append(_text(WIDTH - 60, TOP + 20, "truth", color=COLORS[4]))
+    parts.append(_text(WIDTH - 60, TOP + 8, "prediction", color=color_of(0)))
+    parts.append(_text(WIDTH - 60, TOP + 20, "truth", color=color_of(1)))
     parts.append(_text((LEFT + WIDTH) / 2, HEIGHT - 2, f"size in {unit}"))
     return _svg(title, parts)
 

@@ -15,7 +15,6 @@ import sys
 import threading
 from contextlib import suppress
 from dataclasses import fields
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +22,7 @@ import numpy as np
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.forest import ForestParams, fit_forest, grow_forest
 from napari_cellda.core.forest.trees import Forest
+from napari_cellda.core.own_process import own_environment, python_module
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -166,16 +166,12 @@ class Trainer:
 
 
 def _spawn() -> subprocess.Popen[bytes]:
-    # The helper must find this very package, also when it runs from a source tree; -P keeps
-    # modules of the present folder out.
-    home = str(Path(__file__).parents[2])
-    paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", __spec__.name],
+        python_module(__spec__.name),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        env=own_environment(),
         creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
     )
 

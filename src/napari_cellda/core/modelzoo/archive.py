@@ -104,7 +104,7 @@ def check_members(members: Sequence[zipfile.ZipInfo], name: str) -> None:
             raise UserError(f"{name} was not unpacked: it holds '{member.filename}' twice.")
         seen.add(key)
     total = sum(member.file_size for member in members)
-    if _explodes(total, sum(member.compress_size for member in members)):
+    if explodes(total, sum(member.compress_size for member in members)):
         raise UserError(f"{name} was not unpacked: it is a zip bomb of {total / 2**20:.0f} MB.")
     if total > MAX_BYTES:
         raise UserError(
@@ -134,12 +134,13 @@ def _problem(member: zipfile.ZipInfo) -> str:
         return "is encrypted"
     if name.lower().endswith(PICKLE_SUFFIXES):
         return "is a pickle, which could run code when opened"
-    if _explodes(member.file_size, member.compress_size):
+    if explodes(member.file_size, member.compress_size):
         return f"would grow {member.file_size // max(1, member.compress_size)} times: a zip bomb"
     return ""
 
 
-def _explodes(size: int, compressed: int) -> bool:
+def explodes(size: int, compressed: int) -> bool:
+    """Whether what takes so many compressed bytes grows more on unpacking than honest data does."""
     return size > max(HARMLESS_BYTES, MAX_RATIO * compressed)
 
 

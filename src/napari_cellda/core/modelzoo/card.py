@@ -87,8 +87,3 @@ class ModelCard:
     def ndim(self) -> int:
         """2 for ``bcyx``, 3 for ``bczyx``."""
         return len(self.input_axes) - 2
-
-    @property
-    def has_scale_range(self) -> bool:
-        """Whether the RDF asks for ``scale_range``."""
-        return any(step["name"] == "scale_range" for step in self.preprocessing)

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
 import yaml
@@ -16,9 +16,7 @@ import yaml
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.modelzoo.archive import MAX_BYTES, unpack
 from napari_cellda.core.modelzoo.places import cache_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from napari_cellda.core.modelzoo.rdf_files import file_fields
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+(/[\w.]+)?")
 _DOI = re.compile(r"(https?://(dx\.)?doi\.org/)?10\.\d{4,9}/\S+")
@@ -116,7 +114,7 @@ def localise(content: Any, root: str, folder: Path) -> None:
         Receives the files and ``rdf.yaml``.
     """
     taken: dict[str, str] = {}
-    for holder, key in _file_fields(content):
+    for holder, key in file_fields(content):
         address = urljoin(root, holder[key])
         if address not in taken:
             name = Path(unquote(urlsplit(address).path)).name or "file"
@@ -125,27 +123,6 @@ def localise(content: Any, root: str, folder: Path) -> None:
             taken[address] = name
         holder[key] = taken[address]
     (folder / "rdf.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-
-
-def _file_fields(content: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield (holder, key) of every file that is needed here: weights, test arrays, texts, cover.
-
-    Python files are left where they are.
-    """
-    for entry in (content.get("weights") or {}).values():
-        yield entry, "source"
-    for name in ("test_inputs", "test_outputs", "covers"):
-        files = content.get(name) or []
-        for i, file in enumerate(files):
-            yield (file, "source") if isinstance(file, dict) else (files, i)
-    for tensor in (*(content.get("inputs") or ()), *(content.get("outputs") or ())):
-        if isinstance(tensor.get("test_tensor"), dict):
-            yield tensor["test_tensor"], "source"
-    documentation = content.get("documentation")
-    if isinstance(documentation, dict):
-        yield documentation, "source"
-    elif documentation:
-        yield content, "documentation"
 
 
 def _save(address: str, path: Path) -> None:

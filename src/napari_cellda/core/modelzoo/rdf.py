@@ -7,15 +7,15 @@ them. `validation_summary` (in `validate`) still shows its verdict.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
-
-import yaml
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.modelzoo.card import ModelCard, WeightsEntry
 from napari_cellda.core.modelzoo.rdf_tensors import read_tensors
 from napari_cellda.core.modelzoo.structures import known_structure
+from napari_cellda.core.plain_yaml import parse_yaml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,15 +68,14 @@ def read_card(folder: Path) -> ModelCard:
     """
     path = find_rdf(folder)
     rdf = load_rdf(path)
-    version = str(rdf.get("format_version", ""))
-    if rdf.get("type", "model") != "model":
-        raise UserError(f"{path.name} describes a {rdf['type']}, not a model.")
-    if not re.match(r"0\.[45](\.|$)", version):
-        found = version or "none"
-        raise UserError(f"{path.name} has format version {found}; 0.4 and 0.5 can be read.")
     try:
+        version = str(rdf.get("format_version") or "none")
+        if rdf.get("type", "model") != "model":
+            raise UserError(f"{path.name} describes a {rdf['type']}, not a model.")
+        if not re.match(r"0\.[45](\.|$)", version):
+            raise UserError(f"{path.name} has format version {version}; 0.4 and 0.5 can be read.")
         return _card(rdf, folder, version)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise UserError(
             f"{path.name} is not a complete model description: {type(error).__name__} {error}."
         ) from error
@@ -93,10 +92,9 @@ def load_rdf(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_RDF_BYTES:
         raise UserError(f"{path.name} is larger than any model description, and was not read.")
     try:
-        rdf = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path.name} is no valid YAML: {reason}.") from error
+        rdf = parse_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path.name} is no valid YAML: {error}.") from error
     if not _is_small(rdf):
         raise UserError(f"{path.name} unfolds to more than any model description, and is refused.")
     if not isinstance(rdf, dict):
@@ -127,7 +125,6 @@ def _card(rdf: dict[str, Any], folder: Path, version: str) -> ModelCard:
     named = own.get("output_names") or tensors.pop("channel_names", None) or ()
     tensors.pop("channel_names", None)
     names = _output_names([str(name) for name in named], tensors["n_outputs"], structure)
-    field = own.get("receptive_field")
     return ModelCard(
         id=_id(rdf, folder),
         name=str(rdf["name"]),
@@ -135,8 +132,8 @@ def _card(rdf: dict[str, Any], folder: Path, version: str) -> ModelCard:
         authors=tuple(_name(author) for author in rdf.get("authors") or ()),
         licence=str(rdf.get("license") or ""),
         attribution="\n".join(filter(None, map(_citation, rdf.get("cite") or ()))),
-        cover=_file(folder, (rdf.get("covers") or [None])[0]),
-        documentation=_file(folder, rdf.get("documentation")),
+        cover=package_file(folder, (rdf.get("covers") or [None])[0]),
+        documentation=package_file(folder, rdf.get("documentation")),
         folder=folder,
         format_version=version,
         kind=str(own.get("kind", "enhancer")),
@@ -144,12 +141,12 @@ def _card(rdf: dict[str, Any], folder: Path, version: str) -> ModelCard:
         instance_step=dict(own.get("instance_step") or {}),
         output_names=names,
         warnings=_warnings(rdf, own, tensors),
-        receptive_field=tuple(int(n) for n in field) if field else None,
+        receptive_field=_receptive_field(rdf, own, len(tensors["step"])),
         weights=tuple(
             _entry(name, entry) for name, entry in (rdf["weights"] or {}).items() if entry
         ),
         structure=structure,
-        object_diameter=float(own["object_diameter"]) if own.get("object_diameter") else None,
+        object_diameter=_object_diameter(rdf, own),
         feature_sets=tuple(str(name) for name in own.get("feature_sets") or ()),
         channels=_channels(own.get("channels")),
         training=dict(own.get("training") or {}),
@@ -160,6 +157,30 @@ def _card(rdf: dict[str, Any], folder: Path, version: str) -> ModelCard:
 def _channels(value: Any) -> Channels | None:
     """Read which channels of an image a network takes: a word, or numbers from 0."""
     return value if value in (None, "grey", "all") else tuple(int(index) for index in value)
+
+
+def _receptive_field(rdf: dict[str, Any], own: dict[str, Any], ndim: int) -> tuple[int, ...] | None:
+    field = own.get("receptive_field")
+    if not field:
+        return None
+    reach = tuple(int(n) for n in field)
+    if len(reach) != ndim or min(reach) < 0:
+        raise UserError(
+            f"{rdf['name']} has a receptive field of {field}; {ndim} numbers of pixels are "
+            "expected."
+        )
+    return reach
+
+
+def _object_diameter(rdf: dict[str, Any], own: dict[str, Any]) -> float | None:
+    diameter = own.get("object_diameter")
+    if not diameter:
+        return None
+    if not 0 < float(diameter) < math.inf:
+        raise UserError(
+            f"{rdf['name']} has an object diameter of {diameter}; pixels above 0 are expected."
+        )
+    return float(diameter)
 
 
 def _entry(name: str, entry: dict[str, Any]) -> WeightsEntry:
@@ -200,13 +221,16 @@ def _citation(entry: Any) -> str:
     return " ".join(filter(None, [str(entry.get("text") or ""), str(link)]))
 
 
-def _file(folder: Path, source: Any) -> Path | None:
+def package_file(folder: Path, source: Any) -> Path | None:
     """Return a file of the package; None for links, and for what is not there."""
     name = source.get("source") if isinstance(source, dict) else source
     if not isinstance(name, str) or "://" in name:
         return None
-    path = (folder / name).resolve()
-    return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
+    try:
+        path = (folder / name).resolve()
+        return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
+    except (OSError, ValueError):  # a name that no file can have
+        return None
 
 
 def _description(rdf: dict[str, Any]) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from napari_cellda.core.errors import UserError
 
 _AXES = {"bcyx", "bczyx"}
 MAX_CHANNELS = 64
+MAX_BLOCK = 2**27
+"""Pixels; no network needs as many at once, and they fit into memory."""
 _LONG_AXES = {"batch": "b", "channel": "c"}
 
 
@@ -46,7 +49,9 @@ def _check_sizes(tensors: dict[str, Any]) -> None:
     sizes = {what: tensors[what] for what in ("min_shape", "step", "halo")}
     fits = min(sizes["min_shape"]) > 0 and min(*sizes["step"], *sizes["halo"]) >= 0
     n_axes = len(tensors["input_axes"]) - 2
-    if not fits or any(len(size) != n_axes for size in sizes.values()):
+    fits = fits and all(len(size) == n_axes for size in sizes.values())
+    blocks = (n + step + 2 * halo for n, step, halo in zip(*sizes.values(), strict=False))
+    if not fits or math.prod(blocks) > MAX_BLOCK:
         raise UserError(f"The model's sizes make no sense: {sizes}.")
 
 

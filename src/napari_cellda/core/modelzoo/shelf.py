@@ -13,6 +13,7 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.modelzoo.bundled import bundled_folder, list_bundled
 from napari_cellda.core.modelzoo.places import models_folder
 from napari_cellda.core.modelzoo.rdf import find_rdf, read_card
+from napari_cellda.core.modelzoo.rdf_files import named_files
 from napari_cellda.core.modelzoo.source import find_package
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ def describe_model(source: str | Path) -> dict[str, Any]:
 def import_model(source: str | Path) -> str:
     """Copy a package into this user's models, so that its id finds it.
 
+    Only the description and the files that it names: it may lie in a folder with much else.
+
     Parameters
     ----------
     source : str or Path
@@ -81,7 +84,7 @@ def import_model(source: str | Path) -> str:
     Raises
     ------
     UserError
-        If the package cannot be read, or its id is that of a bundled model.
+        If the package cannot be read or copied, or its id is that of a bundled model.
     """
     folder = find_package(source)
     card = read_card(folder)
@@ -89,17 +92,25 @@ def import_model(source: str | Path) -> str:
     if name in list_bundled():
         raise UserError(f"'{name}' is the id of a bundled model, and was not imported.")
     home = models_folder()
-    home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home, prefix=".importing-") as scratch:
-        copy = Path(scratch) / "package"
-        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-        rdf = find_rdf(copy)
-        if rdf.name != "rdf.yaml":
-            rdf.rename(copy / "rdf.yaml")
-        if (home / name).exists():
-            os.replace(home / name, Path(scratch) / "old")
-        os.replace(copy, home / name)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=home, prefix=".importing-") as scratch:
+            copy = Path(scratch) / "package"
+            _copy_package(folder, copy)
+            if (home / name).exists():
+                os.replace(home / name, Path(scratch) / "old")
+            os.replace(copy, home / name)
+    except OSError as error:
+        raise UserError(f"'{name}' could not be copied to '{home}': {error.strerror}.") from error
     return name
+
+
+def _copy_package(folder: Path, target: Path) -> None:
+    target.mkdir()
+    shutil.copyfile(find_rdf(folder), target / "rdf.yaml")
+    for name in named_files(folder):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / name, target / name)
 
 
 def _row(name: str, folder: Path, origin: str) -> dict[str, str]:

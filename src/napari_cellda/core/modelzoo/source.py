@@ -8,7 +8,7 @@ from pathlib import Path
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.modelzoo.bundled import bundled_folder, list_bundled
 from napari_cellda.core.modelzoo.places import models_folder
-from napari_cellda.core.modelzoo.rdf import is_rdf_name
+from napari_cellda.core.modelzoo.rdf import find_rdf, is_rdf_name
 
 HOW = "a bundled or bioimage.io id, or the path of a folder, a zip file or an rdf.yaml"
 
@@ -67,6 +67,12 @@ def _local(path: Path) -> Path:
     if path.is_dir():
         return path
     if is_rdf_name(path.name):
+        found = find_rdf(path.parent)
+        if found.name != path.name:
+            raise UserError(
+                f"There are two models in one folder: beside {path.name} lies {found.name}; move "
+                "one of them to a folder of its own, with its files."
+            )
         return path.parent
     if zipfile.is_zipfile(path) or path.suffix.lower() == ".zip":
         from napari_cellda.core.modelzoo.archive import unpack

@@ -14,6 +14,7 @@ import torch
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.modelzoo.places import file_sha256
+from napari_cellda.core.modelzoo.rdf import package_file
 from napari_cellda.core.nets.cks import CksPrincipal
 from napari_cellda.core.nets.ensemble import TwinSegmenters
 from napari_cellda.core.nets.segmenter import Segmenter
@@ -54,11 +55,12 @@ def weights_path(card: ModelCard, entry: WeightsEntry) -> Path:
             f"{card.name} keeps its weights at {entry.source}: open it by its id or address "
             "instead of this file."
         )
-    path = (card.folder / entry.source).resolve()
-    if not path.is_relative_to(card.folder.resolve()):
-        raise UserError(f"{card.name} names weights outside its package: {entry.source}.")
-    if not path.is_file():
-        raise UserError(f"{card.name} lacks its weights file {entry.source}.")
+    path = package_file(card.folder, entry.source)
+    if path is None:
+        raise UserError(
+            f"{card.name} lacks its weights file {entry.source}; only files inside its package are "
+            "used."
+        )
     if entry.sha256 and (found := file_sha256(path)) != entry.sha256:
         raise UserError(
             f"{entry.source} of {card.name} is damaged or was changed: its sha256 is {found[:12]}, "
@@ -134,12 +136,26 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
     for key in _WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
+    if not isinstance(state, dict) or not all(map(_is_plain_tensor, state.values())):
         raise UserError(f"{path.name} holds something other than a state dict.")
     return {
         str(key): value.float() if value.is_floating_point() else value
         for key, value in state.items()
     }
+
+
+def _is_plain_tensor(value: Any) -> bool:
+    """Whether it is a tensor of real numbers, each of which is in the file.
+
+    One that repeats a number a million times would take memory that the file does not show.
+    """
+    return (
+        torch.is_tensor(value)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_complex()
+        and value.nbytes <= value.untyped_storage().nbytes()
+    )
 
 
 def _plain(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cellda.core.atomic import make_folder, plain_disk_errors
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.own_process import own_environment, python_module
 from napari_cellda.core.run_log import LogWriter
 from napari_cellda.core.runs.presence import STOP, RunProcess, process_of
 from napari_cellda.core.runs.turn import QUEUE_VARIABLE, default_queue
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 OUTPUT = "output.txt"
-PROGRAM: tuple[str, ...] = (sys.executable, "-m", "napari_cellda.cli")
+PROGRAM = python_module("napari_cellda.cli")
 """The command ``napari-cellda``, found even where it is not on the path."""
 NICENESS = 10
 DEATH_SECONDS = 5.0
@@ -101,7 +102,7 @@ def start_run(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **_surroundings(queue or default_queue())},
+            env=own_environment(**_surroundings(queue or default_queue())),
             **_apart(),
         )
     _lower_priority(process.pid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -50,11 +51,9 @@ def list_runs(folder: Path) -> list[RunLine]:
         return []
     lines = []
     for path in folder.iterdir():
-        if (path / "run.yaml").is_file():
-            try:
+        with suppress(UserError, OSError):
+            if (path / "run.yaml").is_file():
                 lines.append(run_line(path))
-            except UserError:
-                continue
     return sorted(lines, key=lambda line: line.begun, reverse=True)
 
 
@@ -68,10 +67,9 @@ def run_line(folder: Path) -> RunLine:
     """
     run = Run(folder)
     scores: dict[str, float] = {}
-    for line in run.events():
-        if line["type"] == "Score":
-            name, value = str(line["name"]), float(line["value"])
-            scores[name] = max(value, scores.get(name, value))
+    for line in run.events("Score"):
+        name, value = line["name"], float(line["value"])
+        scores[name] = max(value, scores.get(name, value))
     begun = datetime.fromtimestamp((folder / "run.yaml").stat().st_mtime, UTC).astimezone()
     return RunLine(folder, run.record.method, run.state, scores, begun)
 

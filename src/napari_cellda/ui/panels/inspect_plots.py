@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_cellda.core.colors import color_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from napari_cellda.core.compare.efficiency import Standing
 
 BACKGROUND = "#1b1d23"
-COLORS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00", "#999999")
-"""Okabe and Ito's, which colour-blind people tell apart."""
 SYMBOLS = ("o", "s", "t", "d", "+", "x", "star", "p")
 
 
@@ -39,7 +39,7 @@ def make_strips() -> Any:
             rng = np.random.default_rng(0)
             for place, found in enumerate(values.values()):
                 known = found[np.isfinite(found)]
-                color = COLORS[place % len(COLORS)]
+                color = color_of(place)
                 x = place + rng.uniform(-0.15, 0.15, len(known))
                 self.plot(x, known, pen=None, symbol="o", symbolSize=5, symbolBrush=color)
                 if len(known):
@@ -84,7 +84,7 @@ def make_sizes() -> Any:
             self.texts = []
             for name, one in found.items():
                 x, y = one.n_parameters / 1e6, one.score
-                color = COLORS[list(order).index(name) % len(COLORS)]
+                color = color_of(list(order).index(name))
                 self.plot([x], [y], pen=None, symbol="o", symbolSize=10, symbolBrush=color)
                 rated = "" if np.isnan(one.efficiency) else f"  {one.efficiency:.2f}"
                 label = pg.TextItem(name + rated, color=color, anchor=(0.5, 1.3))
@@ -153,7 +153,7 @@ def make_map() -> Any:
             size = extent / 14
             for place, name in enumerate(dict.fromkeys(domains)):
                 own = [i for i, domain in enumerate(domains) if domain == name]
-                color = COLORS[place % len(COLORS)]
+                color = color_of(place)
                 self.plot(
                     spots[own, 0],
                     spots[own, 1],
