@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from qtpy.QtCore import QObject, QTimer
@@ -202,8 +203,8 @@ class Autosave(QObject):
     def __init__(self, session: Session, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._session = session
-        self._paths: dict[int, Path] = {}
-        self._saved: dict[int, tuple[bytes, ...]] = {}
+        self._paths: WeakKeyDictionary[PaintedImage, Path] = WeakKeyDictionary()
+        self._saved: WeakKeyDictionary[PaintedImage, tuple[bytes, ...]] = WeakKeyDictionary()
         self._writing: TaskHandle | None = None
         self._timer = QTimer(self, interval=SAVE_MS)
         self._timer.timeout.connect(self.save)
@@ -221,9 +222,9 @@ class Autosave(QObject):
 
     def path_of(self, painted: PaintedImage) -> Path:
         """Return the image's file; its pixels are looked at on the first call."""
-        if painted.key not in self._paths:
-            self._paths[painted.key] = autosave_path(painted.choice)
-        return self._paths[painted.key]
+        if painted not in self._paths:
+            self._paths[painted] = autosave_path(painted.choice)
+        return self._paths[painted]
 
     def find(self, painted: PaintedImage) -> SavedStrokes | None:
         """Return strokes saved for this image earlier; None if there are none.
@@ -299,9 +300,9 @@ class Autosave(QObject):
             return None
         tiles = painted.index.snapshot()
         state = tuple(tile.digest for tile in tiles)
-        if state == self._saved.get(painted.key, ()):
+        if state == self._saved.get(painted, ()):
             return None
-        self._saved[painted.key] = state
+        self._saved[painted] = state
         return painted, tiles
 
 

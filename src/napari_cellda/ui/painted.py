@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class PaintedImage:
     """The napari layers that show them, by the same roles."""
     unwanted: set[str] = field(default_factory=set)
     """Roles whose layer the user deleted; they stay away until results are asked for again."""
+    key: int = field(default_factory=count().__next__, init=False)
+    """A number that no other image has, not even one that was deleted."""
 
     @property
     def layer(self) -> Any:
@@ -52,8 +55,3 @@ class PaintedImage:
     def name(self) -> str:
         """The name of the image: its file's stem, or what the layer was called at first."""
         return self.image.name
-
-    @property
-    def key(self) -> int:
-        """A number that no other image of this session has."""
-        return id(self)

@@ -53,8 +53,7 @@ class _Work:
 
     images: dict[int, PaintedImage] = field(default_factory=dict)
     """By their number in the project."""
-    places: dict[int, Path] = field(default_factory=dict)
-    """By the image's key."""
+    places: dict[PaintedImage, Path] = field(default_factory=dict)
     left_out: list[LeftOut] = field(default_factory=list)
 
 
@@ -153,7 +152,7 @@ class ProjectOpener:
                 )
             painted.norm, painted.strokes_array = reference.normalisation, strokes
             work.images[number] = painted
-            work.places[painted.key] = place
+            work.places[painted] = place
         return work
 
     def _find(
@@ -209,7 +208,7 @@ class ProjectOpener:
         file = SessionProject.of(session)
         file.forget()
         file.left_out = work.left_out
-        file.places = work.places
+        file.places.update(work.places)
         current = work.images.get(panel.get("current", 0))
         session.use_image(current or next(iter(work.images.values()), None))
         if contents.forest is not None and session.current is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from psygnal import Signal
 
@@ -55,8 +56,8 @@ class SessionProject:
     path: Path | None = None
     """None: never saved."""
     left_out: list[LeftOut] = field(default_factory=list)
-    places: dict[int, Path] = field(default_factory=dict)
-    """Files of images whose layer does not tell one, by the image's key."""
+    places: WeakKeyDictionary[PaintedImage, Path] = field(default_factory=WeakKeyDictionary)
+    """Files of images whose layer does not tell one."""
     waiting_enhancer: EnhancerReference | None = None
     """The project's, while it is not loaded, or when it cannot be; kept for the next save."""
     _saved: Any = None
@@ -131,7 +132,7 @@ class SessionProject:
 
     def file_of(self, painted: PaintedImage) -> Path | None:
         """Return where the image is on disk; None if it never was."""
-        return painted.image.path or self.places.get(painted.key)
+        return painted.image.path or self.places.get(painted)
 
     def images(self) -> list[PaintedImage]:
         """Return the images that belong to the project: with strokes, and the current one."""
