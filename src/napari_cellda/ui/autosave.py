@@ -130,8 +130,8 @@ def flat_indices(tile: TileStrokes, image: Image) -> np.ndarray:
 
 
 def painted_pixels(painted: PaintedImage) -> PaintedPixels:
-    """Return the strokes of an image as they are read now."""
-    tiles = () if painted.index is None else painted.index.snapshot()
+    """Return the strokes of an image as they are now."""
+    tiles = painted.tiles()
     indices = [np.zeros(0, np.int64), *(flat_indices(tile, painted.image) for tile in tiles)]
     ids = [np.zeros(0, np.uint8), *(tile.ids for tile in tiles)]
     shape = painted.image.label_shape

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from napari_cellda.core.images import Image
     from napari_cellda.core.images.normalisation import Normalisation
-    from napari_cellda.core.live.stroke_index import StrokeIndex
+    from napari_cellda.core.live.stroke_index import StrokeIndex, TileStrokes
     from napari_cellda.ui.axes import ImageChoice
 
 
@@ -55,3 +55,14 @@ class PaintedImage:
     def name(self) -> str:
         """The name of the image: its file's stem, or what the layer was called at first."""
         return self.image.name
+
+    def tiles(self) -> tuple[TileStrokes, ...]:
+        """Return the painted pixels; while there is no index of them, all strokes are read."""
+        index = self.index
+        if index is None and self.strokes_array is not None:
+            from napari_cellda.core.features import FeatureSpec
+            from napari_cellda.core.live.stroke_index import StrokeIndex
+
+            index = StrokeIndex(self.image, FeatureSpec())
+            index.update(self.strokes_array)
+        return () if index is None else index.snapshot()

@@ -117,10 +117,10 @@ class SessionProject:
             (
                 painted.key,
                 painted.choice.channels,
-                [tile.digest for tile in painted.index.snapshot()],
+                painted.index and [tile.digest for tile in painted.index.snapshot()],
             )
             for painted in session.images
-            if painted.index is not None and painted.index.snapshot()
+            if has_strokes(painted)
         ]
         settings = (
             session.spec,
@@ -152,7 +152,11 @@ class SessionProject:
             False: whoever runs it shall make no objects.
         """
         session, left_out = self.session, list(self.left_out)
-        images = [(p, self.file_of(p), p.norm, painted_pixels(p)) for p in self.images()]
+        # What is not read yet is read when it is written: large strokes take a while.
+        images = [
+            (p, self.file_of(p), p.norm, painted_pixels(p) if p.index is not None else None)
+            for p in self.images()
+        ]
         classifier = session.classifier
         enhancer = _enhancer_reference(session) or self.waiting_enhancer
         settings = {
@@ -171,8 +175,10 @@ class SessionProject:
                 for painted, file, norm, _ in images
             ]
             strokes: dict[int, Any] = {
-                i: pixels for i, (*_, pixels) in enumerate(images) if len(pixels.ids)
+                i: pixels or painted_pixels(painted)
+                for i, (painted, *_, pixels) in enumerate(images)
             }
+            strokes = {i: pixels for i, pixels in strokes.items() if len(pixels.ids)}
             for gone in left_out:
                 if gone.strokes is not None:
                     strokes[len(references)] = gone.strokes
@@ -185,8 +191,10 @@ class SessionProject:
 
 
 def has_strokes(painted: PaintedImage) -> bool:
-    """Whether anything is painted on an image, as far as its strokes are read."""
-    return painted.index is not None and bool(painted.index.snapshot())
+    """Whether anything is painted on an image; there may be, as long as strokes are being read."""
+    if painted.index is None:
+        return painted.strokes_array is not None
+    return bool(painted.index.snapshot())
 
 
 def _measure(painted: PaintedImage, settings: dict[str, Any]) -> Any:
