@@ -199,8 +199,10 @@ def test_classes_come_back_with_their_strokes(
     qtbot.waitUntil(lambda: bool(saved_files(own_autosave)), timeout=WAIT_MS)
     again = open_panel(cells())
     qtbot.waitUntil(lambda: not again.restore_bar.isHidden(), timeout=WAIT_MS)
+    again._editor.rename(1, "nuclei")
     again.restore_bar.bring_back.click()
     assert again.session.classes == panel.session.classes
+    assert again._editor.undo_title is None
 
 
 def test_offer_can_be_discarded_for_good(

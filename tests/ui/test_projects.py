@@ -260,6 +260,19 @@ def test_class_is_removed_from_strokes_that_are_being_read_again(
     assert set(np.unique(panel.session.current.strokes_array)) == {0, 1, 2, 3}
 
 
+def test_class_edits_of_one_project_are_not_undone_in_another(
+    open_panel: Open, qtbot: QtBot, tmp_path: Path
+) -> None:
+    panel = opened(open_panel, qtbot, file_in(tmp_path / "data"))
+    paint_both(panel)
+    wait_idle(panel, qtbot)
+    panel._editor.rename(1, "nuclei")
+    save(panel, qtbot, tmp_path / "work.cellda")
+    assert panel._editor.undo_title == "rename foreground"
+    reopen(panel, qtbot, tmp_path / "work.cellda")
+    assert panel._editor.undo_title is None
+
+
 def test_stack_with_channels_comes_back_with_its_axes(
     open_panel: Open, qtbot: QtBot, tmp_path: Path, no_dialogs: dict[str, Any]
 ) -> None:

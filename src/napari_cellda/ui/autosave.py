@@ -21,6 +21,7 @@ from napari_cellda.core.events import Stop, never
 from napari_cellda.core.images.label_arrays import write_region
 from napari_cellda.core.project import PaintedPixels
 from napari_cellda.ui.axes import ImageChoice, read_layer
+from napari_cellda.ui.class_edits import ClassEditor
 from napari_cellda.ui.classes import ClassList, class_list
 from napari_cellda.ui.worker import run_task
 
@@ -253,6 +254,7 @@ class Autosave(QObject):
         self, painted: PaintedImage, saved: SavedStrokes, *, replace_all: bool = False
     ) -> None:
         """Bring saved strokes and their classes back."""
+        ClassEditor.of(self._session).forget()
         if len(saved.classes) >= len(self._session.classes):
             self._session.set_classes(saved.classes)
         put_back(painted, saved, replace_all=replace_all)

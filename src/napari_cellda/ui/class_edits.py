@@ -97,6 +97,10 @@ class ClassEditor:
         self._session.set_classes(step.classes)
         return step.title
 
+    def forget(self) -> None:
+        """Forget all steps: the classes are those of other work now."""
+        self._steps.clear()
+
     def _remember(self, title: str, restore: Callable[[], None]) -> None:
         self._steps.append(_Step(title, self._session.classes, restore))
         del self._steps[:-MAX_STEPS]

@@ -10,6 +10,7 @@ from napari_cellda.core.errors import ProgramRefused, UserError
 from napari_cellda.core.project import load_project
 from napari_cellda.ui.autosave import Autosave
 from napari_cellda.ui.axes import read_layer
+from napari_cellda.ui.class_edits import ClassEditor
 from napari_cellda.ui.classes import class_list
 from napari_cellda.ui.images import follow_data
 from napari_cellda.ui.layers import make_strokes
@@ -200,6 +201,7 @@ class ProjectOpener:
         session, project, panel = self._session, contents.project, contents.project.panel
         painter = LivePainter.of(session)
         session.live = False  # nothing is trained while images come one by one
+        ClassEditor.of(session).forget()
         _take_settings(session, project)
         for painted in work.images.values():
             make_strokes(session, painted, painted.strokes_array)
