@@ -279,6 +279,7 @@ class LivePainter(QObject):
         dirty, self._dirty = self._dirty, {}
         for painted, roles in dirty.items():
             if painted in self._session.images:
+                drop_stale(self._session, painted)  # an answer may be older than the classes
                 refresh_layers(painted, roles, thumbnails=thumbnails)
                 self._session.results_changed.emit(painted)
         if not self._layer_timer.isActive():
