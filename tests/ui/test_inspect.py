@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,10 @@ from qtpy.QtWidgets import QFileDialog
 from napari_cellda.core.compare import OVERLAY_VALUES
 from napari_cellda.core.compare.evaluate import evaluate
 from napari_cellda.core.events import Preview, Step, run_quietly
+from napari_cellda.core.inspect.discrepancy import discrepancy_over_epochs
 from napari_cellda.core.jobs import Run
 from napari_cellda.core.params import BaseParams
-from napari_cellda.ui import overlays
+from napari_cellda.ui import inspect_heatmap, overlays
 from napari_cellda.ui.inspect_layers import ShownPlane, comparable_layers
 from napari_cellda.ui.panels.inspect import InspectPanel
 from napari_cellda.ui.panels.inspect_numbers import NO_SCORES
@@ -464,12 +466,21 @@ def run(tmp_path: Path) -> Run:
 
 
 def test_the_discrepancy_of_a_run_has_a_slider_and_a_curve(
-    panel: InspectPanel, qtbot: QtBot, run: Run
+    panel: InspectPanel, qtbot: QtBot, run: Run, monkeypatch: pytest.MonkeyPatch
 ):
+    threads = []
+
+    def watched(*args):
+        threads.append(threading.current_thread())
+        return discrepancy_over_epochs(*args)
+
+    monkeypatch.setattr(inspect_heatmap, "discrepancy_over_epochs", watched)
     tab = panel.heatmap
     tab.open_run(run.folder)
     assert (tab.first.currentText(), tab.second.currentText()) == ("network m", "network n")
     tab.show_run.click()
+    qtbot.waitUntil(lambda: not tab.heatmap.running, timeout=WAIT_MS)
+    assert threading.main_thread() not in threads
     assert tab.heatmap.steps == [1, 2, 3]
     np.testing.assert_allclose(tab.heatmap.means, [0.6, 0.3, 0.2], atol=1e-6)
     tab.heatmap.show_step(2)
