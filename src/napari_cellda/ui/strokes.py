@@ -110,7 +110,12 @@ class StrokeWatcher(QObject):
             self._session.report(error)
 
         self._reading = run_task(
-            read_all, session=self._session, title="read strokes", on_result=take, on_error=fail
+            read_all,
+            session=self._session,
+            owner=self,
+            title="read strokes",
+            on_result=take,
+            on_error=fail,
         )
 
     def touch_all(self) -> None:

@@ -72,6 +72,7 @@ class FindPoints(QPushButton):
         self.task = run_task(
             find,
             session=self._session,
+            owner=self,
             title="find points",
             on_result=lambda points: self._show(layers, points),
             on_error=self.failed.emit,
