@@ -28,6 +28,8 @@ from napari_cellda.core.live.stroke_index import StrokeIndex
 from napari_cellda.core.project import load_project, save_project
 from napari_cellda.ui import strokes as ui_strokes
 from napari_cellda.ui.autosave import Autosave, painted_pixels
+from napari_cellda.ui.axes import ImageChoice
+from napari_cellda.ui.images import choose_image
 from napari_cellda.ui.panel_states import PanelStates
 from napari_cellda.ui.panels import project_dialogs as dialogs
 from napari_cellda.ui.project_desk import ProjectDesk
@@ -273,13 +275,26 @@ def test_class_edits_of_one_project_are_not_undone_in_another(
     assert panel._editor.undo_title is None
 
 
+def test_channel_layer_that_is_in_no_file_is_asked_about(
+    open_panel: Open, qtbot: QtBot, tmp_path: Path, no_dialogs: dict[str, Any]
+) -> None:
+    panel = opened(open_panel, qtbot, file_in(tmp_path / "data"))
+    session = panel.session
+    other = session.viewer.add_image(cells(), name="other")
+    choose_image(session, ImageChoice(session.current.layer, "yx", "all", (other,)))
+    desk = ProjectDesk.of(session)
+    assert desk.project.not_on_disk() == [session.current]
+    no_dialogs["ask_copies"] = "copy"
+    desk.save(tmp_path / "work.cellda")
+    qtbot.waitUntil(lambda: not desk.saver.busy, timeout=WAIT_MS)
+    assert "several layers that are not all on disk" in str(session.last_error)
+    assert not (tmp_path / "work.cellda").exists()
+
+
 def test_stack_with_channels_comes_back_with_its_axes(
     open_panel: Open, qtbot: QtBot, tmp_path: Path, no_dialogs: dict[str, Any]
 ) -> None:
     """Never on disk, with axes in an order that no file format keeps."""
-    from napari_cellda.ui.axes import ImageChoice
-    from napari_cellda.ui.images import choose_image
-
     panel = open_panel(cells((3, 2, 60, 70)), name="a/b stack")
     layer = panel.session.current.layer
     choose_image(panel.session, ImageChoice(layer, "zcyx", (1,)))

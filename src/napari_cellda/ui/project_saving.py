@@ -147,8 +147,8 @@ def copy_images(images: Sequence[PaintedImage], project: Path) -> dict[PaintedIm
     for painted in images:
         if painted.choice.others:
             raise UserError(
-                f"'{painted.name}' takes its channels from several layers that are not on disk; "
-                "save them with napari and open the files."
+                f"'{painted.name}' takes its channels from several layers that are not all on "
+                "disk; save them with napari and open the files."
             )
         places[painted] = _copy(painted, folder, taken=places.values())
     return places

@@ -131,7 +131,9 @@ class SessionProject:
         return strokes, session.classes, settings, session.enhancer, session.enhancer_options
 
     def file_of(self, painted: PaintedImage) -> Path | None:
-        """Return where the image is on disk; None if it never was."""
+        """Return where the image is on disk; None if it, or a layer of its channels, never was."""
+        if any(_path_of(other) is None for other in painted.choice.others):
+            return None
         return painted.image.path or self.places.get(painted)
 
     def images(self) -> list[PaintedImage]:
@@ -208,7 +210,7 @@ def _reference(
 ) -> ImageReference:
     choice, source = painted.choice, getattr(painted.layer, "source", None)
     from_layer = file is not None and file == painted.image.path
-    others = [getattr(getattr(other, "source", None), "path", None) for other in choice.others]
+    others = [_path_of(other) for other in choice.others]
     return ImageReference(
         name=painted.name,
         path=None if file is None else relative_to_project(file, project),
@@ -216,9 +218,14 @@ def _reference(
         fingerprint=fingerprint(painted.image),
         normalisation=norm,
         channels=choice.channels,
-        others=tuple(relative_to_project(Path(other), project) for other in others if other),
+        others=tuple(relative_to_project(other, project) for other in others if other),
         reader=source.reader_plugin if source is not None and from_layer else None,
     )
+
+
+def _path_of(layer: Any) -> Path | None:
+    path = getattr(getattr(layer, "source", None), "path", None)
+    return Path(path) if path else None
 
 
 def _enhancer_reference(session: Session) -> EnhancerReference | None:
