@@ -210,8 +210,8 @@ def test_advice_tells_the_next_step() -> None:
     painted.strokes = None
     assert "Start painting" in say()
     painted.strokes = object()
-    counts = [0, 0]
-    painted.index = SimpleNamespace(counts=lambda n: counts)  # type: ignore[assignment]
+    counts, unknown = [0, 0], None
+    painted.index = SimpleNamespace(counts=lambda n: counts, unknown=lambda n: unknown)  # type: ignore[assignment]
     assert say() == "Paint some background: press Q, then draw on the image."
     counts[0] = 5
     assert say() == "Now paint some foreground: press W, then draw on the image."
