@@ -139,7 +139,7 @@ def _remap(painted: PaintedImage, tiles: tuple[TileStrokes, ...], table: np.ndar
     """Replace stroke ids by those of a table, in the tiles that hold strokes."""
     for tile in tiles:
         block = read_region(painted.image, painted.strokes_array, tile.tile)
-        write_region(painted.image, painted.strokes_array, tile.tile, table[block])
+        write_region(painted.image, painted.strokes_array, tile.tile, table[block.clip(0, 255)])
     _show(painted, tiles)
 
 
