@@ -107,3 +107,20 @@ def test_strokes_are_read_while_another_thread_paints() -> None:
         painter.join()
     index.update(strokes)
     assert index.counts(2).tolist() == [1, 0]
+
+
+def test_labels_that_are_no_class_are_left_out_and_none_turns_into_one() -> None:
+    strokes = np.zeros((40, 50), np.int32)
+    strokes[5, 5:9] = 1, 3, 257, -1
+    index = StrokeIndex(image_from_array(strokes, "yx", name="x"), FeatureSpec())
+    index.update(strokes)
+    (tile,) = index.snapshot()
+    assert tile.ids.tolist() == [1, 3, 255, 255]
+    (known,) = index.snapshot(2)
+    assert (known.ids.tolist(), known.flat.tolist()) == ([1], [5 * 50 + 5])
+    assert known.digest != tile.digest
+    assert index.snapshot(255)[0] is tile
+    assert (index.unknown(2), index.unknown(3), index.unknown(255)) == (3, 255, None)
+    strokes[5, 5] = 0
+    index.update(strokes)
+    assert index.snapshot(2) == ()

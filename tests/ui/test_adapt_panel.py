@@ -33,6 +33,7 @@ from napari_cellda.core.runs.table import RUNS_VARIABLE
 from napari_cellda.core.runs.verdict import judge
 from napari_cellda.core.samples import nuclei_field
 from napari_cellda.ui.adapt_inputs import partners, prepare_all, preview_place
+from napari_cellda.ui.compare_layers import CompareLayers
 from napari_cellda.ui.inputs import Picked, layer_stems, prepare
 from napari_cellda.ui.panels.adapt import AdaptPanel
 from napari_cellda.ui.panels.verdict import figures_text
@@ -225,6 +226,31 @@ def test_points_are_found_in_a_nuclei_channel_and_corrected(
     viewer.layers["dapi"].data = np.zeros((64, 80), np.float32)
     panel.find_points.click()
     qtbot.waitUntil(lambda: "No nuclei were found" in panel.starter.message.text, timeout=WAIT_MS)
+
+
+def test_points_and_maps_lie_on_an_image_wherever_it_is(panel: AdaptPanel, qtbot: QtBot):
+    viewer = panel.session.viewer
+    image = viewer.add_image(
+        np.zeros((3, 40, 50), np.float32),
+        name="turned",
+        rotate=(0, 0, 30),
+        scale=(1, 0.5, 0.5),
+        translate=(0, 7, 9),
+        shear=(0, 0, 0.2),
+        units=("pixel", "um", "um"),
+    )
+    maps = CompareLayers(panel.session, image)
+    maps.show({"forest": np.zeros((40, 50), np.float32), "run": np.zeros((40, 50), np.float32)})
+    panel.find_points._show([image], [np.array([[1.0, 20, 30]])])
+    points = viewer.layers["turned points"]
+    for layer in (*maps.layers, points):
+        corner = layer.data_to_world((1, 20, 30)[3 - layer.ndim :])
+        np.testing.assert_allclose(corner[-2:], image.data_to_world((1, 20, 30))[-2:])
+        assert layer.units == image.units[3 - layer.ndim :]
+    maps.set_apart(True)
+    first, second = (one.data_to_world((20, 30)) for one in maps.layers)
+    along = np.subtract(image.data_to_world((0, 0, 9)), image.data_to_world((0, 0, 0)))[1:]
+    assert np.dot(second - np.array(first), along) > 0
 
 
 def test_points_lie_in_the_axes_of_their_image(panel: AdaptPanel, tmp_path: Path):

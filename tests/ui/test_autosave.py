@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -27,8 +28,10 @@ from napari_cellda.ui.autosave import (
     put_back,
     save_strokes,
 )
-from napari_cellda.ui.axes import ImageChoice
+from napari_cellda.ui.axes import ImageChoice, read_layer
 from napari_cellda.ui.classes import ClassList, class_list
+from napari_cellda.ui.painted import PaintedImage
+from napari_cellda.ui.state import Session
 from napari_cellda.ui.worker import run_task
 from painting import WAIT_MS, cells, paint_both, wait_idle
 
@@ -126,6 +129,20 @@ def test_image_is_known_by_its_pixels_whatever_its_name_and_kind() -> None:
     assert autosave_path(ImageChoice(layer_of(edited), "yx", "grey")) != path
 
 
+def test_new_image_never_takes_the_file_of_one_that_is_gone(qtbot: QtBot) -> None:
+    session = Session()
+    saver = Autosave(session)
+    for number in range(40):
+        layer = layer_of(np.full((64, 64), number, np.uint8))
+        choice = ImageChoice(layer, "yx", "grey")
+        painted = PaintedImage(choice, read_layer(choice))
+        assert saver.path_of(painted) == autosave_path(choice)
+    del painted
+    gc.collect()
+    assert len(saver._paths) == 0
+    session.close()
+
+
 def test_oldest_files_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(autosave, "KEEP", 2)
     image, _, index = stack_with_strokes()
@@ -182,8 +199,10 @@ def test_classes_come_back_with_their_strokes(
     qtbot.waitUntil(lambda: bool(saved_files(own_autosave)), timeout=WAIT_MS)
     again = open_panel(cells())
     qtbot.waitUntil(lambda: not again.restore_bar.isHidden(), timeout=WAIT_MS)
+    again._editor.rename(1, "nuclei")
     again.restore_bar.bring_back.click()
     assert again.session.classes == panel.session.classes
+    assert again._editor.undo_title is None
 
 
 def test_offer_can_be_discarded_for_good(

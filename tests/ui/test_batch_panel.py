@@ -86,6 +86,18 @@ def test_a_folder_is_done_and_what_fails_is_listed(
     assert ready.failures.isHidden()
 
 
+def test_failures_are_listed_while_the_batch_goes_on(
+    ready: BatchPanel, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ready, "_on_result", lambda report: None)
+    ready.start.click()
+    finish(ready, qtbot)
+    assert ready.failures.isVisible()
+    (failure,) = [ready.failures.item(row).text() for row in range(ready.failures.count())]
+    assert "b.tif' is a damaged TIFF" in failure
+    assert "Skipped" not in failure
+
+
 def test_a_saved_project_gives_what_the_session_gives(
     ready: BatchPanel, qtbot: QtBot, tmp_path: Path
 ) -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from napari_cellda.core.adaptation.method import PRESETS, Preset
 from napari_cellda.core.enhancer.options import EnhancerOptions
+from napari_cellda.core.enhancer_training.params import enhancer_params
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.features.sets import FeatureSpec
 from napari_cellda.core.forest import ForestParams
 from napari_cellda.core.params import BaseParams
+from napari_cellda.core.runs.commands import changed_settings
+from napari_cellda.methods import discover, find_method
 from napari_cellda.ui.forms import Form
 
 if TYPE_CHECKING:
@@ -38,13 +42,67 @@ class Everything(BaseParams):
         return sizes
 
 
+def shown(form: Form[Any]) -> dict[str, Any]:
+    return {name: editor.get() for name, editor in form._editors.items()}
+
+
 @pytest.mark.parametrize("params", [Everything, ForestParams, FeatureSpec, EnhancerOptions])
 def test_form_gives_back_its_defaults(qtbot: QtBot, params: type[BaseParams]) -> None:
     form = Form(params())
     qtbot.addWidget(form)
-    form._on_change()
-    assert form.value == params()
+    assert shown(form) == params().model_dump()
     assert set(form._editors) == set(params.model_fields)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_form_shows_every_preset_as_it_is(qtbot: QtBot, preset: Preset) -> None:
+    kinds = {method.name: method.settings(preset) for method in discover()}
+    for name, settings in {**kinds, "enhancer": enhancer_params(preset)}.items():
+        form = Form(settings)
+        qtbot.addWidget(form)
+        assert shown(form) == settings.model_dump(), name
+
+
+def test_only_what_is_edited_changes(qtbot: QtBot) -> None:
+    settings = find_method("pseudo-label").settings("cpu")
+    form = Form(settings)
+    qtbot.addWidget(form)
+    enter(form, "steps", 7)
+    assert changed_settings(form.value, settings) == {"steps": 7}
+
+
+@pytest.mark.parametrize("value", [1e-5, 1 / 3, 2.5e-9, 123456.75])
+def test_no_digit_of_a_number_is_lost(qtbot: QtBot, value: float) -> None:
+    class Params(BaseParams):
+        rate: float = 1.0
+
+    form = Form(Params())
+    qtbot.addWidget(form)
+    box: Any = form._editors["rate"].widget
+    form.set_value(Params(rate=value))
+    box.lineEdit().setText(box.text())
+    box.interpretText()
+    assert form._editors["rate"].get() == value
+    assert form.value.rate == value
+
+
+def test_refused_edit_counts_together_with_the_one_that_allows_it(qtbot: QtBot) -> None:
+    class Params(BaseParams):
+        low: int = 0
+        high: int = 5
+
+        @model_validator(mode="after")
+        def _ordered(self) -> Params:
+            if self.low > self.high:
+                raise UserError("Low must not exceed high.")
+            return self
+
+    form = Form(Params())
+    qtbot.addWidget(form)
+    with qtbot.waitSignal(form.refused):
+        enter(form, "low", 8)
+    enter(form, "high", 9)
+    assert form.value == Params(low=8, high=9)
 
 
 def test_help_comes_from_the_model(qtbot: QtBot) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tifffile
 from napari.components import ViewerModel
+from napari.layers import Points
 from napari.layers._source import layer_source
 from napari.utils.shortcuts import default_shortcuts
 from pytestqt.qtbot import QtBot
@@ -20,9 +23,11 @@ from qtpy.QtWidgets import QFileDialog
 from napari_cellda.core.compare import OVERLAY_VALUES
 from napari_cellda.core.compare.evaluate import evaluate
 from napari_cellda.core.events import Preview, Step, run_quietly
+from napari_cellda.core.inspect.discrepancy import discrepancy_over_epochs
 from napari_cellda.core.jobs import Run
 from napari_cellda.core.params import BaseParams
-from napari_cellda.ui import overlays
+from napari_cellda.ui import inspect_heatmap, overlays
+from napari_cellda.ui.inspect_corrections import save_points
 from napari_cellda.ui.inspect_layers import ShownPlane, comparable_layers
 from napari_cellda.ui.panels.inspect import InspectPanel
 from napari_cellda.ui.panels.inspect_numbers import NO_SCORES
@@ -393,6 +398,19 @@ def test_an_error_becomes_a_point_that_is_saved(
     assert TRUTH[int(float(row["row"])), int(float(row["col"]))] == 2
 
 
+@pytest.mark.parametrize(
+    ("ndim", "table"),
+    [(3, ["z,row,col", "2.000,3.000,4.000"]), (4, ["t,z,row,col", "1.000,2.000,3.000,4.000"])],
+)
+def test_points_of_a_stack_are_saved_with_their_plane(
+    panel: InspectPanel, tmp_path: Path, ndim: int, table: list[str]
+):
+    view, points = panel.overlay.view, Points(np.array([[1, 2, 3, 4]])[:, 4 - ndim :])
+    view.result = SimpleNamespace(data=np.zeros((5, 6, 7, 8)[4 - ndim :]))
+    save_points(panel.session, view, points, tmp_path / "points.csv")
+    assert (tmp_path / "points.csv").read_text().splitlines() == table
+
+
 def test_strokes_need_an_image(panel: InspectPanel, qtbot: QtBot):
     compare(panel, qtbot, "objects")
     panel.overlay.next.click()
@@ -464,12 +482,21 @@ def run(tmp_path: Path) -> Run:
 
 
 def test_the_discrepancy_of_a_run_has_a_slider_and_a_curve(
-    panel: InspectPanel, qtbot: QtBot, run: Run
+    panel: InspectPanel, qtbot: QtBot, run: Run, monkeypatch: pytest.MonkeyPatch
 ):
+    threads = []
+
+    def watched(*args):
+        threads.append(threading.current_thread())
+        return discrepancy_over_epochs(*args)
+
+    monkeypatch.setattr(inspect_heatmap, "discrepancy_over_epochs", watched)
     tab = panel.heatmap
     tab.open_run(run.folder)
     assert (tab.first.currentText(), tab.second.currentText()) == ("network m", "network n")
     tab.show_run.click()
+    qtbot.waitUntil(lambda: not tab.heatmap.running, timeout=WAIT_MS)
+    assert threading.main_thread() not in threads
     assert tab.heatmap.steps == [1, 2, 3]
     np.testing.assert_allclose(tab.heatmap.means, [0.6, 0.3, 0.2], atol=1e-6)
     tab.heatmap.show_step(2)

@@ -11,6 +11,7 @@ import pytest
 from napari_cellda.core.instances import InstanceParams, instances_from_maps
 from napari_cellda.core.tiles import Region
 from napari_cellda.ui import object_preview
+from napari_cellda.ui.layers import drop_results
 from napari_cellda.ui.object_preview import ROLE
 from napari_cellda.ui.panels.object_settings import ObjectSettings
 from painting import WAIT_MS, wait_idle
@@ -56,6 +57,18 @@ def settings(painted: PaintPanel, qtbot: QtBot) -> ObjectSettings:
 
 def wait_for_objects(settings: ObjectSettings, qtbot: QtBot) -> None:
     qtbot.waitUntil(lambda: not settings.preview.busy, timeout=WAIT_MS)
+
+
+def test_maps_dropped_meanwhile_are_still_the_questions(
+    painted: PaintPanel, settings: ObjectSettings
+) -> None:
+    current = painted.session.current
+    question = settings.preview._question(current)
+    plane = Region(0, slice(0, 1), slice(0, 120), slice(0, 160))
+    before, _ = object_preview._read_maps(question, plane)
+    drop_results(painted.session, current, list(current.arrays))
+    after, _ = object_preview._read_maps(question, plane)
+    np.testing.assert_array_equal(after, before)
 
 
 def test_preview_is_what_the_export_makes_and_follows_the_settings(

@@ -687,3 +687,17 @@ def test_results_leave_with_their_image_and_strokes_stay(open_panel: Open, qtbot
     layers = panel.session.viewer.layers
     layers.remove(panel.session.current.layer)
     qtbot.waitUntil(lambda: [layer.name for layer in layers] == ["Strokes · cells"])
+
+
+def test_labels_that_are_no_class_do_not_stop_training(open_panel: Open, qtbot: QtBot) -> None:
+    panel = open_panel(cells())
+    paint_both(panel)
+    strokes = panel.session.current.strokes
+    strokes.paint((100, 80), 3)  # napari's key M takes the next free label
+    wait_idle(panel, qtbot)
+    assert panel.session.last_error is None
+    assert panel.session.classifier is not None
+    qtbot.waitUntil(lambda: panel.advice.text() == "Label 3 is no class; press Add class.")
+    panel.add_class.click()
+    wait_idle(panel, qtbot)
+    assert maps(panel).shape[0] == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import pytest
 import tifffile
 from napari.components import ViewerModel
 from npe2 import PluginManager
+from qtpy.QtCore import QTimer
 
 from napari_cellda.core.batch import (
     ClassifyJob,
@@ -22,8 +24,12 @@ from napari_cellda.core.classifier import train_classifier
 from napari_cellda.core.enhancer import Enhancer
 from napari_cellda.core.events import run_quietly
 from napari_cellda.core.forest import ForestParams
+from napari_cellda.core.live.stroke_index import StrokeIndex
 from napari_cellda.core.project import load_project, save_project
-from napari_cellda.ui.autosave import Autosave
+from napari_cellda.ui import strokes as ui_strokes
+from napari_cellda.ui.autosave import Autosave, painted_pixels
+from napari_cellda.ui.axes import ImageChoice
+from napari_cellda.ui.images import choose_image
 from napari_cellda.ui.panel_states import PanelStates
 from napari_cellda.ui.panels import project_dialogs as dialogs
 from napari_cellda.ui.project_desk import ProjectDesk
@@ -205,13 +211,90 @@ def test_project_saved_right_after_a_stroke_holds_its_forest(
     np.testing.assert_array_equal(forest.leaves, panel.session.classifier.forest.leaves)
 
 
+def test_strokes_that_are_being_read_again_are_saved_and_asked_about(
+    open_panel: Open, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel = opened(open_panel, qtbot, file_in(tmp_path / "data"))
+    paint_both(panel)
+    wait_idle(panel, qtbot)
+    current, desk = panel.session.current, ProjectDesk.of(panel.session)
+    go_on = threading.Event()
+
+    class SlowIndex(StrokeIndex):
+        def update(self, *args: Any) -> bool:
+            assert go_on.wait(60)
+            return super().update(*args)
+
+    monkeypatch.setattr(ui_strokes, "SMALL", 0)  # as if the image were large
+    monkeypatch.setattr(ui_strokes, "StrokeIndex", SlowIndex)
+    panel.session.set_spec(panel.session.spec.model_copy(update={"ndim": 3}))
+    assert current.index is None
+    assert not panel.painter.up_to_date
+    assert desk.project.unsaved
+    assert len(painted_pixels(current).ids) == np.count_nonzero(current.strokes_array)
+    desk.save(tmp_path / "work.cellda")
+    QTimer.singleShot(300, go_on.set)
+    qtbot.waitUntil(lambda: not desk.saver.busy, timeout=WAIT_MS)
+    assert go_on.is_set()
+    project, strokes, forest = load_project(tmp_path / "work.cellda")
+    np.testing.assert_array_equal(strokes[0], current.strokes_array)
+    assert project.features.ndim == 3
+    assert forest is not None
+    assert not desk.project.unsaved
+
+
+def test_class_is_removed_from_strokes_that_are_being_read_again(
+    open_panel: Open, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel = open_panel(cells())
+    panel._editor.add("other")
+    paint_both(panel)
+    panel.session.current.strokes.paint((100, 100), 3)
+    wait_idle(panel, qtbot)
+    monkeypatch.setattr(ui_strokes, "SMALL", 0)
+    panel.session.set_spec(panel.session.spec.model_copy(update={"ndim": 3}))
+    assert panel.session.current.index is None
+    panel._editor.remove(1)
+    assert set(np.unique(panel.session.current.strokes_array)) == {0, 1, 2}
+    wait_idle(panel, qtbot)
+    assert panel.session.current.index.counts(2)[1] > 0
+    panel._editor.undo()
+    assert set(np.unique(panel.session.current.strokes_array)) == {0, 1, 2, 3}
+
+
+def test_class_edits_of_one_project_are_not_undone_in_another(
+    open_panel: Open, qtbot: QtBot, tmp_path: Path
+) -> None:
+    panel = opened(open_panel, qtbot, file_in(tmp_path / "data"))
+    paint_both(panel)
+    wait_idle(panel, qtbot)
+    panel._editor.rename(1, "nuclei")
+    save(panel, qtbot, tmp_path / "work.cellda")
+    assert panel._editor.undo_title == "rename foreground"
+    reopen(panel, qtbot, tmp_path / "work.cellda")
+    assert panel._editor.undo_title is None
+
+
+def test_channel_layer_that_is_in_no_file_is_asked_about(
+    open_panel: Open, qtbot: QtBot, tmp_path: Path, no_dialogs: dict[str, Any]
+) -> None:
+    panel = opened(open_panel, qtbot, file_in(tmp_path / "data"))
+    session = panel.session
+    other = session.viewer.add_image(cells(), name="other")
+    choose_image(session, ImageChoice(session.current.layer, "yx", "all", (other,)))
+    desk = ProjectDesk.of(session)
+    assert desk.project.not_on_disk() == [session.current]
+    no_dialogs["ask_copies"] = "copy"
+    desk.save(tmp_path / "work.cellda")
+    qtbot.waitUntil(lambda: not desk.saver.busy, timeout=WAIT_MS)
+    assert "several layers that are not all on disk" in str(session.last_error)
+    assert not (tmp_path / "work.cellda").exists()
+
+
 def test_stack_with_channels_comes_back_with_its_axes(
     open_panel: Open, qtbot: QtBot, tmp_path: Path, no_dialogs: dict[str, Any]
 ) -> None:
     """Never on disk, with axes in an order that no file format keeps."""
-    from napari_cellda.ui.axes import ImageChoice
-    from napari_cellda.ui.images import choose_image
-
     panel = open_panel(cells((3, 2, 60, 70)), name="a/b stack")
     layer = panel.session.current.layer
     choose_image(panel.session, ImageChoice(layer, "zcyx", (1,)))

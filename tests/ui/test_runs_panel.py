@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +18,20 @@ from napari.components import ViewerModel
 from pytestqt.qtbot import QtBot
 
 from napari_cellda.core.jobs import Run
-from napari_cellda.core.runs import launch
+from napari_cellda.core.runs import launch, table
 from napari_cellda.core.runs.follow import Frame
-from napari_cellda.core.runs.table import RUNS_VARIABLE
+from napari_cellda.core.runs.history import RunView
+from napari_cellda.core.runs.table import RUNS_VARIABLE, RunLine
 from napari_cellda.core.runs.turn import QUEUE_VARIABLE
 from napari_cellda.ui import closing
+from napari_cellda.ui.panels import verdict
 from napari_cellda.ui.panels.run_monitor import duration, gigabytes
 from napari_cellda.ui.panels.runs import RunsPanel
 from napari_cellda.ui.panels.train import TrainPanel, model_id
 from napari_cellda.ui.run_layers import FrameStack, RunLayers, side_by_side
 from napari_cellda.ui.runs import RunWatch, SessionRuns
 from napari_cellda.ui.state import Session
+from napari_cellda.ui.worker import run_task
 from painting import WAIT_MS
 
 STAND_IN = Path(__file__).parent / "stand_in.py"
@@ -258,6 +263,58 @@ def test_runs_are_listed_exported_and_deleted(
     panel.delete_runs([run.folder])
     qtbot.waitUntil(lambda: not panel.lines, timeout=WAIT_MS)
     assert not run.folder.exists()
+
+
+def test_panel_closed_while_it_reads_is_called_no_more(
+    qtbot: QtBot, viewer: ViewerModel, runs_here: Path, monkeypatch: pytest.MonkeyPatch
+):
+    go_on, threads = threading.Event(), []
+
+    def slow(root: Path) -> list[RunLine]:
+        threads.append(threading.current_thread())
+        go_on.wait(60)
+        return []
+
+    monkeypatch.setattr(table, "list_runs", slow)
+    panel = RunsPanel(viewer)
+    run = RunWatch(panel.session, runs_here / "a")
+    panel.watch(run)
+    with qtbot.waitSignal(panel.destroyed):
+        panel.deleteLater()
+    go_on.set()
+    qtbot.waitUntil(lambda: bool(threads) and not threads[0].is_alive(), timeout=WAIT_MS)
+    ended: list[bool] = []
+    run_task(lambda stop: None, on_finished=lambda: ended.append(True))
+    qtbot.waitUntil(lambda: bool(ended))
+    run.changed.emit()
+    run.failed.emit(ValueError("nobody is there to show it"))
+
+
+def test_other_runs_are_read_beside_the_window(
+    qtbot: QtBot, viewer: ViewerModel, runs_here: Path, monkeypatch: pytest.MonkeyPatch
+):
+    threads = []
+
+    def listed(root: Path) -> list[RunLine]:
+        threads.append(threading.current_thread())
+        began = datetime(2026, 1, 1)
+        return [
+            RunLine(root / name, "cks", "done", {}, began) for name in ("this", "other", "empty")
+        ]
+
+    monkeypatch.setattr(table, "list_runs", listed)
+    monkeypatch.setattr(verdict, "_has_model", lambda folder: True)
+    for name in ("this", "other"):
+        (runs_here / name / "model").mkdir(parents=True)
+        (runs_here / name / "model" / "rdf.yaml").touch()
+    run = RunWatch(Session.of(viewer), runs_here / "this")
+    run.view = RunView("done")
+    judge = verdict.Verdict(run.session)
+    qtbot.addWidget(judge)
+    judge.show_run(run)
+    qtbot.waitUntil(lambda: judge.other.count() == 2, timeout=WAIT_MS)
+    assert judge.other.itemText(1) == "other"
+    assert threading.main_thread() not in threads
 
 
 @pytest.mark.parametrize("choice", ["keep", "stop", "stay"])

@@ -210,8 +210,8 @@ def test_advice_tells_the_next_step() -> None:
     painted.strokes = None
     assert "Start painting" in say()
     painted.strokes = object()
-    counts = [0, 0]
-    painted.index = SimpleNamespace(counts=lambda n: counts)  # type: ignore[assignment]
+    counts, unknown = [0, 0], None
+    painted.index = SimpleNamespace(counts=lambda n: counts, unknown=lambda n: unknown)  # type: ignore[assignment]
     assert say() == "Paint some background: press Q, then draw on the image."
     counts[0] = 5
     assert say() == "Now paint some foreground: press W, then draw on the image."
@@ -222,13 +222,17 @@ def test_advice_tells_the_next_step() -> None:
     assert say().startswith("Paint where the map is wrong")
     session.live = False
     assert "Train now" in say()
+    unknown = 3
+    assert say() == "Label 3 is no class; press Add class."
+    unknown = 255
+    assert say() == "Labels above 8 are no classes and do not count; erase them."
 
 
 def test_advice_leads_on_to_the_next_panel() -> None:
     session = Session()
     painted = painted_image(session)
     painted.strokes = object()
-    painted.index = SimpleNamespace(counts=lambda n: [5, 5])  # type: ignore[assignment]
+    painted.index = SimpleNamespace(counts=lambda n: [5, 5], unknown=lambda n: None)  # type: ignore[assignment]
     assert next_panel(session) is None
     session.set_classifier(object())  # type: ignore[arg-type]
     assert next_panel(session) == "Enhance"
@@ -405,6 +409,11 @@ def test_large_arrays_live_on_disk_and_leave_with_the_scratch_folder() -> None:
     assert folder.exists()
     scratch.close()
     assert not folder.exists()
+    large[0, 5, 5] = 1  # a thread that has not noticed yet
+    assert folder.exists()
+    del scratch
+    gc.collect()
+    assert not folder.parent.exists()
 
 
 @pytest.mark.parametrize("kind", ["numpy", "zarr"])

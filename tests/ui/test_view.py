@@ -8,14 +8,21 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 
-from napari_cellda.core.live.snapshot import ForestTile
+from napari_cellda.core.live.snapshot import EnhancedTile, ForestTile
 from napari_cellda.core.tiles import Region
 from napari_cellda.ui import results
 from napari_cellda.ui.arrays import Scratch
 from napari_cellda.ui.axes import ImageChoice
 from napari_cellda.ui.images import choose_image
 from napari_cellda.ui.painted import PaintedImage
-from napari_cellda.ui.results import coarser_shapes, prepare_arrays, show_next, write_answer
+from napari_cellda.ui.results import (
+    coarser_shapes,
+    drop_stale,
+    prepare_arrays,
+    show_forest_again,
+    show_next,
+    write_answer,
+)
 from napari_cellda.ui.state import Session
 from napari_cellda.ui.view import camera_of, look_at, visible_region
 
@@ -129,6 +136,25 @@ def test_levels_are_every_second_pixel_of_what_was_written(
         pass
     assert painted.results["forest:1"].multiscale
     assert painted.results["mask"].multiscale
+
+
+def test_late_answer_for_maps_that_were_dropped_is_let_go(viewer: ViewerModel) -> None:
+    session = Session.of(viewer)
+    painted = chosen(viewer, (40, 50), "yx")
+    prepare_arrays(painted, 3, 2, Scratch())  # as if a class had been there a moment ago
+    while show_next(session, painted):
+        pass
+    assert "forest:1" in painted.results
+    assert "forest:2" not in painted.results
+    drop_stale(session, painted)
+    show_forest_again(session, painted)
+    region = Region(0, slice(0, 1), slice(0, 9), slice(0, 9))
+    ones = np.ones((3, *region.shape), np.float32)
+    write_answer(painted, ForestTile("it", region, ones), with_mask=False)
+    enhanced = EnhancedTile("it", region, ones[:2], ones[0], ones)
+    write_answer(painted, enhanced, with_mask=False)
+    assert set(painted.arrays) == {"forest:0", "forest:1", "mask", "uncertainty"}
+    assert painted.arrays["forest:1"][:9, :9].all()
 
 
 def test_answer_says_which_roles_changed(viewer: ViewerModel) -> None:

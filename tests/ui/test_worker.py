@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from qtpy.QtCore import QEventLoop, QTimer
+from qtpy.QtWidgets import QWidget
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Step, Task
@@ -50,6 +51,28 @@ class Log:
 @pytest.fixture
 def log() -> Log:
     return Log()
+
+
+def test_nobody_is_called_back_once_its_widget_is_deleted(log: Log, qtbot: QtBot) -> None:
+    owner, go_on = QWidget(), threading.Event()
+    handle = run_task(lambda stop: go_on.wait(60), owner=owner, **log.callbacks)
+    with qtbot.waitSignal(owner.destroyed):
+        owner.deleteLater()
+    assert handle.stopping
+    go_on.set()
+    assert handle.wait(60)
+    run_task(lambda stop: None, on_finished=log.named("later"))
+    qtbot.waitUntil(lambda: bool(log.calls))
+    assert log.calls == [("later", None)]
+
+
+def test_widget_keeps_no_trace_of_tasks_that_have_ended(log: Log, qtbot: QtBot) -> None:
+    owner = QWidget()
+    qtbot.addWidget(owner)
+    before = owner.receivers(owner.destroyed)
+    run_task(lambda stop: None, owner=owner, **log.callbacks)
+    qtbot.waitUntil(log.has_finished)
+    assert owner.receivers(owner.destroyed) == before
 
 
 def test_events_and_result_arrive_in_order_in_the_windows_thread(log: Log, qtbot: QtBot) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from napari_cellda.ui.classes import MAX_CLASSES
+
 if TYPE_CHECKING:
     from napari_cellda.ui.state import Session
 
@@ -36,6 +38,11 @@ def next_step(session: Session, *, loaded: bool, busy: bool, left: int = 0) -> s
         return OPEN_AN_IMAGE
     if painted.strokes is None:
         return "Press 'Start painting' to begin with strokes for this image."
+    unknown = _unknown_label(session)
+    if unknown is not None and unknown <= MAX_CLASSES:
+        return f"Label {unknown} is no class; press Add class."
+    if unknown is not None:
+        return f"Labels above {MAX_CLASSES} are no classes and do not count; erase them."
     counts = painted_counts(session)
     missing = [k for k, count in enumerate(counts) if count == 0]
     if len(missing) > len(counts) - 2:
@@ -71,6 +78,13 @@ def _paint(session: Session, missing: list[int], *, first: bool) -> str:
     item = session.classes[missing[0]]
     begin = "Paint some" if first else "Now paint some"
     return f"{begin} {item.name}: press {item.key}, then draw on the image."
+
+
+def _unknown_label(session: Session) -> int | None:
+    """Return the least label painted that is no class; None if there is none."""
+    n_classes = len(session.classes)
+    found = [p.index.unknown(n_classes) for p in session.images if p.index is not None]
+    return min((label for label in found if label is not None), default=None)
 
 
 def painted_counts(session: Session) -> list[int]:

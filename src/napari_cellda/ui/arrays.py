@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import threading
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ class Scratch:
     """A temporary folder for large arrays; gone with this object. Safe from any thread."""
 
     def __init__(self) -> None:
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
         self._count = 0
         self._lock = threading.Lock()
 
@@ -41,17 +43,15 @@ class Scratch:
     def _new_path(self) -> Path:
         with self._lock:
             if self._folder is None:
-                self._folder = tempfile.TemporaryDirectory(
-                    prefix="napari-cellda-", ignore_cleanup_errors=True
-                )
+                self._folder = Path(tempfile.mkdtemp(prefix="napari-cellda-"))
+                weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
             self._count += 1
-            return Path(self._folder.name) / f"{self._count}.zarr"
+            return self._folder / f"{self._count}.zarr"
 
     def close(self) -> None:
-        """Delete the folder now."""
+        """Delete the folder now; what a thread still writes is deleted with this object."""
         if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class SpreadArray:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from qtpy.QtCore import QObject, QTimer
@@ -20,6 +21,7 @@ from napari_cellda.core.events import Stop, never
 from napari_cellda.core.images.label_arrays import write_region
 from napari_cellda.core.project import PaintedPixels
 from napari_cellda.ui.axes import ImageChoice, read_layer
+from napari_cellda.ui.class_edits import ClassEditor
 from napari_cellda.ui.classes import ClassList, class_list
 from napari_cellda.ui.worker import run_task
 
@@ -129,8 +131,8 @@ def flat_indices(tile: TileStrokes, image: Image) -> np.ndarray:
 
 
 def painted_pixels(painted: PaintedImage) -> PaintedPixels:
-    """Return the strokes of an image as they are read now."""
-    tiles = () if painted.index is None else painted.index.snapshot()
+    """Return the strokes of an image as they are now."""
+    tiles = painted.tiles()
     indices = [np.zeros(0, np.int64), *(flat_indices(tile, painted.image) for tile in tiles)]
     ids = [np.zeros(0, np.uint8), *(tile.ids for tile in tiles)]
     shape = painted.image.label_shape
@@ -202,8 +204,8 @@ class Autosave(QObject):
     def __init__(self, session: Session, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._session = session
-        self._paths: dict[int, Path] = {}
-        self._saved: dict[int, tuple[bytes, ...]] = {}
+        self._paths: WeakKeyDictionary[PaintedImage, Path] = WeakKeyDictionary()
+        self._saved: WeakKeyDictionary[PaintedImage, tuple[bytes, ...]] = WeakKeyDictionary()
         self._writing: TaskHandle | None = None
         self._timer = QTimer(self, interval=SAVE_MS)
         self._timer.timeout.connect(self.save)
@@ -221,9 +223,9 @@ class Autosave(QObject):
 
     def path_of(self, painted: PaintedImage) -> Path:
         """Return the image's file; its pixels are looked at on the first call."""
-        if painted.key not in self._paths:
-            self._paths[painted.key] = autosave_path(painted.choice)
-        return self._paths[painted.key]
+        if painted not in self._paths:
+            self._paths[painted] = autosave_path(painted.choice)
+        return self._paths[painted]
 
     def find(self, painted: PaintedImage) -> SavedStrokes | None:
         """Return strokes saved for this image earlier; None if there are none.
@@ -252,6 +254,7 @@ class Autosave(QObject):
         self, painted: PaintedImage, saved: SavedStrokes, *, replace_all: bool = False
     ) -> None:
         """Bring saved strokes and their classes back."""
+        ClassEditor.of(self._session).forget()
         if len(saved.classes) >= len(self._session.classes):
             self._session.set_classes(saved.classes)
         put_back(painted, saved, replace_all=replace_all)
@@ -299,9 +302,9 @@ class Autosave(QObject):
             return None
         tiles = painted.index.snapshot()
         state = tuple(tile.digest for tile in tiles)
-        if state == self._saved.get(painted.key, ()):
+        if state == self._saved.get(painted, ()):
             return None
-        self._saved[painted.key] = state
+        self._saved[painted] = state
         return painted, tiles
 
 

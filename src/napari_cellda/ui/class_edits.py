@@ -78,7 +78,7 @@ class ClassEditor:
         """Remove class `index` with its strokes."""
         classes = self._session.classes.remove(index)
         name = self._session.classes[index].name
-        before = [(p, p.index.snapshot()) for p in self._session.images if p.index is not None]
+        before = [(painted, painted.tiles()) for painted in self._session.images]
 
         def restore() -> None:
             for painted, tiles in before:
@@ -97,6 +97,10 @@ class ClassEditor:
         self._session.set_classes(step.classes)
         return step.title
 
+    def forget(self) -> None:
+        """Forget all steps: the classes are those of other work now."""
+        self._steps.clear()
+
     def _remember(self, title: str, restore: Callable[[], None]) -> None:
         self._steps.append(_Step(title, self._session.classes, restore))
         del self._steps[:-MAX_STEPS]
@@ -106,17 +110,16 @@ class ClassEditor:
         table[index + 1] = 0
         table[index + 2 :] -= 1
         for painted in self._session.images:
-            if painted.index is not None:
-                _remap(painted, painted.index.snapshot(), table)
+            _remap(painted, painted.tiles(), table)
 
     def _bring_back(
         self, painted: PaintedImage, before: tuple[TileStrokes, ...], index: int
     ) -> None:
-        if painted not in self._session.images or painted.index is None:
+        if painted not in self._session.images or painted.strokes_array is None:
             return
         table = np.arange(256, dtype=np.uint8)
         table[index + 1 : -1] += 1
-        _remap(painted, painted.index.snapshot(), table)
+        _remap(painted, painted.tiles(), table)
         for tile in before:
             erased = tile.flat[tile.ids == index + 1]
             block = np.ascontiguousarray(
@@ -136,7 +139,7 @@ def _remap(painted: PaintedImage, tiles: tuple[TileStrokes, ...], table: np.ndar
     """Replace stroke ids by those of a table, in the tiles that hold strokes."""
     for tile in tiles:
         block = read_region(painted.image, painted.strokes_array, tile.tile)
-        write_region(painted.image, painted.strokes_array, tile.tile, table[block])
+        write_region(painted.image, painted.strokes_array, tile.tile, table[block.clip(0, 255)])
     _show(painted, tiles)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from napari_cellda.ui.layers import TAG, fade_in, keep_selection
+import numpy as np
+
+from napari_cellda.ui.layers import TAG, fade_in, keep_selection, last_axes
 from napari_cellda.ui.run_layers import GAP, keep_camera
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import numpy as np
 
     from napari_cellda.ui.state import Session
 
@@ -52,16 +52,14 @@ class CompareLayers:
         if viewer is None or image is None:
             return
         for name, array in maps.items():
-            first = image.ndim - array.ndim
             layer = ImageLayer(
                 array,
                 name=f"Compare · {name}",
                 colormap=fade_in(COLORS.get(name, OWN)),
                 contrast_limits=(0, 1),
                 opacity=0.7,
-                scale=image.scale[first:],
-                translate=image.translate[first:],
                 metadata={TAG: {"role": f"compare:{name}"}},
+                **last_axes(image, array.ndim),
             )
             with keep_selection(viewer), keep_camera(viewer):
                 viewer.add_layer(layer)
@@ -91,9 +89,10 @@ class CompareLayers:
             return
         width = layers[0].data.shape[-1] + GAP
         for number, layer in enumerate(layers):
-            translate = image.translate[image.ndim - layer.ndim :].copy()
-            translate[-1] += number * width * layer.scale[-1] if apart else 0
-            layer.translate = translate
+            step = np.zeros(layer.ndim)
+            step[-1] = number * width * layer.scale[-1] if apart else 0
+            # Along the rows of the image, which may be turned.
+            layer.translate = image.translate[image.ndim - layer.ndim :] + layer.rotate @ step
             layer.visible = apart or number == len(layers) - 1
 
     def clear(self) -> None:

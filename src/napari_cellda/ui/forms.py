@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import types
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import ValidationError
-from qtpy.QtCore import Signal
+from qtpy.QtCore import QLocale, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 P = TypeVar("P", bound=BaseParams)
 
 MANY = 2**31 - 1
+DECIMALS = 40
+"""A spin box rounds to so many: more than a learning rate can have."""
 
 
 class Form(QWidget, Generic[P]):
@@ -55,6 +58,7 @@ class Form(QWidget, Generic[P]):
         super().__init__()
         self._value = value
         self._editors: dict[str, _Editor] = {}
+        self._entered: dict[str, Any] = {}
         layout = QFormLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         for name, field in type(value).model_fields.items():
@@ -63,7 +67,7 @@ class Form(QWidget, Generic[P]):
             editor = _editor_for(field)
             editor.set(getattr(value, name))
             editor.widget.setToolTip(field.description or "")
-            editor.on_change(self._on_change)
+            editor.on_change(partial(self._on_change, name))
             self._editors[name] = editor
             layout.addRow(_title(name), editor.widget)
             layout.labelForField(editor.widget).setToolTip(field.description or "")
@@ -76,13 +80,15 @@ class Form(QWidget, Generic[P]):
     def set_value(self, value: P) -> None:
         """Show other settings, without a signal."""
         self._value = value
+        self._entered.clear()
         for name, editor in self._editors.items():
             editor.set(getattr(value, name))
 
-    def _on_change(self) -> None:
-        entered = {name: editor.get() for name, editor in self._editors.items()}
+    def _on_change(self, name: str) -> None:
+        # What was refused is still shown, and may be allowed together with this edit.
+        self._entered[name] = self._editors[name].get()
         try:
-            value = type(self._value)(**{**self._value.model_dump(), **entered})
+            value = type(self._value)(**{**self._value.model_dump(), **self._entered})
         except ValidationError as error:
             first = error.errors()[0]
             where = _title(str(first["loc"][0])) if first["loc"] else "settings"
@@ -90,6 +96,7 @@ class Form(QWidget, Generic[P]):
         except UserError as error:
             self.refused.emit(error)
         else:
+            self._entered.clear()
             if value != self._value:
                 self._value = value
                 self.changed.emit(value)
@@ -159,6 +166,22 @@ def _choice(options: tuple[Any, ...]) -> _Editor:
     )
 
 
+class _FloatBox(QDoubleSpinBox):
+    """Shows a number with all of its digits and no others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setDecimals(DECIMALS)
+
+    def textFromValue(self, value: float) -> str:
+        """Return the shortest text that is read as the same number."""
+        locale = self.locale()
+        locale.setNumberOptions(QLocale.NumberOption.OmitGroupSeparator)
+        return str(
+            locale.toString(value, "f", QLocale.FloatingPointPrecisionOption.FloatingPointShortest)
+        )
+
+
 def _number(kind: type, limits: tuple[float, float], *, optional: bool) -> _Editor:
     """Make a spin box; where None is allowed, its lowest value shows "auto" and means None."""
     low, high = limits
@@ -169,8 +192,7 @@ def _number(kind: type, limits: tuple[float, float], *, optional: bool) -> _Edit
         low, high = int(low), int(high)
         step = 1
     else:
-        box = QDoubleSpinBox()
-        box.setDecimals(4)
+        box = _FloatBox()
         step = 10**-4
     if optional:
         box.setSpecialValueText("auto")

@@ -93,7 +93,7 @@ def prepare(
     def write() -> None:
         for stem, (data, meta), where in zip(stems, frozen, columns, strict=True):
             if kind == "points":
-                _write_points(data, where, folder / f"{stem}.csv")
+                write_points(data, where, folder / f"{stem}.csv")
             else:
                 write_layer(data, meta, kind, folder / f"{stem}.tif")
 
@@ -168,7 +168,7 @@ def write_layer(data: Any, meta: dict[str, Any], kind: Kind, path: Path) -> None
     (write_labels if kind == "labels" else write_image)(str(path), data, meta)
 
 
-def _write_points(points: Any, axes: str, path: Path) -> None:
+def write_points(points: Any, axes: str, path: Path) -> None:
     """Write a table; of an axis that the image lacks, such as channels, there is no column.
 
     Points drawn while pictures of a run are shown have the axis of those in front, too.

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cellda.core.atomic import write_atomically
 from napari_cellda.core.errors import UserError
+from napari_cellda.ui.inputs import write_points
 from napari_cellda.ui.inspect_layers import data_of, painted_of, placement, plane_of
 from napari_cellda.ui.layers import keep_selection
 
@@ -116,11 +116,11 @@ def error_to_point(session: Session, view: OverlayView) -> Any:
     return layer
 
 
-def save_points(layer: Any, path: Path) -> None:
-    """Write a layer of points as CSV with the columns row and col, in pixels."""
-    lines = ["row,col", *(f"{y:.2f},{x:.2f}" for y, x in np.asarray(layer.data)[:, -2:])]
-    with write_atomically(path) as aside:
-        aside.write_text("\n".join(lines) + "\n", encoding="utf-8")
+def save_points(session: Session, view: OverlayView, layer: Any, path: Path) -> None:
+    """Write a layer of points as a table, in pixels: row and col, with t and z where there are."""
+    painted = painted_of(session, view.result)
+    axes = "tzyx" if painted is None else painted.image.label_axes
+    write_points(np.asarray(layer.data), axes[-layer.ndim :], path)
 
 
 def _reference_classes(comparison: PlaneComparison) -> np.ndarray:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from qtpy.QtCore import QObject
 
+    from napari_cellda.core.events import Stop
     from napari_cellda.core.inspect.places import Place
     from napari_cellda.ui.state import Session
 
@@ -70,6 +71,7 @@ class Heatmap(BackgroundWork):
             If their shapes differ, or the plane in view of one is no probability map.
         """
         names = (a.name, b.name)
+        self._abandon()
         lazy = lazy_discrepancy(data_of(a), data_of(b), names)
         for layer in (a, b):
             as_map(read_plane(layer, plane_of(self._session, layer)), layer.name)
@@ -81,18 +83,21 @@ class Heatmap(BackgroundWork):
     def show_run(self, folder: Path, names: list[str]) -> None:
         """Show how the discrepancy of two of a run's pictures (or one that it kept) went on.
 
-        Raises
-        ------
-        UserError
-            If there is no such run or pictures.
+        They are read in the background; `failed` tells if there is no such run or pictures.
         """
-        from napari_cellda.core.jobs import Run
 
-        self.steps, stack, self.means = discrepancy_over_epochs(Run(folder), names)
-        self._show(stack, f"Discrepancy over steps · {folder.name}", {})
-        self.sources = ()
-        self._session.viewer.dims.set_current_step(self._first_axis, 0)
-        self.changed.emit()
+        def read(stop: Stop) -> tuple[list[int], np.ndarray, np.ndarray]:
+            from napari_cellda.core.jobs import Run
+
+            return discrepancy_over_epochs(Run(folder), names)
+
+        def take(found: tuple[list[int], np.ndarray, np.ndarray]) -> None:
+            self.steps, stack, self.means = found
+            self._show(stack, f"Discrepancy over steps · {folder.name}", {})
+            self.sources = ()
+            self._session.viewer.dims.set_current_step(self._first_axis, 0)
+
+        self.begin(read, "discrepancy over steps", take)
 
     def show_step(self, index: int) -> None:
         """Move the slider to one of the run's steps."""

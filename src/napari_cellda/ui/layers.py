@@ -30,8 +30,19 @@ def geometry(painted: PaintedImage) -> dict[str, Any]:
         Keyword arguments of a layer whose data has the image's axes without channels (with them
         where `spread_axis` says so).
     """
-    layer = painted.layer
     ndim = len(painted.image.label_axes) + (_spread_axis(painted) is not None)
+    return last_axes(painted.layer, ndim)
+
+
+def last_axes(layer: Any, ndim: int) -> dict[str, Any]:
+    """Return scale, translation, rotation and so on of a layer's last axes, for one on top of it.
+
+    Parameters
+    ----------
+    layer : napari layer
+    ndim : int
+        How many axes the other layer has.
+    """
     first = layer.ndim - ndim
     keep = list(range(first, layer.ndim))
     affine = layer.affine.set_slice(keep)

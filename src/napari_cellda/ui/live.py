@@ -114,10 +114,11 @@ class LivePainter(QObject):
         """Whether the session's forest is the one that its strokes and settings give."""
         from napari_cellda.core.live.engine import training_key
 
+        unread = (p.index is None and p.strokes is not None for p in self._session.images)
+        if any(unread) or any(watcher.pending for watcher in self._watchers.values()):
+            return False
         if self._session.current is None or self._session.current.index is None:
             return True
-        if any(watcher.pending for watcher in self._watchers.values()):
-            return False
         snapshot = make_snapshot(self._session, painted_images(self._session))
         return bool(self._trained_key == training_key(snapshot))
 
@@ -278,6 +279,7 @@ class LivePainter(QObject):
         dirty, self._dirty = self._dirty, {}
         for painted, roles in dirty.items():
             if painted in self._session.images:
+                drop_stale(self._session, painted)  # an answer may be older than the classes
                 refresh_layers(painted, roles, thumbnails=thumbnails)
                 self._session.results_changed.emit(painted)
         if not self._layer_timer.isActive():

@@ -88,6 +88,8 @@ class ModelLoader:
         Called in the window's thread; the seam is how much tiles may differ where they meet, 0
         for a network whose tiles equal the whole.
     on_error : callable of exception
+    owner : QWidget, optional
+        Whom the callbacks belong to, see `run_task`.
     """
 
     def __init__(
@@ -96,11 +98,13 @@ class ModelLoader:
         ask: Callable[[ProgramRefused], bool],
         on_loaded: Callable[[Enhancer, float], None],
         on_error: Callable[[Exception], None],
+        owner: QWidget | None = None,
     ) -> None:
         self._session = session
         self._ask = ask
         self._on_loaded = on_loaded
         self._on_error = on_error
+        self._owner = owner
         self._task: TaskHandle | None = None
 
     @property
@@ -128,6 +132,7 @@ class ModelLoader:
         self._task = run_task(
             open_it,
             session=self._session,
+            owner=self._owner,
             title=f"open {Path(source).name}",
             on_result=lambda opened: self._on_loaded(*opened),
             on_error=fail,
@@ -144,6 +149,7 @@ class ModelLoader:
         run_task(
             check_it,
             session=self._session,
+            owner=self._owner,
             title=f"check {Path(source).name}",
             on_result=on_report,
             on_error=self._on_error,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,6 +45,8 @@ class _Question:
     view: Region
     enhanced_class: int | None
     of_membranes: bool
+    arrays: dict[str, Any] = field(compare=False)
+    """The maps, taken at once: the window may drop some meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ class ObjectPreview(QObject):
             return
         question = self._question(painted)
         # Without the view: once the plane is done, another part of it needs nothing.
-        key = (replace(question, view=_plane(question)), id(session.classifier), session.enhancer)
+        plane = replace(question, view=_plane(question), arrays={})
+        key = (plane, id(session.classifier), session.enhancer)
         if key == self._done:
             return
         self._key = key
@@ -134,6 +137,7 @@ class ObjectPreview(QObject):
             visible_region(session.viewer, painted),
             None if enhancer is None else session.enhancer_options.class_index,
             enhancer is not None and _is_of_membranes(enhancer.card.structure),
+            dict(painted.arrays),
         )
 
     def _on_answer(self, question: _Question, found: _Counted) -> None:
@@ -273,7 +277,7 @@ def _read_maps(question: _Question, region: Region) -> Any:
     from napari_cellda.core.enhancer import merge_enhanced
     from napari_cellda.core.instances.whole_image import object_maps
 
-    painted, arrays = question.painted, question.painted.arrays
+    painted, arrays = question.painted, question.arrays
     region = replace(region, t=question.view.t)
     n_classes = sum(role.startswith("forest:") for role in arrays)
     forest = [read_region(painted.image, arrays[f"forest:{k}"], region) for k in range(n_classes)]

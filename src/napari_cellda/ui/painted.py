@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_cellda.core.images import Image
     from napari_cellda.core.images.normalisation import Normalisation
-    from napari_cellda.core.live.stroke_index import StrokeIndex
+    from napari_cellda.core.live.stroke_index import StrokeIndex, TileStrokes
     from napari_cellda.ui.axes import ImageChoice
 
 
@@ -42,6 +43,8 @@ class PaintedImage:
     """The napari layers that show them, by the same roles."""
     unwanted: set[str] = field(default_factory=set)
     """Roles whose layer the user deleted; they stay away until results are asked for again."""
+    key: int = field(default_factory=count().__next__, init=False)
+    """A number that no other image has, not even one that was deleted."""
 
     @property
     def layer(self) -> Any:
@@ -53,7 +56,13 @@ class PaintedImage:
         """The name of the image: its file's stem, or what the layer was called at first."""
         return self.image.name
 
-    @property
-    def key(self) -> int:
-        """A number that no other image of this session has."""
-        return id(self)
+    def tiles(self) -> tuple[TileStrokes, ...]:
+        """Return the painted pixels; while there is no index of them, all strokes are read."""
+        index = self.index
+        if index is None and self.strokes_array is not None:
+            from napari_cellda.core.features import FeatureSpec
+            from napari_cellda.core.live.stroke_index import StrokeIndex
+
+            index = StrokeIndex(self.image, FeatureSpec())
+            index.update(self.strokes_array)
+        return () if index is None else index.snapshot()

@@ -10,6 +10,7 @@ from napari_cellda.core.errors import ProgramRefused, UserError
 from napari_cellda.core.project import load_project
 from napari_cellda.ui.autosave import Autosave
 from napari_cellda.ui.axes import read_layer
+from napari_cellda.ui.class_edits import ClassEditor
 from napari_cellda.ui.classes import class_list
 from napari_cellda.ui.images import follow_data
 from napari_cellda.ui.layers import make_strokes
@@ -53,8 +54,7 @@ class _Work:
 
     images: dict[int, PaintedImage] = field(default_factory=dict)
     """By their number in the project."""
-    places: dict[int, Path] = field(default_factory=dict)
-    """By the image's key."""
+    places: dict[PaintedImage, Path] = field(default_factory=dict)
     left_out: list[LeftOut] = field(default_factory=list)
 
 
@@ -153,7 +153,7 @@ class ProjectOpener:
                 )
             painted.norm, painted.strokes_array = reference.normalisation, strokes
             work.images[number] = painted
-            work.places[painted.key] = place
+            work.places[painted] = place
         return work
 
     def _find(
@@ -201,6 +201,7 @@ class ProjectOpener:
         session, project, panel = self._session, contents.project, contents.project.panel
         painter = LivePainter.of(session)
         session.live = False  # nothing is trained while images come one by one
+        ClassEditor.of(session).forget()
         _take_settings(session, project)
         for painted in work.images.values():
             make_strokes(session, painted, painted.strokes_array)
@@ -209,7 +210,7 @@ class ProjectOpener:
         file = SessionProject.of(session)
         file.forget()
         file.left_out = work.left_out
-        file.places = work.places
+        file.places.update(work.places)
         current = work.images.get(panel.get("current", 0))
         session.use_image(current or next(iter(work.images.values()), None))
         if contents.forest is not None and session.current is not None:

@@ -74,7 +74,7 @@ class ProjectSaver(QObject):
         project = SessionProject.of(self._session)
         images = project.not_on_disk()
 
-        def keep(places: dict[int, Path]) -> None:
+        def keep(places: dict[PaintedImage, Path]) -> None:
             project.places.update(places)
             self._timer.start()
 
@@ -128,12 +128,12 @@ class ProjectSaver(QObject):
         self.ended.emit(False)
 
 
-def copy_images(images: Sequence[PaintedImage], project: Path) -> dict[int, Path]:
+def copy_images(images: Sequence[PaintedImage], project: Path) -> dict[PaintedImage, Path]:
     """Write images that were never on disk into a folder beside a project.
 
     Returns
     -------
-    dict of image key to Path
+    dict of PaintedImage to Path
 
     Raises
     ------
@@ -144,14 +144,14 @@ def copy_images(images: Sequence[PaintedImage], project: Path) -> dict[int, Path
 
     folder = project.with_name(f"{project.stem}_images")
     make_folder(folder)
-    places: dict[int, Path] = {}
+    places: dict[PaintedImage, Path] = {}
     for painted in images:
         if painted.choice.others:
             raise UserError(
-                f"'{painted.name}' takes its channels from several layers that are not on disk; "
-                "save them with napari and open the files."
+                f"'{painted.name}' takes its channels from several layers that are not all on "
+                "disk; save them with napari and open the files."
             )
-        places[painted.key] = _copy(painted, folder, taken=places.values())
+        places[painted] = _copy(painted, folder, taken=places.values())
     return places
 
 

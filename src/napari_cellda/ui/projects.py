@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from psygnal import Signal
 
@@ -55,8 +56,8 @@ class SessionProject:
     path: Path | None = None
     """None: never saved."""
     left_out: list[LeftOut] = field(default_factory=list)
-    places: dict[int, Path] = field(default_factory=dict)
-    """Files of images whose layer does not tell one, by the image's key."""
+    places: WeakKeyDictionary[PaintedImage, Path] = field(default_factory=WeakKeyDictionary)
+    """Files of images whose layer does not tell one."""
     waiting_enhancer: EnhancerReference | None = None
     """The project's, while it is not loaded, or when it cannot be; kept for the next save."""
     _saved: Any = None
@@ -116,10 +117,10 @@ class SessionProject:
             (
                 painted.key,
                 painted.choice.channels,
-                [tile.digest for tile in painted.index.snapshot()],
+                painted.index and [tile.digest for tile in painted.index.snapshot()],
             )
             for painted in session.images
-            if painted.index is not None and painted.index.snapshot()
+            if has_strokes(painted)
         ]
         settings = (
             session.spec,
@@ -130,8 +131,10 @@ class SessionProject:
         return strokes, session.classes, settings, session.enhancer, session.enhancer_options
 
     def file_of(self, painted: PaintedImage) -> Path | None:
-        """Return where the image is on disk; None if it never was."""
-        return painted.image.path or self.places.get(painted.key)
+        """Return where the image is on disk; None if it, or a layer of its channels, never was."""
+        if any(_path_of(other) is None for other in painted.choice.others):
+            return None
+        return painted.image.path or self.places.get(painted)
 
     def images(self) -> list[PaintedImage]:
         """Return the images that belong to the project: with strokes, and the current one."""
@@ -151,7 +154,11 @@ class SessionProject:
             False: whoever runs it shall make no objects.
         """
         session, left_out = self.session, list(self.left_out)
-        images = [(p, self.file_of(p), p.norm, painted_pixels(p)) for p in self.images()]
+        # What is not read yet is read when it is written: large strokes take a while.
+        images = [
+            (p, self.file_of(p), p.norm, painted_pixels(p) if p.index is not None else None)
+            for p in self.images()
+        ]
         classifier = session.classifier
         enhancer = _enhancer_reference(session) or self.waiting_enhancer
         settings = {
@@ -170,8 +177,10 @@ class SessionProject:
                 for painted, file, norm, _ in images
             ]
             strokes: dict[int, Any] = {
-                i: pixels for i, (*_, pixels) in enumerate(images) if len(pixels.ids)
+                i: pixels or painted_pixels(painted)
+                for i, (painted, *_, pixels) in enumerate(images)
             }
+            strokes = {i: pixels for i, pixels in strokes.items() if len(pixels.ids)}
             for gone in left_out:
                 if gone.strokes is not None:
                     strokes[len(references)] = gone.strokes
@@ -184,8 +193,10 @@ class SessionProject:
 
 
 def has_strokes(painted: PaintedImage) -> bool:
-    """Whether anything is painted on an image, as far as its strokes are read."""
-    return painted.index is not None and bool(painted.index.snapshot())
+    """Whether anything is painted on an image; there may be, as long as strokes are being read."""
+    if painted.index is None:
+        return painted.strokes_array is not None
+    return bool(painted.index.snapshot())
 
 
 def _measure(painted: PaintedImage, settings: dict[str, Any]) -> Any:
@@ -199,7 +210,7 @@ def _reference(
 ) -> ImageReference:
     choice, source = painted.choice, getattr(painted.layer, "source", None)
     from_layer = file is not None and file == painted.image.path
-    others = [getattr(getattr(other, "source", None), "path", None) for other in choice.others]
+    others = [_path_of(other) for other in choice.others]
     return ImageReference(
         name=painted.name,
         path=None if file is None else relative_to_project(file, project),
@@ -207,9 +218,14 @@ def _reference(
         fingerprint=fingerprint(painted.image),
         normalisation=norm,
         channels=choice.channels,
-        others=tuple(relative_to_project(Path(other), project) for other in others if other),
+        others=tuple(relative_to_project(other, project) for other in others if other),
         reader=source.reader_plugin if source is not None and from_layer else None,
     )
+
+
+def _path_of(layer: Any) -> Path | None:
+    path = getattr(getattr(layer, "source", None), "path", None)
+    return Path(path) if path else None
 
 
 def _enhancer_reference(session: Session) -> EnhancerReference | None:

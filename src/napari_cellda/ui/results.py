@@ -72,10 +72,16 @@ def write_answer(
 
 
 def write_result(painted: PaintedImage, role: str, region: Region, block: np.ndarray) -> None:
-    """Write a (Z, Y, X) block into a result's array and its coarser levels."""
+    """Write a (Z, Y, X) block into a result's array and its coarser levels.
+
+    The window may have dropped them meanwhile, with their class; then nothing is written.
+    """
     from napari_cellda.core.images.label_arrays import write_region
 
-    write_region(painted.image, painted.arrays[role], region, block)
+    array = painted.arrays.get(role)
+    if array is None:
+        return
+    write_region(painted.image, array, region, block)
     for number, level in enumerate(painted.levels.get(role, ()), 1):
         _write_level(painted, level, region, block, 2**number)
 
@@ -145,6 +151,7 @@ def show_next(session: Session, painted: PaintedImage) -> bool:
     colour; an enhanced map takes the place of the map that it enhances. The rest is there, hidden.
     """
     known = painted.results.keys() | painted.unwanted
+    known |= set(_stale(session, painted))
     waiting = sorted(painted.arrays.keys() - known, key=_urgency)
     if not waiting:
         return False
@@ -223,12 +230,15 @@ def _class_of(session: Session, role: str) -> int | None:
 
 def drop_stale(session: Session, painted: PaintedImage) -> None:
     """Drop the maps of classes that are no longer there."""
-    gone = [
+    drop_results(session, painted, _stale(session, painted))
+
+
+def _stale(session: Session, painted: PaintedImage) -> list[str]:
+    return [
         role
         for role in {*painted.arrays, *painted.results}
         if role.startswith("forest:") and _class_of(session, role) is None
     ]
-    drop_results(session, painted, gone)
 
 
 def show_forest_again(session: Session, painted: PaintedImage) -> None:

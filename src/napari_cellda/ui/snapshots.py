@@ -15,7 +15,7 @@ def painted_images(session: Session) -> tuple[PaintedSnapshot, ...]:
     """Freeze the strokes of all images that have as many channels as the current one."""
     current = session.current
     return tuple(
-        PaintedSnapshot(p.key, p.image, p.index.snapshot())
+        PaintedSnapshot(p.key, p.image, p.index.snapshot(len(session.classes)))
         for p in session.images
         if p.index is not None
         and current is not None

@@ -61,8 +61,7 @@ class StrokeWatcher(QObject):
     @property
     def pending(self) -> bool:
         """Whether something was painted that is not read yet."""
-        reading = self._reading is not None and self._painted.index is None
-        return reading or bool(self._timer.isActive())
+        return self._reading is not None or bool(self._timer.isActive())
 
     def read(self) -> None:
         """Read what may have changed, now."""
@@ -88,24 +87,35 @@ class StrokeWatcher(QObject):
 
     def _read_beside(self) -> None:
         """Read all of a large array in the background; what is painted meanwhile is read after."""
-        if self._reading is not None and self._reading.running:
+        if self._reading is not None:
             return
         painted, array = self._painted, self._painted.strokes_array
+        spec = self._session.spec
         self._all = False
 
         def read_all(stop: Stop) -> StrokeIndex:
-            index = StrokeIndex(painted.image, self._session.spec)
+            index = StrokeIndex(painted.image, spec)
             index.update(array)
             return index
 
         def take(index: StrokeIndex) -> None:
-            if painted.strokes_array is array and painted.index is None:
+            self._reading = None
+            if painted.strokes_array is array and self._session.spec.ndim == spec.ndim:
                 painted.index = index
-                self.read()
-                self._session.strokes_changed.emit()
+            self.read()  # what was painted meanwhile, or all of it if that was in vain
+            self._session.strokes_changed.emit()
+
+        def fail(error: Exception) -> None:
+            self._reading = None
+            self._session.report(error)
 
         self._reading = run_task(
-            read_all, session=self._session, title="read strokes", on_result=take
+            read_all,
+            session=self._session,
+            owner=self,
+            title="read strokes",
+            on_result=take,
+            on_error=fail,
         )
 
     def touch_all(self) -> None:

@@ -83,6 +83,9 @@ class TaskHandle:
 
     Attributes
     ----------
+    owner : QObject, optional
+        Whom the callbacks belong to: when Qt deletes it (its dock was closed), the task is
+        abandoned.
     title : str
         What it does, for status lines.
     """
@@ -138,6 +141,7 @@ def run_task(
     make_task: Callable[[Stop], Task[T] | T],
     *,
     session: Session | None = None,
+    owner: QObject | None = None,
     title: str = "",
     on_event: Callable[[Event], None] | None = None,
     on_result: Callable[[T], None] | None = None,
@@ -155,6 +159,9 @@ def run_task(
     session : Session, optional
         Whose work it is: when that session closes (the window was closed), the task is abandoned.
         None: it ends by itself or at the end of the program.
+    owner : QObject, optional
+        Whom the callbacks belong to: when Qt deletes it (its dock was closed), the task is
+        abandoned.
     title : str
         What it does, for status lines.
     on_event, on_result, on_error, on_finished : callable, optional
@@ -174,6 +181,12 @@ def run_task(
         if callback is not None and not handle._silent:
             callback(*args)
 
+    def end() -> None:
+        if owner is not None:
+            with contextlib.suppress(RuntimeError, TypeError):  # deleted already
+                owner.destroyed.disconnect(handle.abandon)
+        tell(on_finished)
+
     fail = on_error or (session.report if session is not None else None)
 
     def body() -> None:
@@ -185,12 +198,14 @@ def run_task(
             post(tell, on_result, result)
         finally:
             running.discard(handle)
-            post(tell, on_finished)
+            post(end)
 
     handle._thread = threading.Thread(target=body, name=f"napari-cellda {title}", daemon=True)
     running.add(handle)
     if session is not None:
         _follow(session).add(handle)
+    if owner is not None:
+        owner.destroyed.connect(handle.abandon)
     handle._thread.start()
     return handle
 

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from napari_cellda.core.images import Image
 
 
+NO_CLASS = 255
+"""Stands for values that do not fit a byte."""
+
+
 @dataclass(frozen=True, eq=False)
 class TileStrokes:
     """The painted pixels of one feature tile; never changed once made."""
@@ -32,7 +36,7 @@ class TileStrokes:
     flat: np.ndarray
     """(N,) int64: positions in the tile of shape `tile.shape`, in C order, ascending."""
     ids: np.ndarray
-    """(N,) uint8: stroke ids, 1 = background."""
+    """(N,) uint8: stroke ids, 1 = background; `NO_CLASS` for values that are no id."""
     digest: bytes = field(default=b"")
     """Hash of the content; equal digests mean equal strokes."""
 
@@ -42,9 +46,20 @@ class TileStrokes:
         # A copy: another thread may paint meanwhile, which numpy's nonzero does not bear.
         values = np.array(painted).ravel()
         flat = np.flatnonzero(values)
-        ids = values[flat].astype(np.uint8)
+        ids = values[flat]
+        # Labels of other tools may not fit; none of them may turn into one of ours.
+        return cls._of(tile, flat, np.where((ids < 0) | (ids > NO_CLASS), NO_CLASS, ids))
+
+    @classmethod
+    def _of(cls, tile: Region, flat: np.ndarray, ids: np.ndarray) -> TileStrokes:
+        ids = ids.astype(np.uint8)
         digest = hashlib.blake2b(flat.tobytes() + ids.tobytes(), digest_size=16).digest()
         return cls(tile, flat, ids, digest)
+
+    def known(self, n_classes: int) -> TileStrokes:
+        """Return the strokes of these classes, without those of higher ids."""
+        kept = self.ids <= n_classes
+        return self if kept.all() else self._of(self.tile, self.flat[kept], self.ids[kept])
 
 
 class StrokeIndex:
@@ -116,9 +131,21 @@ class StrokeIndex:
         self._tiles[place] = new
         return True
 
-    def snapshot(self) -> tuple[TileStrokes, ...]:
-        """Return all painted tiles, in the order in which `gather_samples` visits them."""
-        return tuple(self._tiles[place] for place in sorted(self._tiles))
+    def snapshot(self, n_classes: int | None = None) -> tuple[TileStrokes, ...]:
+        """Return all painted tiles, in the order in which `gather_samples` visits them.
+
+        Where `n_classes` is given, strokes of higher ids are left out.
+        """
+        tiles = tuple(self._tiles[place] for place in sorted(self._tiles))
+        if n_classes is None:
+            return tiles
+        known = (tile.known(n_classes) for tile in tiles)
+        return tuple(tile for tile in known if len(tile.ids))
+
+    def unknown(self, n_classes: int) -> int | None:
+        """Return the least stroke id above `n_classes`; None if there is none."""
+        beyond = [tile.ids[tile.ids > n_classes] for tile in self._tiles.values()]
+        return min((int(ids.min()) for ids in beyond if len(ids)), default=None)
 
     def counts(self, n_classes: int) -> np.ndarray:
         """Count the painted pixels of each class; (n_classes,) int, background first."""

@@ -75,7 +75,7 @@ class AdaptPanel(QWidget):
         self._connect()
         self.setEnabled(False)
         # The methods come with torch, which takes a while.
-        run_task(_load_methods, session=self.session, on_result=self._on_methods)
+        run_task(_load_methods, session=self.session, owner=self, on_result=self._on_methods)
 
     # -- construction ---------------------------------------------------------------------------
 

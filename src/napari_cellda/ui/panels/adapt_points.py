@@ -9,7 +9,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QPushButton
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.ui.layers import TAG
+from napari_cellda.ui.layers import TAG, last_axes
 from napari_cellda.ui.worker import TaskHandle, run_task
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class FindPoints(QPushButton):
         self.task = run_task(
             find,
             session=self._session,
+            owner=self,
             title="find points",
             on_result=lambda points: self._show(layers, points),
             on_error=self.failed.emit,
@@ -89,7 +90,6 @@ class FindPoints(QPushButton):
 
         made = []
         for layer, found in zip(layers, points, strict=True):
-            extra = layer.ndim - found.shape[1]
             made.append(
                 Points(
                     found,
@@ -97,9 +97,8 @@ class FindPoints(QPushButton):
                     size=SIZE * (self._diameter() or 20),
                     face_color="#e69f00",
                     border_color="black",
-                    scale=layer.scale[extra:],
-                    translate=layer.translate[extra:],
                     metadata={TAG: {"role": "found points"}},
+                    **last_axes(layer, found.shape[1]),
                 )
             )
             self._session.viewer.add_layer(made[-1])

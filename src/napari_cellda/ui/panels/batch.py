@@ -47,6 +47,8 @@ MODELS = (
     (PACKAGE, "A model package\u2026", "A bioimage.io package that takes images"),
 )
 FORMATS = (("tif", "TIFF", "One file per result"), ("ome-zarr", "OME-Zarr", "For large images"))
+SKIPPED = "Skipped: "
+"""Begins what a batch says of an image that failed."""
 KINDS = "Images (*.tif *.tiff *.png *.jpg *.jpeg);;All files (*)"
 
 
@@ -223,8 +225,8 @@ class BatchPanel(QWidget):
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, Note):
-            if event.text.startswith("Skipped "):
-                self.failures.addItem(event.text.removeprefix("Skipped "))
+            if event.text.startswith(SKIPPED):
+                self.failures.addItem(event.text.removeprefix(SKIPPED))
                 self.failures.show()
             return
         self._progress.take(event)

@@ -56,6 +56,7 @@ class EnhancePanel(QWidget):
             lambda refused: ask_consent(self, refused),
             self._on_loaded,
             self._on_load_error,
+            owner=self,
         )
         self.trust = TrustWatch(self.session, self._show_doubts, parent=self)
         self._connect()
@@ -146,7 +147,6 @@ class EnhancePanel(QWidget):
             (session.failed, self._on_failure),
         ):
             connect_while_alive(self, signal, slot)
-        self.destroyed.connect(lambda: self.loader.cancel())
 
     # -- choosing a model -----------------------------------------------------------------------
 

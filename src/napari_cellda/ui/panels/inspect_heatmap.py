@@ -109,6 +109,8 @@ class HeatmapTab(PairTab):
         if self.second.currentIndex() > 0:
             names.append(self.second.currentText())
         self.heatmap.show_run(self.folder, names)
+
+    def _show_curve(self) -> None:
         if self.curve is None:
             self.curve = make_curve()
             self.curve.picked.connect(self.heatmap.show_step)
@@ -128,6 +130,8 @@ class HeatmapTab(PairTab):
 
     def _refresh(self) -> None:
         heatmap = self.heatmap
+        if heatmap.steps:
+            self._show_curve()
         self.show_run.setEnabled(self.folder is not None)
         self.find.setEnabled(heatmap.layer is not None and not heatmap.running)
         self.boxes.setEnabled(bool(heatmap.places))

@@ -210,7 +210,7 @@ class OverlayTab(PairTab):
         title, kinds = "Save the points", "Table (*.csv)"
         chosen, _ = QFileDialog.getSaveFileName(self, title, "points.csv", kinds)
         if chosen:
-            save_points(self._points, Path(chosen))
+            save_points(self._session, self.view, self._points, Path(chosen))
 
     # -- what is shown --------------------------------------------------------------------------
 

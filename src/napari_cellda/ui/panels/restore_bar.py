@@ -56,6 +56,7 @@ class RestoreBar(QFrame):
             run_task(
                 lambda stop: self._autosave.find(painted),
                 session=self._session,
+                owner=self,
                 title="look for saved strokes",
                 on_result=lambda saved: self._show_offer(painted, saved),
             )

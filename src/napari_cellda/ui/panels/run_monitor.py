@@ -87,7 +87,7 @@ class RunMonitor(QWidget):
             button.clicked.connect(lambda _, wish=wish: self._ask(wish))
         self.previews.toggled.connect(self._show_frames)
         self.which.activated.connect(self._show_picture)
-        self.destroyed.connect(self._leave)
+        self.destroyed.connect(lambda: self._leave())
         self.hide()
 
     def _lay_out(self) -> None:

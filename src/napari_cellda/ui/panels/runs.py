@@ -149,6 +149,7 @@ class RunsPanel(QWidget):
         run_task(
             read,
             session=self.session,
+            owner=self,
             title="list runs",
             on_result=self._show_lines,
             on_error=self._complain,
@@ -225,6 +226,7 @@ class RunsPanel(QWidget):
         run_task(
             lambda stop: export_model(line.folder, target),
             session=self.session,
+            owner=self,
             title="export model",
             on_result=lambda path: self.message.tell(f"Wrote {path}.", "success"),
             on_error=self._complain,
@@ -253,6 +255,7 @@ class RunsPanel(QWidget):
         run_task(
             delete,
             session=self.session,
+            owner=self,
             title="delete runs",
             on_error=self._complain,
             on_finished=self.refresh,

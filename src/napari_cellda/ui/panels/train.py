@@ -63,7 +63,7 @@ class TrainPanel(QWidget):
         self.starter.monitor.refreshed.connect(self._refresh)
         self.setEnabled(False)
         # Its settings come with torch, which takes a while.
-        run_task(_load_params, session=self.session, on_result=self._on_loaded)
+        run_task(_load_params, session=self.session, owner=self, on_result=self._on_loaded)
 
     def _make_widgets(self) -> None:
         self.images = InputPicker(

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from napari_cellda.core.images import Image
     from napari_cellda.core.pipeline import Pipeline
+    from napari_cellda.core.runs.table import RunLine
     from napari_cellda.core.runs.verdict import MapFigures
     from napari_cellda.ui.runs import RunWatch
     from napari_cellda.ui.state import Session
@@ -130,8 +131,7 @@ class Verdict(QWidget):
             self.hide()
 
     def fill(self) -> None:
-        """List the images, masks and other runs that there are."""
-        from napari_cellda.core.runs.table import list_runs
+        """List the images, masks and other runs that there are, the runs a moment later."""
         from napari_cellda.ui.images import image_layers
 
         layers = image_layers(self.session.viewer)
@@ -143,14 +143,28 @@ class Verdict(QWidget):
         for layer in self.session.viewer.layers:
             if layer._type_string == "labels":
                 self.truth.addItem(layer.name, layer)
+        self.compare.setEnabled(bool(layers))
+        self._show_others([])
+        assert self.run is not None, "there is a run to judge"
+        folder = self.run.folder
+
+        def read(stop: Callable[[], bool]) -> list[RunLine]:
+            from napari_cellda.core.runs.table import list_runs
+
+            return list_runs(folder.parent)
+
+        def show(lines: list[RunLine]) -> None:
+            if self.run is not None and self.run.folder == folder:
+                self._show_others([line for line in lines if line.folder.resolve() != folder])
+
+        run_task(read, session=self.session, owner=self, title="list runs", on_result=show)
+
+    def _show_others(self, lines: list[RunLine]) -> None:
         self.other.clear()
         self.other.addItem("no other run", None)
-        assert self.run is not None, "there is a run to judge"
-        for line in list_runs(self.run.folder.parent):
-            other = line.folder.resolve() != self.run.folder
-            if other and line.has_model and line.method != ENHANCER:
-                self.other.addItem(f"{line.name}", line)
-        self.compare.setEnabled(bool(layers))
+        for line in lines:
+            if line.has_model and line.method != ENHANCER:
+                self.other.addItem(line.name, line)
 
     # -- comparing ------------------------------------------------------------------------------
 
