@@ -7,8 +7,13 @@ import os
 import sys
 from pathlib import Path
 
-NO_MEMORY = ("can't allocate memory", "Failed to allocate memory")
-"""How torch's allocator of main memory and onnxruntime put it: they have no exception for it."""
+NO_MEMORY = (
+    "can't allocate memory",
+    "MPS backend out of memory",
+    "Failed to allocate memory",
+)
+"""How torch's allocators of main memory and on Macs and onnxruntime put it: they have no exception
+for it."""
 UNKNOWN = 4 * 2**30
 """Assumed where nothing tells: what any machine that runs napari has."""
 
