@@ -39,6 +39,14 @@ def available_memory() -> int:
     return UNKNOWN
 
 
+def give_back() -> None:
+    """Return freed memory to the system: glibc keeps it, and it does not count as available."""
+    if sys.platform.startswith("linux"):
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
 def _linux() -> int | None:
     if not sys.platform.startswith("linux"):
         return None
@@ -55,7 +63,16 @@ def _container_room(folder: Path) -> int | None:
         used = int((folder / "memory.current").read_text())
     except (OSError, ValueError):
         return None
-    return None if limit == "max" else max(1, int(limit) - used)
+    return None if limit == "max" else max(1, int(limit) - used + _file_cache(folder))
+
+
+def _file_cache(folder: Path) -> int:
+    """Bytes of files that a control group keeps in memory only until somebody needs the room."""
+    try:
+        lines = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return sum(int(size) for name, size in lines if name in ("active_file", "inactive_file"))
+    except (OSError, ValueError):
+        return 0
 
 
 def _windows() -> int | None:
