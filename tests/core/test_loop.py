@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cellda.core import loop
+from napari_cellda.core import batches, loop
 from napari_cellda.core.batches import halved, smaller_side
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Score, Step, run_quietly
@@ -247,6 +247,48 @@ def test_memory_that_runs_out_for_a_single_small_crop_is_said():
     )
     with pytest.raises(UserError, match="not enough memory"):
         list(task)
+
+
+class Hungry:
+    """Steps that take 150 bytes per crop while they last, of 1000 that are free."""
+
+    def __init__(self, monkeypatch):
+        self.network, self.taken, self.seen = torch.nn.Conv2d(1, 1, 3), 0, []
+        monkeypatch.setattr(batches, "available_memory", lambda: 1000 - self.taken)
+
+    def step(self, index, crops):
+        self.seen.append(tuple(crops[0].shape))
+        self.taken = 150 * len(crops[0])
+        try:
+            self.network(crops[0]).square().mean().backward()
+        finally:
+            self.taken = 0
+        return {"loss": 1.0}
+
+    def run(self, crops, steps=3):
+        return list(
+            loop.train(
+                self.step, lambda index: (crops,), steps=steps, parts={}, store=MemoryStore(),
+                stop=lambda: False,
+            )
+        )  # fmt: skip
+
+
+def test_batches_that_free_memory_cannot_hold_are_halved_before_it_is_full(monkeypatch):
+    hungry = Hungry(monkeypatch)
+    events = hungry.run(torch.zeros(8, 1, 64, 64))
+    assert [shape[0] for shape in hungry.seen] == [8, 4, 4, 4]
+    notes = [e.text for e in events if isinstance(e, Note)]
+    assert len(notes) == 1
+    assert "4 x 1 x 64 x 64" in notes[0]
+
+
+def test_a_batch_that_cannot_shrink_is_tried_however_little_is_free(monkeypatch):
+    hungry = Hungry(monkeypatch)
+    monkeypatch.setattr(batches, "MOST_OF_FREE", 0.1)
+    events = hungry.run(torch.zeros(2, 1, 64, 64))
+    assert hungry.seen == [(2, 1, 64, 64), *[(1, 1, 64, 64)] * 3]
+    assert [e.index for e in events if isinstance(e, Step)] == [1, 2, 3]
 
 
 def test_a_fault_in_a_step_is_not_taken_for_lack_of_memory():

@@ -8,12 +8,21 @@ from napari_cellda.core.memory import available_memory, ran_out_of_memory
 
 Fail = onnxruntime.capi.onnxruntime_pybind11_state.Fail
 TORCH = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"
+MPS = (
+    "MPS backend out of memory (MPS allocated: 5.50 GB, other allocations: 14.76 GB, max 20.40 GB)"
+)
 ONNX = "[ONNXRuntimeError] : 1 : FAIL : Failed to allocate memory for requested buffer of size 9"
 
 
 @pytest.mark.parametrize(
     "error",
-    [MemoryError(), torch.OutOfMemoryError("CUDA"), RuntimeError(TORCH), Fail(ONNX)],
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA"),
+        RuntimeError(TORCH),
+        RuntimeError(MPS),
+        Fail(ONNX),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_running_out_is_known_by_its_kinds(error):

@@ -154,6 +154,24 @@ def test_discriminator_step_leaves_the_segmenter_and_the_other_way_round():
     assert not torch.equal(weights(trainer.decoder), before[1])
 
 
+def test_a_step_is_taken_again_after_memory_ran_out_in_it():
+    trainer = cellseguda._Trainer(job(), TINY)
+    batch, backward, calls = trainer.batch(0), trainer.fabric.backward, []
+
+    def runs_out_for_the_segmenter(loss):
+        calls.append(loss)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        backward(loss)
+
+    trainer.fabric.backward = runs_out_for_the_segmenter
+    with pytest.raises(torch.OutOfMemoryError):
+        trainer.step(0, batch)
+    judge = weights(trainer.discriminator)
+    trainer.step(0, batch)
+    assert not torch.equal(judge, weights(trainer.discriminator))
+
+
 def test_reconstruction_reaches_segmenter_and_decoder_but_not_the_discriminator():
     trainer = cellseguda._Trainer(job(), TINY.model_copy(update={"lam_adv": 0.0}))
     target = trainer.batch(0)[2]

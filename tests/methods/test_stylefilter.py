@@ -283,6 +283,24 @@ def test_style_step_trains_its_three_networks_and_the_adversary_leaves_the_judge
     assert not torch.equal(weights(style.discriminator), judge)
 
 
+def test_a_style_step_is_taken_again_after_memory_ran_out_in_it(tmp_path):
+    trainer = stylefilter._Trainer(job(tmp_path), TINY)
+    batch, backward, calls = trainer.batch(0), trainer.fabric.backward, []
+
+    def runs_out_for_the_generator(loss):
+        calls.append(loss)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        backward(loss)
+
+    trainer.fabric.backward = runs_out_for_the_generator
+    with pytest.raises(torch.OutOfMemoryError):
+        trainer.step(0, batch)
+    judge = weights(trainer.style.discriminator)
+    trainer.step(0, batch)
+    assert not torch.equal(judge, weights(trainer.style.discriminator))
+
+
 @pytest.mark.parametrize("mode", ["fastcut", "cut"])
 def test_both_modes_give_finite_losses(tmp_path, mode: str):
     trainer = stylefilter._Trainer(job(tmp_path), TINY.model_copy(update={"style_mode": mode}))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from napari_cellda.core.memory import available_memory, give_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -12,6 +15,9 @@ Batch = TypeVar("Batch")
 
 SMALLEST_CROP = 64
 """Pixels along a side: below, crops are not quartered."""
+MOST_OF_FREE = 2 / 3
+"""Share of the free memory that the layers of a first step may take: gradients and the gaps that
+later steps leave in memory come to a third of that."""
 
 
 def made_ahead(
@@ -70,3 +76,31 @@ def _is_crops(part: Any) -> bool:
 def crop_shapes(batch: Any) -> list[tuple[int, ...]]:
     """List the shapes of the crops in a batch."""
     return [tuple(part.shape) for part in batch if _is_crops(part)]
+
+
+def can_shrink(batch: Any, times: int) -> bool:
+    """Whether halving a batch once more than `times` makes its crops fewer or smaller."""
+    return crop_shapes(halved(batch, times + 1)) != crop_shapes(halved(batch, times))
+
+
+@contextmanager
+def within_free_memory() -> Iterator[None]:
+    """Raise MemoryError as soon as a step, taken meanwhile, holds nearly all that was free.
+
+    A graphics card refuses what does not fit. Main memory does not: the system ends the process
+    without a word. So this looks at what is left before every layer.
+    """
+    from torch.nn.modules.module import register_module_forward_pre_hook
+
+    give_back()  # what a larger batch has held before
+    least = (1 - MOST_OF_FREE) * available_memory()
+
+    def look(*_: object) -> None:
+        if available_memory() < least:
+            raise MemoryError("A training step takes nearly all of the free memory.")
+
+    hook = register_module_forward_pre_hook(look)
+    try:
+        yield
+    finally:
+        hook.remove()

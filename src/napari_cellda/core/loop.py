@@ -11,12 +11,19 @@ import logging
 import math
 import os
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
-from napari_cellda.core.batches import crop_shapes, halved, made_ahead
+from napari_cellda.core.batches import (
+    can_shrink,
+    crop_shapes,
+    halved,
+    made_ahead,
+    within_free_memory,
+)
 from napari_cellda.core.checkpoints import load_parts
 from napari_cellda.core.devices import find_device, likes_bfloat16
 from napari_cellda.core.errors import UserError
@@ -146,6 +153,8 @@ def train(
 
     Notes
     -----
+    Batches are halved when memory runs out; in main memory also when a first step shows it would.
+
     Checkpoints are written when 60 s have passed and 2 % of the steps were done since the last, at
     every stop and at the end. `yield` gives the driver the time to log an event before the
     checkpoint that covers it is written, so a log can be cut back to a checkpoint.
@@ -162,7 +171,9 @@ def train(
         while True:
             _seed_torch(seed, index)
             try:
-                losses = dict(step(index, halved(ready, keeper.halvings)))
+                watched = index == start and can_shrink(ready, keeper.halvings)
+                with within_free_memory() if watched else nullcontext():
+                    losses = dict(step(index, halved(ready, keeper.halvings)))
                 break
             except Exception as error:
                 yield keeper.make_room(error, ready)
@@ -224,12 +235,12 @@ class _Keeper:
         """Halve the batches once more if memory ran out; any other error is raised again."""
         if not ran_out_of_memory(error):
             raise error
-        self.halvings += 1
-        shapes = crop_shapes(halved(batch, self.halvings))
-        if shapes == crop_shapes(halved(batch, self.halvings - 1)):
+        if not can_shrink(batch, self.halvings):
             raise UserError(
                 "There is not enough memory for a single crop; choose a smaller width or crop."
             ) from error
+        self.halvings += 1
+        shapes = crop_shapes(halved(batch, self.halvings))
         _free_memory()
         sizes = " and ".join(" x ".join(map(str, shape)) for shape in sorted(set(shapes)))
         return Note(f"Memory ran out: going on with smaller batches ({sizes}).")

@@ -7,8 +7,13 @@ import os
 import sys
 from pathlib import Path
 
-NO_MEMORY = ("can't allocate memory", "Failed to allocate memory")
-"""How torch's allocator of main memory and onnxruntime put it: they have no exception for it."""
+NO_MEMORY = (
+    "can't allocate memory",
+    "MPS backend out of memory",
+    "Failed to allocate memory",
+)
+"""How torch's allocators of main memory and on Macs and onnxruntime put it: they have no exception
+for it."""
 UNKNOWN = 4 * 2**30
 """Assumed where nothing tells: what any machine that runs napari has."""
 
@@ -34,6 +39,14 @@ def available_memory() -> int:
     return UNKNOWN
 
 
+def give_back() -> None:
+    """Return freed memory to the system: glibc keeps it, and it does not count as available."""
+    if sys.platform.startswith("linux"):
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
 def _linux() -> int | None:
     if not sys.platform.startswith("linux"):
         return None
@@ -50,7 +63,16 @@ def _container_room(folder: Path) -> int | None:
         used = int((folder / "memory.current").read_text())
     except (OSError, ValueError):
         return None
-    return None if limit == "max" else max(1, int(limit) - used)
+    return None if limit == "max" else max(1, int(limit) - used + _file_cache(folder))
+
+
+def _file_cache(folder: Path) -> int:
+    """Bytes of files that a control group keeps in memory only until somebody needs the room."""
+    try:
+        lines = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return sum(int(size) for name, size in lines if name in ("active_file", "inactive_file"))
+    except (OSError, ValueError):
+        return 0
 
 
 def _windows() -> int | None:
