@@ -334,6 +334,7 @@ def make_fabric(device: str = "auto", precision: Precision | None = None) -> Any
     precision : str, optional
         None: bfloat16 autocast on CUDA and on processors that multiply it natively, else float32.
     """
+    import torch
     from lightning_fabric import Fabric
 
     device = find_device(device)
