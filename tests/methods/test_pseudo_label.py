@@ -12,16 +12,14 @@ from adapt_jobs import make_job, nuclei_domain, outcome
 from napari_cellda.core.adaptation.domain import Domain
 from napari_cellda.core.averaging import MovingAverage
 from napari_cellda.core.events import Preview, Score
-from napari_cellda.methods.pseudo_label import (
-    Params,
+from napari_cellda.methods._pseudo_label_losses import (
     UsualConfidence,
-    _Trainer,
-    adapt,
     log_probabilities,
     rectification,
     soft_cross_entropy,
     soft_dice,
 )
+from napari_cellda.methods.pseudo_label import Params, _Trainer, adapt
 
 
 @pytest.fixture
