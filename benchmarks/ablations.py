@@ -68,8 +68,10 @@ _CKS = {
     "whole": (),
     "principal by the winner": ("principal_loss=winner",),
     "principal by entropy": ("principal_loss=entropy",),
-    "collaborator by entropy": ("collaborator_loss=entropy",),
-    "no prior": ("prior=off",),
+    "both teach each other": ("head_start=1000",),
+    "both, collaborator by entropy": ("head_start=1000", "collaborator_loss=entropy"),
+    "no head start": ("head_start=0",),
+    "no prior": ("prior=off",),  # without which there is no head start either
 }
 ABLATIONS = (
     Ablation("vnc-isbi", "pseudo-label", _PSEUDO_LABEL),

@@ -11,7 +11,7 @@ from adapt_jobs import make_job, nuclei_domain, outcome, unlabelled
 
 from napari_cellda.core.adaptation.domain import Plane
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Preview, Score, Step
+from napari_cellda.core.events import Note, Preview, Score, Step
 from napari_cellda.core.images.normalisation import Normalisation
 from napari_cellda.core.instances.windows import find_in_plane, finder, window_params
 from napari_cellda.core.nets.cks import CksPrincipal, whole_multiple
@@ -627,6 +627,15 @@ def test_the_head_start_teaches_the_collaborator_discs_of_the_cells_size(tmp_pat
     point = Batch(torch.rand(1, 1, 64, 64), torch.tensor([[32.0, 32.0]]), torch.tensor([0]))
     disc = trainer._collaborator_target(point, window, (1, 64, 64), 0) > 0.5
     assert 2 * math.sqrt(int(disc.sum()) / math.pi) == pytest.approx(16.0, rel=0.1)
+
+
+@pytest.mark.parametrize(("head_start", "told"), [(None, True), (1, False)])
+def test_a_loss_that_is_never_taken_is_said(tmp_path, head_start, told):
+    job = make_job(tmp_path, instances=True)
+    params = tiny(steps=2, head_start=head_start, collaborator_loss="entropy")
+    events, _ = drive("cks", job, params)
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert any("collaborator_loss=entropy" in text for text in notes) == told
 
 
 def test_what_looks_like_a_cell_is_no_background_after_a_third_of_the_head_start(tmp_path):

@@ -75,9 +75,9 @@ class Params(MethodParams):
     """Its exponent: 0.5 as in the published code; 1 as printed, which explodes."""
     head_start: int | None = Field(None, ge=0)
     """Steps at the beginning in which the collaborator learns from the prior alone; from a quarter
-    of them on the principal follows. None: all of them, since masks shrink within some hundred
-    steps once both teach each other. 0 as published: short trainings then end with the same disc
-    for every cell, or with none."""
+    of them on the principal follows. None: all of them. Once both teach each other, small cells
+    come out in their true size and large ones smaller than before. 0 as published: short trainings
+    then end with the same disc for every cell, or with none."""
     reach: float = Field(0.4, ge=0, le=2)
     """How far from its point a cell may reach in the head start, as a share of the diameter: pixels
     that are nearer count as background for no cell."""
@@ -180,6 +180,11 @@ def _adapt(
         f"A cell of {diameter:g} pixels is zoomed {trainer.principal.zoom:g} times and drawn in a "
         f"window of {params.window} pixels."
     )
+    if params.collaborator_loss != "linear" and trainer.head_start == params.steps:
+        yield Note(
+            f"The setting collaborator_loss={params.collaborator_loss} changes nothing: all "
+            f"{params.steps} steps are head start; make head_start smaller."
+        )
     yield Stage("Train on masks" if with_masks else "Train on points", params.steps)
     progress = yield from train_job(
         job,
@@ -226,6 +231,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "head": 3,
         "features": 32,
         "drawing": 128,
+        "head_start": 10000,
         "collaborator": 16,
         "border": 32,
     },
