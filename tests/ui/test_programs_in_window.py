@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QMessageBox
 
 from napari_cellda.core.adaptation.inputs import AdaptInputs
 from napari_cellda.core.adaptation.run import begin_adaptation
+from napari_cellda.core.jobs import Run
 from napari_cellda.core.runs import launch
 from napari_cellda.core.runs.table import RUNS_VARIABLE
 from napari_cellda.methods import find_method
@@ -134,10 +135,9 @@ def test_a_run_from_elsewhere_is_asked_about_when_it_is_applied(
 ) -> None:
     project, digest = theirs
     run, maps, results = (tmp_path / name for name in ("run", "maps", "results"))
-    run.mkdir()
+    Run.create(run, "supervised", find_method("supervised").settings("cpu"), {}, seed=0)
     maps.mkdir()
     tifffile.imwrite(maps / "f0.tif", np.linspace(0, 1, 4096, dtype=np.float32).reshape(64, 64))
-    (run / "run.yaml").touch()
     (run / "model").symlink_to(project.parent / "elsewhere")
     verdict = Verdict(Session.of(viewer))
     qtbot.addWidget(verdict)

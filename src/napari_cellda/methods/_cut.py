@@ -117,8 +117,6 @@ class StyleTrainer:
         return {**terms, "discriminator": judged}
 
     def _train_judge(self, source: Tensor, fake: Tensor) -> Tensor:
-        # A step that memory ran out in has left it frozen.
-        self.discriminator.requires_grad_(True)
         real, made = self.d(torch.cat([source, fake.detach()])).split([len(source), len(fake)])
         loss = (lsgan_loss(made, real=False) + lsgan_loss(real, real=True)) / 2
         self.d_adam.zero_grad(set_to_none=True)

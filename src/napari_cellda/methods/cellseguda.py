@@ -222,8 +222,6 @@ class _Trainer:
         return bool(weights) or bool((labels != UNKNOWN).any())
 
     def _train_discriminator(self, source_map: Tensor, target_map: Tensor) -> Tensor:
-        # A step that memory ran out in has left it frozen.
-        self.discriminator.requires_grad_(True)
         loss = discriminator_loss(self.d(source_map.detach()), self.d(target_map.detach()))
         self.d_adam.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
