@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch._inductor.utils import fresh_cache
 
-from napari_cellda.core import loop
+from napari_cellda.core import devices
 from napari_cellda.core.adaptation.job import AdaptJob
 from napari_cellda.core.loop import MemoryStore
 from napari_cellda.methods import find_method, supervised
@@ -33,8 +33,8 @@ HEAD = """\
 |---|---|---|---|---|---|---|"""
 
 
-def trainer(precision: loop.Precision) -> Any:
-    supervised.make_fabric = partial(loop.make_fabric, precision=precision)
+def trainer(precision: devices.Precision) -> Any:
+    supervised.make_fabric = partial(devices.make_fabric, precision=precision)
     job = AdaptJob(target=domain(1), store=MemoryStore(), scratch=Path(tempfile.gettempdir()))
     return ROWS["supervised"].trainer(job, find_method("supervised").settings("cpu"))
 
@@ -43,7 +43,7 @@ def per_step(one: Any, batch: Any, steps: int) -> float:
     return seconds(lambda: [one.step(i, batch) for i in range(steps)]) / steps
 
 
-def race(precision: loop.Precision, steps: int) -> tuple[float, float, float]:
+def race(precision: devices.Precision, steps: int) -> tuple[float, float, float]:
     """Return seconds per step, as it is and compiled, and those that compiling takes."""
     plain, compiled = trainer(precision), trainer(precision)
     batch = plain.batch(0)

@@ -6,13 +6,13 @@ import torch
 
 from napari_cellda.core import batches, loop
 from napari_cellda.core.batches import halved, smaller_side
+from napari_cellda.core.devices import prepare
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Score, Step, run_quietly
 from napari_cellda.core.loop import (
     MemoryStore,
     cosine_rate,
     count_trained,
-    prepare,
     set_learning_rate,
     train,
 )

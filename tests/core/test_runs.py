@@ -254,7 +254,7 @@ def test_a_run_computes_on_the_device_that_the_queue_gave_it(tmp_path, monkeypat
     import lightning_fabric
     import torch
 
-    from napari_cellda.core.loop import make_fabric
+    from napari_cellda.core.devices import make_fabric
 
     current = [0]
     monkeypatch.setenv(QUEUE_VARIABLE, str(tmp_path))

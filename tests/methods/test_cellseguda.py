@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from napari_cellda.core.adaptation.domain import UNKNOWN, Domain, Plane
 from napari_cellda.core.adaptation.job import AdaptJob
+from napari_cellda.core.devices import make_fabric, setup
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Preview, Score, Step, run_quietly
 from napari_cellda.core.images.normalisation import Normalisation
-from napari_cellda.core.loop import MemoryStore, make_fabric, setup
+from napari_cellda.core.loop import MemoryStore
 from napari_cellda.core.nets.discriminator import Discriminator
 from napari_cellda.core.nets.norms import with_norms_of
 from napari_cellda.core.nets.segmenter import Segmenter

@@ -7,13 +7,11 @@ index alone, so a resumed run goes on exactly where an uninterrupted one would b
 from __future__ import annotations
 
 import copy
-import logging
 import math
-import os
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -25,11 +23,10 @@ from napari_cellda.core.batches import (
     within_free_memory,
 )
 from napari_cellda.core.checkpoints import load_parts
-from napari_cellda.core.devices import find_device, likes_bfloat16
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Note, Score, Step, Stop, Task
 from napari_cellda.core.memory import ran_out_of_memory
-from napari_cellda.core.processes import agree, world_size
+from napari_cellda.core.processes import agree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -37,7 +34,6 @@ if TYPE_CHECKING:
     import torch
 
 Batch = TypeVar("Batch")
-Precision = Literal["32-true", "bf16-mixed"]
 
 CHECKPOINT_SECONDS = 60.0
 CHECKPOINT_SHARE = 0.02
@@ -321,73 +317,6 @@ def _check_finite(losses: Mapping[str, float], step: int) -> None:
         f"Training broke down at step {step} ({terms}); expected finite losses. The last good "
         "checkpoint is kept: try a smaller learning rate, or full instead of mixed precision."
     )
-
-
-def make_fabric(device: str = "auto", precision: Precision | None = None) -> Any:
-    """Return Lightning's Fabric for a device.
-
-    Parameters
-    ----------
-    device : str
-        See `find_device`. Of several CUDA devices it is torch's current one, which the queue of
-        runs sets.
-    precision : str, optional
-        None: bfloat16 autocast on CUDA and on processors that multiply it natively, else float32.
-    """
-    import torch
-    from lightning_fabric import Fabric
-
-    device = find_device(device)
-    precision = precision or ("bf16-mixed" if likes_bfloat16(device) else "32-true")
-    # It announces the precision on stderr, among what is meant for the user.
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    if world_size() == 1:
-        one: Any = [torch.cuda.current_device()] if device == "cuda" else 1
-        return Fabric(accelerator=device, devices=one, precision=precision)
-    devices = int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
-    # Adversarial steps leave one network without gradients.
-    strategy = "ddp_find_unused_parameters_true"
-    fabric = Fabric(
-        accelerator=device,
-        devices=devices,
-        num_nodes=world_size() // devices,
-        strategy=strategy,
-        precision=precision,
-    )
-    fabric.launch()
-    return fabric
-
-
-def setup(fabric: Any, network: torch.nn.Module, optimiser: torch.optim.Optimizer) -> Any:
-    """Put a network, in channels_last memory, and its optimiser on a Fabric's device.
-
-    Returns
-    -------
-    model, optimiser
-        To be called and stepped; the network itself is moved in place and is what to keep.
-    """
-    import torch
-
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return fabric.setup(network, optimiser)
-
-
-def prepare(
-    network: torch.nn.Module,
-    optimiser: torch.optim.Optimizer,
-    device: str = "auto",
-    precision: Precision | None = None,
-) -> tuple[Any, Any, Any]:
-    """Do `make_fabric` and `setup` for a training with one network.
-
-    Returns
-    -------
-    fabric, model, optimiser
-        Lightning Fabric's; call ``fabric.to_device`` on batches and ``fabric.backward`` on losses.
-    """
-    fabric = make_fabric(device, precision)
-    model, ready = setup(fabric, network, optimiser)
-    return fabric, model, ready
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:

@@ -9,7 +9,8 @@ import torch
 
 from napari_cellda.core.adaptation.predict import preview_pixels
 from napari_cellda.core.adaptation.pretrained import load_pretrained
-from napari_cellda.core.loop import Stateful, cosine_rate, make_fabric, set_learning_rate, setup
+from napari_cellda.core.devices import make_fabric, setup
+from napari_cellda.core.loop import Stateful, cosine_rate, set_learning_rate
 from napari_cellda.core.nets.cks import CksPrincipal
 from napari_cellda.core.nets.cks_collaborator import Collaborator
 from napari_cellda.methods._cks_crops import (

@@ -15,7 +15,8 @@ import torch
 from torch.nn import functional as F
 
 from napari_cellda.core.adaptation.training import held_still
-from napari_cellda.core.loop import Stateful, set_learning_rate, setup
+from napari_cellda.core.devices import setup
+from napari_cellda.core.loop import Stateful, set_learning_rate
 from napari_cellda.core.nets.cut import Generator, PatchDiscriminator, Projection
 
 if TYPE_CHECKING:

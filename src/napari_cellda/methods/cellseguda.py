@@ -27,9 +27,9 @@ from napari_cellda.core.adaptation.method import Method
 from napari_cellda.core.adaptation.predict import mean_dice, predict_plane
 from napari_cellda.core.adaptation.training import held_still, load_best, train_job
 from napari_cellda.core.augment import flip_and_turn
+from napari_cellda.core.devices import make_fabric, setup
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Note, Score, Stage, Task
-from napari_cellda.core.loop import Stateful, make_fabric, setup
 from napari_cellda.core.nets.discriminator import Discriminator
 from napari_cellda.core.nets.norms import with_norms_of
 from napari_cellda.core.nets.segmenter import Segmenter, activate
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from torch import Tensor
+
+    from napari_cellda.core.loop import Stateful
 
 SELECT = "target dice"
 INVERT = 0.5

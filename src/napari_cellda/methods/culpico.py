@@ -23,9 +23,9 @@ from napari_cellda.core.adaptation.predict import mean_dice, predict_plane, prev
 from napari_cellda.core.adaptation.pretrained import load_pretrained
 from napari_cellda.core.adaptation.training import load_best, train_job
 from napari_cellda.core.augment import flip_and_turn
+from napari_cellda.core.devices import make_fabric, setup
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Note, Preview, Score, Stage, Task
-from napari_cellda.core.loop import Stateful, make_fabric, setup
 from napari_cellda.core.losses import bce_loss
 from napari_cellda.core.nets.ensemble import TwinSegmenters
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor
+
+    from napari_cellda.core.loop import Stateful
 
 SELECT = "minus mean total loss"
 VALIDATION = "validation dice"

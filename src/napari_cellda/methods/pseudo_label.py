@@ -31,9 +31,9 @@ from napari_cellda.core.adaptation.pretrained import load_pretrained
 from napari_cellda.core.adaptation.training import load_best, train_job
 from napari_cellda.core.augment import Deformation, deform, flip_and_turn, relight
 from napari_cellda.core.averaging import MovingAverage
+from napari_cellda.core.devices import make_fabric, setup
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Preview, Score, Stage, Task
-from napari_cellda.core.loop import Stateful, make_fabric, setup
 from napari_cellda.core.nets.segmenter import Segmenter
 from napari_cellda.methods._pseudo_label_losses import (
     UsualConfidence,
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_cellda.core.adaptation.domain import Domain, Plane
+    from napari_cellda.core.loop import Stateful
 
 AGREEMENT = "agreement with held-out pseudo-labels"
 VALIDATION = "validation dice"

@@ -28,16 +28,10 @@ from napari_cellda.core.adaptation.predict import predict_plane
 from napari_cellda.core.adaptation.training import load_best, train_job
 from napari_cellda.core.augment import flip_and_turn
 from napari_cellda.core.batches import every_second, quarter
+from napari_cellda.core.devices import make_fabric, setup
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Stage, Task
-from napari_cellda.core.loop import (
-    Progress,
-    Stateful,
-    cosine_rate,
-    make_fabric,
-    set_learning_rate,
-    setup,
-)
+from napari_cellda.core.loop import Progress, Stateful, cosine_rate, set_learning_rate
 from napari_cellda.core.nets.styled import StyledSegmenter
 from napari_cellda.methods._cut import StyleBatch, StyleTrainer
 from napari_cellda.methods._stylefilter_checks import Checks

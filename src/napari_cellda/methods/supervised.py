@@ -20,15 +20,10 @@ from napari_cellda.core.adaptation.predict import mean_dice, predict_plane, prev
 from napari_cellda.core.adaptation.pretrained import load_pretrained
 from napari_cellda.core.adaptation.training import load_best, train_job
 from napari_cellda.core.augment import flip_and_turn
+from napari_cellda.core.devices import make_fabric, setup
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Preview, Score, Stage, Task
-from napari_cellda.core.loop import (
-    Stateful,
-    cosine_rate,
-    make_fabric,
-    set_learning_rate,
-    setup,
-)
+from napari_cellda.core.loop import Stateful, cosine_rate, set_learning_rate
 from napari_cellda.core.losses import mixed_loss, one_hot
 from napari_cellda.core.nets.segmenter import Segmenter
 

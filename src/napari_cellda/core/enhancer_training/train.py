@@ -22,6 +22,7 @@ from napari_cellda.core.augment import (
 )
 from napari_cellda.core.averaging import MovingAverage
 from napari_cellda.core.compare import pixel_scores
+from napari_cellda.core.devices import prepare
 from napari_cellda.core.enhancer_training.begin import begin_network
 from napari_cellda.core.enhancer_training.calibrate import (
     THRESHOLDS,
@@ -32,15 +33,7 @@ from napari_cellda.core.enhancer_training.centre import centre_maps
 from napari_cellda.core.enhancer_training.maps import MapCache, fill_cache
 from napari_cellda.core.enhancer_training.source import SourcePlane, hold_out
 from napari_cellda.core.events import Event, Note, Preview, Score, Stage, Stop, Task, never
-from napari_cellda.core.loop import (
-    Progress,
-    Stateful,
-    Store,
-    cosine_rate,
-    prepare,
-    set_learning_rate,
-    train,
-)
+from napari_cellda.core.loop import Progress, Stateful, Store, cosine_rate, set_learning_rate, train
 from napari_cellda.core.losses import mixed_loss
 
 if TYPE_CHECKING:
