@@ -90,8 +90,8 @@ class Params(MethodParams):
     """Largest change of contrast and brightness; network and teacher see different ones. Without
     it a network repeats what its labels make of dark and bright. 0 in the paper."""
     keep: Literal["teacher", "network"] = "teacher"
-    """Which of the two is the result: the teacher, steadier at the end of a short training, or the
-    network itself, as in the paper."""
+    """Which of the two is the result: the teacher, an average that needs some hundred steps and is
+    steadier than the network after them, or the network itself, as in the paper."""
     deformed: float = Field(0.0, ge=0, le=1)
     """Share of crops that are bent and turned by up to 20 degrees; all are flipped and turned by
     quarters."""
