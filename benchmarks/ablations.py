@@ -46,8 +46,8 @@ _PSEUDO_LABEL = {
     "no rectification (LR)": ("rectify=false",),
     "neither": ("consistency=false", "rectify=false"),
     "light as it is": ("jitter=0",),
-    "network kept": ("keep=network",),
-    "both": ("jitter=0", "keep=network"),
+    "teacher kept": ("keep=teacher",),
+    "light as it is, teacher kept": ("jitter=0", "keep=teacher"),
 }
 _CELLSEGUDA = {
     "whole": (),

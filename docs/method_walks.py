@@ -30,7 +30,7 @@ LEFT = Qt.MouseButton.LeftButton
 UNET = {"crop": 96, "batch": 2, "width": 8, "preview_every": 20}
 SETTINGS: dict[str, dict[str, Any]] = {
     "supervised": {**UNET, "steps": 80, "validate_every": 20},
-    "pseudo-label": {**UNET, "steps": 100, "validate_every": 20, "keep": "network"},
+    "pseudo-label": {**UNET, "steps": 100, "validate_every": 20},
     "culpico": {**UNET, "steps": 160, "warmup": 60},
     "cellseguda": {**UNET, "steps": 100, "validate_every": 20},
     "cellsegssda": {**UNET, "steps": 100, "validate_every": 20},

@@ -89,9 +89,9 @@ class Params(MethodParams):
     jitter: float = Field(0.4, ge=0, le=0.9)
     """Largest change of contrast and brightness; network and teacher see different ones. Without
     it a network repeats what its labels make of dark and bright. 0 in the paper."""
-    keep: Literal["teacher", "network"] = "teacher"
-    """Which of the two is the result: the teacher, an average that needs some hundred steps and is
-    steadier than the network after them, or the network itself, as in the paper."""
+    keep: Literal["network", "teacher"] = "network"
+    """Which of the two is the result: the network, as in the paper, or its teacher, an average over
+    the training, which is steadier and shows less."""
     deformed: float = Field(0.0, ge=0, le=1)
     """Share of crops that are bent and turned by up to 20 degrees; all are flipped and turned by
     quarters."""
@@ -341,7 +341,6 @@ METHODS = [
                 "noise": 1.0,
                 "jitter": 0,
                 "deformed": 0.5,
-                "keep": "network",
                 "validate_every": 200,
                 "preview_every": 5000,
             },
