@@ -11,6 +11,7 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Stage, Step, Stop, Task, never
 from napari_cellda.core.features import FeatureSpec, compute_features
 from napari_cellda.core.forest import Forest, ForestParams, fit_forest
+from napari_cellda.core.images import check_same_channels
 from napari_cellda.core.images.label_arrays import read_region
 from napari_cellda.core.images.normalisation import Kind, Normalisation, measure_normalisation
 from napari_cellda.core.tiles import Region, grid
@@ -263,7 +264,7 @@ def train_classifier(
         If nothing is painted, only one class is, or the images differ in their channels.
     """
     spec = spec or FeatureSpec()
-    check_channels(images)
+    check_same_channels(images)
     yield Stage("Collect features under the strokes", len(images))
     features, labels = [], []
     for done, (image, painted) in enumerate(zip(images, strokes, strict=True), 1):
@@ -284,16 +285,6 @@ def train_classifier(
         feature_names=spec.names(images[0].n_channels),
     )
     return PixelClassifier(spec, normalisation, channels, names, forest)
-
-
-def check_channels(images: Sequence[Image]) -> None:
-    """Raise a UserError unless all images have as many channels in use."""
-    for image in images[1:]:
-        if image.n_channels != images[0].n_channels:
-            raise UserError(
-                f"'{images[0].name}' has {images[0].n_channels} channel(s) in use and "
-                f"'{image.name}' {image.n_channels}; choose channels that both of them have."
-            )
 
 
 def check_painted(labels: np.ndarray, names: Sequence[str]) -> None:

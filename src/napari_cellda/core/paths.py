@@ -56,6 +56,17 @@ def stem(path: str | Path) -> str:
     return Path(name).stem
 
 
+def same_stem(paths: Iterable[Path]) -> tuple[Path, Path] | None:
+    """Return the first two paths with one stem, which no result could tell apart; None without."""
+    seen: dict[str, Path] = {}
+    for path in paths:
+        name = stem(path)
+        if name in seen:
+            return seen[name], path
+        seen[name] = path
+    return None
+
+
 def safe_stem(name: str) -> str:
     """Turn a name, such as a layer's, into the stem of a file that any disk takes.
 

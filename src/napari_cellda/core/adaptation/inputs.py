@@ -12,10 +12,10 @@ from pydantic import Field
 from napari_cellda.core.adaptation.method import INPUTS
 from napari_cellda.core.adaptation.tables import read_image_labels, read_points
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.images import open_image
+from napari_cellda.core.images import check_same_channels, open_image
 from napari_cellda.core.images.image import Channels
 from napari_cellda.core.params import BaseParams
-from napari_cellda.core.paths import find_images, pair_by_stem, pairing_stem, stem
+from napari_cellda.core.paths import find_images, pair_by_stem, pairing_stem, same_stem, stem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,7 +105,7 @@ def open_inputs(inputs: AdaptInputs, method: Method) -> Opened:
     paths = find_images(inputs.target_images)
     _check_names(paths)
     images = [open_image(path, channels=inputs.channels) for path in paths]
-    _check_channels(images, "target")
+    check_same_channels(images)
     _check_diameter(inputs.diameter, images)
     source = _open_source(inputs)
     if source and source[0][0].n_channels != images[0].n_channels:
@@ -170,14 +170,11 @@ def _check_wanted(inputs: AdaptInputs, method: Method) -> None:
 
 def _check_names(paths: Sequence[Path]) -> None:
     """Make sure that masks, points and maps, which are found by name, have one image each."""
-    by_name: dict[str, Path] = {}
-    for path in paths:
-        other = by_name.setdefault(stem(path), path)
-        if other is not path:
-            raise UserError(
-                f"The target images '{other}' and '{path}' have one name but for the ending; give "
-                "each a name of its own, by which its masks and points are found."
-            )
+    if alike := same_stem(paths):
+        raise UserError(
+            f"The target images '{alike[0]}' and '{alike[1]}' have one name but for the ending; "
+            "give each a name of its own, by which its masks and points are found."
+        )
 
 
 def _check_diameter(diameter: float | None, images: Sequence[Image]) -> None:
@@ -203,18 +200,8 @@ def _open_source(inputs: AdaptInputs) -> list[tuple[Image, Path]]:
             f"{', '.join(alone[:5])}{more}."
         )
     opened = [(open_image(image, channels=channels), mask) for image, mask in pairs]
-    _check_channels([image for image, _ in opened], "source")
+    check_same_channels([image for image, _ in opened])
     return opened
-
-
-def _check_channels(images: Sequence[Image], whose: str) -> None:
-    first = images[0]
-    for image in images[1:]:
-        if image.n_channels != first.n_channels:
-            raise UserError(
-                f"The {whose} images differ in their channels: '{first.name}' has "
-                f"{first.n_channels} in use, '{image.name}' {image.n_channels}."
-            )
 
 
 def _companions(images: Sequence[Image], folder: Path | None, role: str) -> dict[str, Path]:

@@ -280,3 +280,13 @@ def open_image(path: str | Path, *, channels: Channels = "grey") -> Image:
     if found.alpha:
         image = image.select(tuple(range(image.n_channels - 1)))
     return image.select(channels)
+
+
+def check_same_channels(images: Sequence[Image]) -> None:
+    """Raise a UserError unless all images have as many channels in use."""
+    for image in images[1:]:
+        if image.n_channels != images[0].n_channels:
+            raise UserError(
+                f"'{images[0].name}' has {images[0].n_channels} channel(s) in use and "
+                f"'{image.name}' {image.n_channels}; choose channels that both of them have."
+            )

@@ -9,6 +9,7 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.modelzoo.bundled import bundled_folder, list_bundled
 from napari_cellda.core.modelzoo.places import models_folder
 from napari_cellda.core.modelzoo.rdf import find_rdf, is_rdf_name
+from napari_cellda.core.paths import exists
 
 HOW = "a bundled or bioimage.io id, or the path of a folder, a zip file or an rdf.yaml"
 
@@ -39,7 +40,7 @@ def find_package(source: str | Path) -> Path:
     if known is not None:
         return known
     path = Path(text).expanduser()
-    if _exists(path):
+    if exists(path):
         return _local(path)
     from napari_cellda.core.modelzoo.download import fetch, looks_remote
 
@@ -53,14 +54,7 @@ def imported_folder(name: str) -> Path | None:
     """Return the folder of a model that this user imported; None when there is none."""
     folder = models_folder() / name
     is_plain = Path(name).name == name and name not in (".", "..")
-    return folder if is_plain and _exists(folder / "rdf.yaml") else None
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name longer than a path can be
-        return False
+    return folder if is_plain and exists(folder / "rdf.yaml") else None
 
 
 def _local(path: Path) -> Path:
