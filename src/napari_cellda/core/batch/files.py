@@ -16,7 +16,7 @@ from napari_cellda.core.export.image import ExportChoice, export_image, result_p
 from napari_cellda.core.images import open_image
 from napari_cellda.core.instances import InstanceParams
 from napari_cellda.core.memory import ran_out_of_memory
-from napari_cellda.core.paths import find_images, stem
+from napari_cellda.core.paths import find_images, same_stem, stem
 from napari_cellda.core.project import fingerprint
 from napari_cellda.core.run_record import hash_input
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from napari_cellda.core.pipeline import MapMaker
 
 T = TypeVar("T")
+SKIPPED = "Skipped: "
+"""Begins the note of an image that failed."""
 
 
 @dataclass(frozen=True)
@@ -153,15 +155,11 @@ def check_nothing_is_lost(paths: Sequence[Path], choice: ExportChoice) -> None:
 
 def check_unique_stems(paths: Sequence[Path]) -> None:
     """Raise a UserError if two images would write the same output files."""
-    seen: dict[str, Path] = {}
-    for path in paths:
-        name = stem(path)
-        if name in seen:
-            raise UserError(
-                f"'{seen[name]}' and '{path}' would both be written as '{name}'; "
-                "rename one, or run them into two folders."
-            )
-        seen[name] = path
+    if alike := same_stem(paths):
+        raise UserError(
+            f"'{alike[0]}' and '{alike[1]}' would both be written as '{stem(alike[0])}'; "
+            "rename one, or run them into two folders."
+        )
 
 
 def find_missing(
@@ -198,7 +196,7 @@ def run_in_turn(work: Work, paths: Sequence[Path], *, stop: Stop) -> Task[BatchR
             failure = describe_failure(path, error)
             report += BatchReport(failures=(failure,))
             if len(paths) > 1:
-                yield Note(f"Skipped: {failure}")
+                yield Note(f"{SKIPPED}{failure}")
         else:
             report += BatchReport((path,), tuple(files)) if files else BatchReport()
     return report
@@ -223,7 +221,7 @@ def run_together(
                 except Exception as error:
                     failure = describe_failure(path, error)
                     report += BatchReport(failures=(failure,))
-                    yield Note(f"Skipped: {failure}")
+                    yield Note(f"{SKIPPED}{failure}")
                 else:
                     yield from notes
                     report += BatchReport((path,), tuple(files)) if files else BatchReport()

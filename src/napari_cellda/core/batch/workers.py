@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cellda.core.atomic import remove_leftovers
-from napari_cellda.core.batch.files import BatchReport, Failure, describe_failure
+from napari_cellda.core.batch.files import SKIPPED, BatchReport, Failure, describe_failure
 from napari_cellda.core.events import Note, Stage, Step
 from napari_cellda.core.export import FileFormat
 from napari_cellda.core.instances import InstanceParams
@@ -110,7 +110,7 @@ def run_in_processes(
                 yield Note(text)
             one = _report(path, answer)
             for failure in one.failures:
-                yield Note(f"Skipped: {failure}")
+                yield Note(f"{SKIPPED}{failure}")
             report += one
             yield Step(done)
     return report

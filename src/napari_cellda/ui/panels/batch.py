@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_cellda.core.batch.files import SKIPPED
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note
 from napari_cellda.ui.batching import BatchJob, BatchProgress, run_job
@@ -47,8 +48,6 @@ MODELS = (
     (PACKAGE, "A model package\u2026", "A bioimage.io package that takes images"),
 )
 FORMATS = (("tif", "TIFF", "One file per result"), ("ome-zarr", "OME-Zarr", "For large images"))
-SKIPPED = "Skipped: "
-"""Begins what a batch says of an image that failed."""
 KINDS = "Images (*.tif *.tiff *.png *.jpg *.jpeg);;All files (*)"
 
 
