@@ -18,7 +18,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import numpy as np
 import yaml
 
 from napari_cellda.core.atomic import plain_disk_errors, write_atomically
@@ -44,10 +43,13 @@ from napari_cellda.core.run_record import (
 )
 from napari_cellda.core.runs.folder import CHECKPOINTS, MODEL, check_new_folder, tidy
 from napari_cellda.core.runs.presence import STOP, Presence, RunProcess, process_of
+from napari_cellda.core.runs.previews import list_previews, read_preview, write_preview
 from napari_cellda.core.runs.turn import WAITING, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import numpy as np
 
     from napari_cellda.core.params import BaseParams
 
@@ -363,29 +365,16 @@ class Run:
 
     def previews(self) -> dict[str, list[int]]:
         """Return the steps at which each preview was taken, by its name."""
-        root = self.folder / "previews.zarr"
-        if not root.is_dir():
-            return {}
-        return {
-            name.name: sorted(int(item.name) for item in name.iterdir() if item.name.isdigit())
-            for name in root.iterdir()
-            if name.is_dir()
-        }
+        return list_previews(self.folder)
 
     def preview(self, name: str, index: int) -> np.ndarray:
         """Read one preview."""
-        import zarr
-
-        return np.asarray(zarr.open_array(self.folder / "previews.zarr" / name / str(index)))
+        return read_preview(self.folder, name, index)
 
     def _line(self, event: Event) -> dict[str, Any]:
-        """One event as JSON; a preview's picture goes to ``previews.zarr``."""
+        """One event as JSON; a preview's picture goes to a file of its own."""
         if isinstance(event, Preview):
-            import zarr
-
-            where = self.folder / "previews.zarr" / event.name / str(event.index)
-            with plain_disk_errors(where.parent):
-                zarr.create_array(where, data=event.array, overwrite=True)
+            write_preview(self.folder, event)
             return {"type": "Preview", "name": event.name, "index": event.index}
         return {"type": type(event).__name__, **dataclasses.asdict(event)}
 

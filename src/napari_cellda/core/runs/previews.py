@@ -1,0 +1,54 @@
+"""The pictures of a run: ``previews.zarr/<name>/<step>``, one array each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_cellda.core.atomic import plain_disk_errors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_cellda.core.events import Preview
+
+PREVIEWS = "previews.zarr"
+
+
+def write_preview(run: Path, preview: Preview) -> None:
+    """Write one picture into a run's folder, in place of an earlier one of the same step.
+
+    Raises
+    ------
+    UserError
+        If the disk is full, or refuses.
+    """
+    import zarr
+
+    path = _path(run, preview.name, preview.index)
+    with plain_disk_errors(path.parent):
+        zarr.create_array(path, data=preview.array, overwrite=True)
+
+
+def list_previews(run: Path) -> dict[str, list[int]]:
+    """Return the steps at which each preview was taken, by its name."""
+    root = run / PREVIEWS
+    if not root.is_dir():
+        return {}
+    return {
+        name.name: sorted(int(item.name) for item in name.iterdir() if item.name.isdigit())
+        for name in root.iterdir()
+        if name.is_dir()
+    }
+
+
+def read_preview(run: Path, name: str, index: int) -> np.ndarray:
+    """Read one picture."""
+    import zarr
+
+    return np.asarray(zarr.open_array(_path(run, name, index)))
+
+
+def _path(run: Path, name: str, index: int) -> Path:
+    return run / PREVIEWS / name / str(index)
