@@ -25,7 +25,7 @@ from napari_cellda.core.batches import (
 from napari_cellda.core.checkpoints import load_parts
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Note, Score, Step, Stop, Task
-from napari_cellda.core.memory import ran_out_of_memory
+from napari_cellda.core.memory import give_back, ran_out_of_memory
 from napari_cellda.core.processes import agree
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ class _Keeper:
             ) from error
         self.halvings += 1
         shapes = crop_shapes(halved(batch, self.halvings))
-        _free_memory()
+        give_back()
         sizes = " and ".join(" x ".join(map(str, shape)) for shape in sorted(set(shapes)))
         return Note(f"Memory ran out: going on with smaller batches ({sizes}).")
 
@@ -277,13 +277,6 @@ class _Keeper:
             "halvings": self.halvings,
             "parts": {key: part.state_dict() for key, part in self.parts.items()},
         }
-
-
-def _free_memory() -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _checked(events: Iterable[Event], step: int) -> Iterable[Event]:
