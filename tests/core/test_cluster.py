@@ -29,6 +29,7 @@ from napari_cellda.core.events import Note, Step, run_quietly
 from napari_cellda.core.export.image import ExportChoice, export_image
 from napari_cellda.core.images import open_image
 from napari_cellda.core.tiles import grid
+from outcomes import outcome
 
 distributed = pytest.importorskip("distributed")
 
@@ -66,15 +67,6 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def finish(task) -> tuple[list, object]:
-    events = []
-    while True:
-        try:
-            events.append(next(task))
-        except StopIteration as end:
-            return events, end.value
-
-
 def same_files(one: Path, other: Path) -> list[str]:
     """Compare all files of two folders; return their names."""
     names = sorted(path.name for path in one.glob("*.tif"))
@@ -90,7 +82,7 @@ def test_forest_and_enhancer_equal_those_of_this_process(field, address, tmp_pat
     files = [field / "blobs.tif"], [field / "blobs_strokes.tif"]
     here, there = tmp_path / "here", tmp_path / "there"
     run_quietly(classify_batch(*files, here, job, options=BatchOptions(workers=1)))
-    events, report = finish(
+    events, report = outcome(
         classify_batch(*files, there, job, options=BatchOptions(scheduler=address))
     )
     assert [path.name for path in report.done] == ["blobs.tif"]
@@ -167,7 +159,7 @@ def test_small_images_are_done_together_and_one_may_fail(address, tmp_path):
     (tmp_path / "in" / "map_3.tif").write_bytes(b"II*\0 nonsense")
     here, there = tmp_path / "here", tmp_path / "there"
     both = [
-        finish(predict_batch("nuclei", [tmp_path / "in"], folder, options=options))
+        outcome(predict_batch("nuclei", [tmp_path / "in"], folder, options=options))
         for folder, options in (
             (here, BatchOptions(workers=1)),
             (there, BatchOptions(scheduler=address)),

@@ -27,18 +27,9 @@ from napari_cellda.core.events import Note, Stage, Step, run_quietly
 from napari_cellda.core.export.files import write_ome_zarr
 from napari_cellda.core.images import image_from_array
 from napari_cellda.core.modelzoo.bundled import bundled_folder
+from outcomes import outcome
 
 OBJECTS = Scheme("instances", "instances")
-
-
-def drive(task):
-    """Run a task; return its events and its result."""
-    events = []
-    while True:
-        try:
-            events.append(next(task))
-        except StopIteration as end:
-            return events, end.value
 
 
 def notes(events):
@@ -123,7 +114,7 @@ def test_only_one_plane_is_read_at_a_time():
             return block
 
     images = [as_image(Lazy(), "zyx") for _ in range(2)]
-    events, result = drive(score_image("s", *images, OBJECTS))
+    events, result = outcome(score_image("s", *images, OBJECTS))
     assert [event.index for event in events] == list(range(1, 11))
     assert result.figures["iou"] == 1
     assert 0 < Lazy.largest <= 16 * 16
@@ -177,7 +168,7 @@ def test_what_the_truth_is_taken_for(folders, values, kind, expected, told):
     for i, value in enumerate(values):
         write(folders / "truth", f"{i}.tif", square(value))
         write(folders / "pred", f"{i}.tif", square())
-    events, result = drive(evaluate({"a": folders / "pred"}, folders / "truth", kind))
+    events, result = outcome(evaluate({"a": folders / "pred"}, folders / "truth", kind))
     assert result.scheme.reference_type == expected
     assert bool(notes(events)) == told
 
@@ -186,7 +177,7 @@ def test_many_numbers_are_objects(folders):
     truth = np.arange(600, dtype=np.uint16).reshape(20, 30) // 20
     write(folders / "truth", "a.tif", truth)
     write(folders / "pred", "a.tif", np.ones_like(truth))
-    events, result = drive(evaluate({"a": folders / "pred"}, folders / "truth"))
+    events, result = outcome(evaluate({"a": folders / "pred"}, folders / "truth"))
     assert result.scheme.reference_type == "instances"
     assert "29 numbers" in notes(events)[0]
     assert result.models["a"].mean["recall"] == 1
@@ -196,7 +187,7 @@ def test_a_class_without_truth_is_told(folders):
     for i in (1, 2):
         write(folders / "truth", f"{i}.tif", square(i))
         write(folders / "pred", f"{i}.tif", square(2 * i))
-    events, result = drive(
+    events, result = outcome(
         evaluate({"a": folders / "pred"}, folders / "truth", reference_type="classes")
     )
     assert any("class 4" in text for text in notes(events))
@@ -254,7 +245,7 @@ def test_all_images_share_a_unit(folders, units, expected, distance):
         options = {"resolution": (0.5, 0.5)} if unit else {}
         write(folders / "truth", f"{i}.tif", square(), imagej=True, metadata=metadata, **options)
         write(folders / "pred", f"{i}.tif", np.roll(square(), 2, axis=1))
-    events, result = drive(evaluate({"a": folders / "pred"}, folders / "truth"))
+    events, result = outcome(evaluate({"a": folders / "pred"}, folders / "truth"))
     images = result.models["a"].images
     assert [image.unit for image in images] == [expected] * 2
     assert images[1].figures["hd95"] == pytest.approx(distance)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from napari_cellda.core.adaptation.domain import Domain, Plane
 from napari_cellda.core.adaptation.job import AdaptJob
-from napari_cellda.core.events import Event, Task
 from napari_cellda.core.images.normalisation import Normalisation
 from napari_cellda.core.loop import MemoryStore
 from napari_cellda.core.samples import nuclei_field
 
 UNIT = Normalisation(offset=(0.0,), factor=(1 / 255,))
 SIDE = 96
-T = TypeVar("T")
 
 
 def nuclei_domain(look: str, count: int = 3, *, first: int = 0) -> Domain:
@@ -66,13 +64,3 @@ def make_job(folder: Path, *, instances: bool = False, **changes: Any) -> AdaptJ
         "seed": 3,
     }
     return AdaptJob(**{**given, **changes})
-
-
-def outcome(task: Task[T]) -> tuple[list[Event], T]:
-    """Run a task to its end; return its events and what it returned."""
-    events = []
-    while True:
-        try:
-            events.append(next(task))
-        except StopIteration as end:
-            return events, end.value

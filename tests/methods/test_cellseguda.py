@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from adapt_jobs import outcome
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +30,7 @@ from napari_cellda.methods._cellseguda_losses import (
 )
 from napari_cellda.methods._cellseguda_polarity import seems_swapped
 from napari_cellda.methods.cellseguda import Params
+from outcomes import outcome
 
 PLAIN = Normalisation(kind="none", offset=(0.0,), factor=(1.0,))
 TINY = Params(

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from adapt_jobs import make_job, nuclei_domain, outcome, unlabelled
+from adapt_jobs import make_job, nuclei_domain, unlabelled
+from outcomes import outcome
 
 from napari_cellda.core.adaptation.domain import Plane
 from napari_cellda.core.errors import UserError

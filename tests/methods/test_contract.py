@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from adapt_jobs import make_job, nuclei_domain, outcome, unlabelled
+from adapt_jobs import make_job, nuclei_domain, unlabelled
 from lightning_fabric import Fabric
 
 from napari_cellda.core.adaptation import training
@@ -16,6 +16,7 @@ from napari_cellda.core.events import Note, Preview, Step
 from napari_cellda.core.loop import MemoryStore
 from napari_cellda.core.nets.packable import Packable
 from napari_cellda.methods import describe, discover
+from outcomes import outcome
 
 METHODS = discover()
 SMALL = {

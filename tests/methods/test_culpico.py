@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from adapt_jobs import make_job, outcome
+from adapt_jobs import make_job
 
 from napari_cellda.core.adaptation.domain import UNKNOWN
 from napari_cellda.core.events import Note
 from napari_cellda.methods import find_method
 from napari_cellda.methods.culpico import discrepancy_map, source_loss, target_loss
+from outcomes import outcome
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from adapt_jobs import make_job, nuclei_domain, outcome
+from adapt_jobs import make_job, nuclei_domain
 
 from napari_cellda.core.adaptation.domain import Domain
 from napari_cellda.core.averaging import MovingAverage
@@ -20,6 +20,7 @@ from napari_cellda.methods._pseudo_label_losses import (
     soft_dice,
 )
 from napari_cellda.methods.pseudo_label import Params, _Trainer, adapt
+from outcomes import outcome
 
 
 @pytest.fixture

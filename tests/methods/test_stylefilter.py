@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from adapt_jobs import outcome
 from torch import nn
 
 from napari_cellda.core.adaptation.domain import UNKNOWN, Domain, Plane
@@ -31,6 +30,7 @@ from napari_cellda.methods._stylefilter_losses import (
 from napari_cellda.methods._stylefilter_target import thinned
 from napari_cellda.methods._stylefilter_teacher import class_shares, class_weights
 from napari_cellda.methods.stylefilter import Params
+from outcomes import outcome
 
 PLAIN = Normalisation(kind="none", offset=(0.0,), factor=(1.0,))
 TINY = Params(
