@@ -226,17 +226,15 @@ def cks(trainer: Any, batch: Any) -> Step:
         foreground, border = (t.flip(flip) for t in collaborator(batch.images.flip(flip)))
         shared = torch.sigmoid(foreground)
         # Still in the head start, which lasts as long as the training.
-        blank = windows._replace(logits=torch.full_like(windows.logits, -prior["weight"] / 2))
+        blank = _cks_losses.blank_windows(batch.points, batch.owner, params.window, prior["weight"])
         discs = _cks_losses.prior_canvas(blank, shape, **prior)
         discs = _cks_losses.mark_points(discs, batch.points, batch.owner)
-        near = _cks_losses.near_points(windows, shape, trainer.reach)
-        in_window = _cks_losses.near_points(windows, shape, float("inf"))
-        near = near | (in_window & (shared.detach() > params.doubt))
+        neither = _cks_losses.in_window(blank, shape) & (shared.detach() > params.doubt)
         drawn = _cks_losses.lay_out(windows, shared)
         edges = _cks_losses.border_canvas(drawn.masks, windows, shape)
         terms = [
             *_cks_losses.detection_loss(found, batch.points, batch.owner).values(),
-            _cks_losses.balanced_loss(foreground, discs, near),
+            _cks_losses.balanced_loss(foreground, discs, neither),
             _cks_losses.segmentation_loss(drawn, leak=params.leak),
             _cks_losses.border_loss(border, edges),
             _cks_losses.size_loss(drawn, delta=params.size_weight, exponent=params.size_exponent),

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from adapt_jobs import make_job, nuclei_domain, unlabelled
-from outcomes import outcome
 
 from napari_cellda.core.adaptation.domain import Plane
 from napari_cellda.core.errors import UserError
@@ -28,16 +27,17 @@ from napari_cellda.methods import find_method
 from napari_cellda.methods._cks_crops import Batch, at_most, cut_crop, noisy, turned
 from napari_cellda.methods._cks_losses import (
     balanced_loss,
+    blank_windows,
     border_canvas,
     border_loss,
     detection_loss,
     edges,
     foreground_loss,
+    in_window,
     lay_out,
     leaky_masks,
     mark_points,
     mask_loss,
-    near_points,
     prior_canvas,
     segmentation_loss,
     size_loss,
@@ -46,6 +46,7 @@ from napari_cellda.methods._cks_losses import (
     winners,
 )
 from napari_cellda.methods._cks_trainer import Trainer, zoom_for
+from outcomes import outcome
 
 W, SHAPE = 16, (2, 24, 32)
 TINY = {
@@ -368,28 +369,27 @@ def test_foreground_loss_is_eq_6_or_5(how):
 def test_cells_and_background_weigh_alike_in_the_balanced_loss():
     logits = torch.from_numpy(np.random.default_rng(3).normal(size=SHAPE)).float()
     target = some_canvas() * 0.6  # a sixth above 1 / 2
-    near = some_canvas(4) > 0.7
+    neither = some_canvas(4) > 0.7
     losses = {True: [], False: []}
     for value, wanted, close in zip(
-        *(t.flatten().tolist() for t in (logits, target, near)), strict=True
+        *(t.flatten().tolist() for t in (logits, target, neither)), strict=True
     ):
         c, cell = sigmoid(value), wanted > 0.5
         if cell or not close:
             losses[cell].append(-math.log(c if cell else 1 - c))
     expected = (np.mean(losses[True]) + np.mean(losses[False])) / 2
-    assert float(balanced_loss(logits, target, near)) == pytest.approx(expected, rel=1e-5)
-    assert float(balanced_loss(logits, target * 0, near)) < 1  # no cells, no division by 0
-    assert float(balanced_loss(logits, target * 0, near | True)) == 0
+    assert float(balanced_loss(logits, target, neither)) == pytest.approx(expected, rel=1e-5)
+    assert float(balanced_loss(logits, target * 0, neither)) < 1  # no cells, no division by 0
+    assert float(balanced_loss(logits, target * 0, neither | True)) == 0
 
 
-def test_what_is_near_a_point_lies_in_a_disc_around_it():
+def test_what_lies_in_a_window():
     windows = some_windows()
-    found = near_points(windows, SHAPE, 5.0)
+    found = in_window(windows, SHAPE)
     expected = np.zeros(SHAPE, bool)
     for owner, (top, left) in zip(windows.owner.tolist(), windows.corners.tolist(), strict=True):
-        for row, column in np.ndindex(SHAPE[1:]):
-            distance = math.hypot(row + 0.5 - top - W / 2, column + 0.5 - left - W / 2)
-            expected[owner, row, column] |= distance < 5
+        expected[owner, max(top, 0) : max(top + W, 0), max(left, 0) : max(left + W, 0)] = True
+    assert 0 < expected.sum() < expected.size
     np.testing.assert_array_equal(found.numpy(), expected)
 
 
@@ -624,10 +624,10 @@ def test_the_head_start_teaches_the_collaborator_discs_of_the_cells_size(tmp_pat
     whole = tiny(steps=7, head_start=None)
     assert Trainer(job, whole, job.target, 16.0, False).head_start == 7
     assert "segmentation" in trainer._losses(batch, 1)
-    window = Windows(torch.rand(1, 64, 64), torch.tensor([[0, 0]]), torch.tensor([0]))
-    point = Batch(torch.rand(1, 1, 64, 64), torch.tensor([[32.0, 32.0]]), torch.tensor([0]))
-    disc = trainer._collaborator_target(point, window, (1, 64, 64), 0) > 0.5
+    blank = blank_windows(torch.tensor([[30.0, 34.0]]), torch.tensor([0]), 64, trainer.prior_weight)
+    disc = trainer.principal_foreground(blank, (1, 64, 64))[0] > 0.5
     assert 2 * math.sqrt(int(disc.sum()) / math.pi) == pytest.approx(16.0, rel=0.1)
+    assert (torch.nonzero(disc) + 0.5).mean(0).tolist() == [30.0, 34.0]
 
 
 @pytest.mark.parametrize(("head_start", "told"), [(None, True), (1, False)])
@@ -639,10 +639,10 @@ def test_a_loss_that_is_never_taken_is_said(tmp_path, head_start, told):
     assert any("collaborator_loss=entropy" in text for text in notes) == told
 
 
-def test_what_looks_like_a_cell_is_no_background_after_a_third_of_the_head_start(tmp_path):
+def test_what_looks_like_a_cell_is_no_background_after_a_tenth_of_the_head_start(tmp_path):
     trainer = Trainer(
         make_job(tmp_path, instances=True),
-        tiny(steps=6, head_start=6, reach=0.25, doubt=0.6),
+        tiny(steps=20, head_start=20, doubt=0.6),
         nuclei_domain("b"),
         16.0,
         False,
@@ -650,13 +650,12 @@ def test_what_looks_like_a_cell_is_no_background_after_a_third_of_the_head_start
     window = Windows(torch.zeros(1, 16, 16), torch.tensor([[8, 8]]), torch.tensor([0]))
     foreground = torch.full((1, 32, 40), torch.logit(torch.tensor(0.7)))
     foreground[:, :10] = torch.logit(torch.tensor(0.5))
-    near = near_points(window, foreground.shape, 4.0)
-    assert torch.equal(trainer._neither(window, foreground, 1), near)
-    expected = near.clone()
+    assert not trainer._neither(window, foreground, 1).any()
+    expected = torch.zeros((1, 32, 40), dtype=torch.bool)
     expected[:, 10:24, 8:24] = True
     assert torch.equal(trainer._neither(window, foreground, 2), expected)
     trainer.params = trainer.params.model_copy(update={"doubt": 1.0})
-    assert torch.equal(trainer._neither(window, foreground, 5), near)
+    assert not trainer._neither(window, foreground, 5).any()
 
 
 def test_without_a_prior_there_is_no_head_start(tmp_path):
@@ -744,8 +743,9 @@ def test_a_principal_is_a_beginning(tmp_path):
     assert all(torch.equal(mine[key], value) for key, value in trained.state_dict().items())
 
 
-def test_the_collaborator_takes_any_size():
-    shared = Collaborator(1, 4, 4).eval()(torch.rand(2, 1, 30, 41))
+@pytest.mark.parametrize("levels", [2, 3, 4])
+def test_the_collaborator_takes_any_size(levels):
+    shared = Collaborator(1, 4, 4, levels).eval()(torch.rand(2, 1, 30, 41))
     assert shared.foreground_logits.shape == shared.border_logits.shape == (2, 30, 41)
 
 

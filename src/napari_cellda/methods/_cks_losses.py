@@ -16,14 +16,20 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch.nn import functional as F
 
-from napari_cellda.core.nets.cks_windows import OFF_IMAGE, canvas_index, cropped, paint_largest
+from napari_cellda.core.nets.cks_windows import (
+    OFF_IMAGE,
+    Windows,
+    canvas_index,
+    cropped,
+    paint_largest,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from napari_cellda.core.nets.cks_windows import Detections, Windows
+    from napari_cellda.core.nets.cks_windows import Detections
 
 Consistency = Literal["linear", "entropy"]
 """How one model follows the other."""
@@ -238,14 +244,9 @@ def winners(drawn: Drawn, *, width: float, weight: float) -> Tensor:
 
 def hill(windows: Windows, width: float) -> Tensor:
     """Return the prior's hill (W, W), 1 in the middle (Eq. 4)."""
-    return torch.exp(-_squared_distance(windows) / (2 * width**2))
-
-
-def _squared_distance(windows: Windows) -> Tensor:
-    """Return how far each pixel (W, W) is from the window's middle, squared."""
     side = windows.logits.shape[-1]
     r = torch.arange(side, device=windows.logits.device) + 0.5 - side / 2
-    return r[:, None] ** 2 + r[None, :] ** 2
+    return torch.exp(-(r[:, None] ** 2 + r[None, :] ** 2) / (2 * width**2))
 
 
 def prior_canvas(windows: Windows, shape: Sequence[int], *, width: float, weight: float) -> Tensor:
@@ -270,6 +271,25 @@ def prior_canvas(windows: Windows, shape: Sequence[int], *, width: float, weight
     logits = windows.logits.detach()
     raised = logits + weight * hill(windows, width)
     return torch.sigmoid(paint_largest(windows, shape, raised, OFF_IMAGE))
+
+
+def blank_windows(points: Tensor, owner: Tensor, side: int, weight: float) -> Windows:
+    """Return windows around points whose drawings are undecided.
+
+    Their M_p (see `prior_canvas`, of the same weight) is above 1/2 where the hill is above half of
+    its height: a disc at each point.
+
+    Parameters
+    ----------
+    points : (n, 2) Tensor
+        In pixels, edges.
+    owner : (n,) Tensor of int
+    side : int
+        W.
+    weight : float
+    """
+    logits = points.new_full((len(points), side, side), -weight / 2)
+    return Windows(logits, points.round().long() - side // 2, owner)
 
 
 def mark_points(canvas: Tensor, points: Tensor, owner: Tensor) -> Tensor:
@@ -300,7 +320,7 @@ def foreground_loss(logits: Tensor, target: Tensor, how: Consistency = "linear")
     return ((1 - target) * shared + target * (1 - shared)).mean()
 
 
-def balanced_loss(logits: Tensor, target: Tensor, near: Tensor) -> Tensor:
+def balanced_loss(logits: Tensor, target: Tensor, neither: Tensor) -> Tensor:
     """Cross entropy of M_c with ``target > 0.5``, cells and background weighing alike.
 
     For the head start: discs at the points cover a part of large cells only, so that nothing would
@@ -310,19 +330,18 @@ def balanced_loss(logits: Tensor, target: Tensor, near: Tensor) -> Tensor:
     ----------
     logits, target : (N, Y, X) Tensor
         As in `foreground_loss`.
-    near : (N, Y, X) Tensor of bool
+    neither : (N, Y, X) Tensor of bool
         Where the rest of a cell may be: what is not cell here does not count as background.
     """
     cells = target.detach() > 0.5
     losses = F.binary_cross_entropy_with_logits(logits, cells.to(logits.dtype), reduction="none")
-    parts = (cells, ~cells & ~near)
+    parts = (cells, ~cells & ~neither)
     return torch.stack([(losses * p).sum() / p.sum().clamp_min(1) for p in parts]).mean()
 
 
-def near_points(windows: Windows, shape: Sequence[int], radius: float) -> Tensor:
-    """Return the pixels, (N, Y, X) bool, less than `radius` from the middle of a window."""
-    inside = (_squared_distance(windows) < radius**2).float().expand_as(windows.logits)
-    return paint_largest(windows, shape, inside, 0.0) > 0
+def in_window(windows: Windows, shape: Sequence[int]) -> Tensor:
+    """Return the pixels, (N, Y, X) bool, that lie in a window."""
+    return paint_largest(windows, shape, torch.ones_like(windows.logits), 0.0) > 0
 
 
 def border_canvas(masks: Tensor, windows: Windows, shape: Sequence[int]) -> Tensor:

@@ -25,14 +25,15 @@ from napari_cellda.methods._cks_crops import (
 )
 from napari_cellda.methods._cks_losses import (
     balanced_loss,
+    blank_windows,
     border_canvas,
     border_loss,
     detection_loss,
     foreground_loss,
+    in_window,
     lay_out,
     mark_points,
     mask_loss,
-    near_points,
     prior_canvas,
     segmentation_loss,
     size_loss,
@@ -86,12 +87,13 @@ class Trainer:
             params.drop_path,
         )
         self.width = params.prior_width * diameter * self.principal.zoom
-        self.reach = params.reach * diameter * self.principal.zoom
         self.diameter = diameter
         self.prior_weight = 0.0 if params.prior == "off" else params.prior_weight
         head_start = params.steps if params.head_start is None else params.head_start
         self.head_start = min(head_start, params.steps) if self.prior_weight else 0
-        self.collaborator = Collaborator(job.target.n_channels, params.collaborator, params.border)
+        self.collaborator = Collaborator(
+            job.target.n_channels, params.collaborator, params.border, params.levels
+        )
         self.models = torch.nn.ModuleDict(
             {"principal": self.principal, "collaborator": self.collaborator}
         )
@@ -181,11 +183,14 @@ class Trainer:
         """Return the losses by which both models teach each other."""
         params, shape = self.params, foreground.shape
         early = index < params.warmup_steps
-        target = self._collaborator_target(batch, windows, shape, index)
         if index < self.head_start:
-            near = self._neither(windows, foreground, index)
-            terms = {"foreground": balanced_loss(foreground, target, near)}
+            blank = blank_windows(batch.points, batch.owner, params.window, self.prior_weight)
+            discs = mark_points(self.principal_foreground(blank, shape), batch.points, batch.owner)
+            neither = self._neither(blank, foreground, index)
+            terms = {"foreground": balanced_loss(foreground, discs, neither)}
         else:
+            target = self.principal_foreground(windows, shape, early=early)
+            target = mark_points(target, batch.points, batch.owner)
             terms = {"foreground": foreground_loss(foreground, target, params.collaborator_loss)}
         if index < self.head_start // 4:
             return terms
@@ -209,22 +214,10 @@ class Trainer:
         Once the collaborator tells cells from background, what it takes for cell in a window may be
         the rest of that cell.
         """
-        near = near_points(windows, foreground.shape, self.reach)
-        if index < self.head_start // 3:
-            return near
-        in_window = near_points(windows, foreground.shape, float("inf"))
-        return near | (in_window & (torch.sigmoid(foreground.detach()) > self.params.doubt))
-
-    def _collaborator_target(
-        self, batch: Batch, windows: Windows, shape: Any, index: int
-    ) -> Tensor:
-        """Return M_p; in the head start of undecided drawings, which makes discs of the prior."""
-        if index < self.head_start:
-            blank = torch.full_like(windows.logits, -self.prior_weight / 2)
-            windows = windows._replace(logits=blank)
-        early = index < self.params.warmup_steps
-        canvas = self.principal_foreground(windows, shape, early=early)
-        return mark_points(canvas, batch.points, batch.owner)
+        if index < self.head_start // 10:
+            return torch.zeros_like(foreground, dtype=torch.bool)
+        sure = torch.sigmoid(foreground.detach()) > self.params.doubt
+        return sure & in_window(windows, foreground.shape)
 
     def principal_foreground(self, windows: Windows, shape: Any, *, early: bool = False) -> Tensor:
         """Return M_p (Eq. 4) with the prior that the settings ask for."""

@@ -59,7 +59,7 @@ class Params(MethodParams):
     prior: Literal["gaussian", "off"] = "gaussian"
     """What is known of the cells' size. gaussian: a hill of that width at each point; off: nothing,
     without a head start; networks then find whatever else lies at the points, or nothing."""
-    prior_width: float = Field(0.2, gt=0, le=5)
+    prior_width: float = Field(0.1, gt=0, le=5)
     """Standard deviation of the hill, as a share of the diameter. Rather too narrow than too wide:
     masks grow to what looks alike, and what lies between cells must not be in the hills."""
     prior_weight: float = Field(2.0, ge=0, le=20)
@@ -78,13 +78,10 @@ class Params(MethodParams):
     of them on the principal follows. None: all of them. Once both teach each other, small cells
     come out in their true size and large ones smaller than before. 0 as published: short trainings
     then end with the same disc for every cell, or with none."""
-    reach: float = Field(0.4, ge=0, le=2)
-    """How far from its point a cell may reach in the head start, as a share of the diameter: pixels
-    that are nearer count as background for no cell."""
     doubt: float = Field(0.5, gt=0, le=1)
-    """After a third of the head start, pixels of a window that the collaborator takes for cell
-    surer than this do not count as background either, so that large cells are not cut down to
-    their middle; 1 leaves that out."""
+    """After a tenth of the head start, pixels of a window that the collaborator takes for cell
+    surer than this count as neither cell nor background, so that cells are not cut down to the
+    hill; 1 leaves that out."""
     leak: float = Field(0.05, ge=0, le=0.25)
     """Added to the sigmoid's slope in the principal's linear loss where a pixel is on the wrong
     side, so that what is sure and wrong still learns; 0 as published."""
@@ -108,6 +105,9 @@ class Params(MethodParams):
     """Probability that the encoder's last block is skipped in training; fine-tuning takes 0.2."""
     collaborator: int = Field(8, ge=4, le=64)
     """Channels of the collaborator's first level. Keep it weak: a strong one makes both wrong."""
+    levels: int = Field(2, ge=2, le=4)
+    """Its resolutions, 3 as published. With 2 it sees a dozen pixels around each: it learns what
+    cells look like, not the shape of the hills."""
     border: int = Field(16, ge=4, le=64)
     """Channels of the collaborator's border network."""
     least_score: float = Field(0.25, gt=0, lt=1)
@@ -253,6 +253,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "head_start": 0,
         "leak": 0.0,
         "collaborator": 16,
+        "levels": 3,
         "border": 32,
         "most_cells": 4096,
     },

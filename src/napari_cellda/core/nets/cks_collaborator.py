@@ -5,6 +5,7 @@ It lives while a network is trained and is left out of what leaves the training.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -32,9 +33,11 @@ class Collaborator(nn.Module):
     ----------
     in_channels : int
     width : int
-        Channels of the foreground U-Net's first level; they double twice.
+        Channels of the foreground U-Net's first level; they double with every further one.
     border_width : int
         Channels of the three convolutions that see borders.
+    levels : int
+        Resolutions of the foreground U-Net, each half of the one before; 3 in the paper.
 
     Notes
     -----
@@ -47,27 +50,28 @@ class Collaborator(nn.Module):
        2023. https://arxiv.org/abs/2304.10671
     """
 
-    def __init__(self, in_channels: int = 1, width: int = 16, border_width: int = 32) -> None:
+    def __init__(
+        self, in_channels: int = 1, width: int = 16, border_width: int = 32, levels: int = 3
+    ) -> None:
         super().__init__()
-        one, two, three = width, 2 * width, 4 * width
+        widths = [width * 2**level for level in range(levels)]
         self.level = nn.ModuleList(
-            [
-                nn.Sequential(*_conv(in_channels, one), *_conv(one, one)),
-                nn.Sequential(*_conv(one, two, stride=2), *_conv(two, two)),
-                nn.Sequential(*_conv(two, three, stride=2), *_conv(three, three)),
-            ]
+            [nn.Sequential(*_conv(in_channels, width), *_conv(width, width))]
         )
+        self.level.extend(
+            nn.Sequential(*_conv(above, below, stride=2), *_conv(below, below))
+            for above, below in pairwise(widths)
+        )
+        rising = list(pairwise(reversed(widths)))
         self.rise = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(below, above, 1),
                 nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
             )
-            for below, above in ((three, two), (two, one))
+            for below, above in rising
         )
-        self.merge = nn.ModuleList(
-            nn.Sequential(*_conv(2 * c, c), *_conv(c, c)) for c in (two, one)
-        )
-        self.foreground = nn.Conv2d(one, 1, 3, padding=1)
+        self.merge = nn.ModuleList(nn.Sequential(*_conv(2 * c, c), *_conv(c, c)) for _, c in rising)
+        self.foreground = nn.Conv2d(width, 1, 3, padding=1)
         self.border = nn.Sequential(
             *_conv(in_channels, border_width),
             *_conv(border_width, border_width),
@@ -76,11 +80,13 @@ class Collaborator(nn.Module):
 
     def forward(self, x: Tensor) -> Shared:
         """Return the logits of M_c and B_c (Eq. 2)."""
-        padded = pad_to_multiple(x, 4)
-        fine = self.level[0](padded)
-        middle = self.level[1](fine)
-        y = self.merge[0](torch.cat([middle, self.rise[0](self.level[2](middle))], dim=1))
-        y = self.merge[1](torch.cat([fine, self.rise[1](y)], dim=1))
+        y = pad_to_multiple(x, 2 ** (len(self.level) - 1))
+        seen = []
+        for level in self.level:
+            y = level(y)
+            seen.append(y)
+        for rise, merge, fine in zip(self.rise, self.merge, reversed(seen[:-1]), strict=True):
+            y = merge(torch.cat([fine, rise(y)], dim=1))
         foreground = self.foreground(y)[:, 0, : x.shape[2], : x.shape[3]]
         return Shared(foreground, self.border(x)[:, 0])
 
