@@ -1,0 +1,71 @@
+"""Try settings without the test images: score them on target train images that were kept aside.
+
+    python benchmarks/kept_aside.py PAIR CELL [--set KEY=VALUE ...] [--seed N]
+
+The same runs and scores as in `adaptation.py`, but every sixth of the target's train images is
+taken out of the training and scored instead of the test images. This is how settings are chosen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from adaptation import CONTESTS, WORK, learn, paint, score
+from pairs import CACHE, Pair, pair
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def without_test_images(whole: Pair) -> Pair:
+    """Return a pair whose test images are a sixth of the target train images of `whole`."""
+    folder = CACHE.parent / "kept aside" / whole.name
+    if folder.is_dir():
+        return Pair(whole.name, folder)
+    making = folder.with_name(f".{folder.name}")
+    shutil.rmtree(making, ignore_errors=True)
+    images = sorted((whole.folder / "target" / "images").iterdir())
+    aside = {path.stem for path in images[2::6]}
+    for kind in (whole.folder / "target").iterdir():
+        for path in kind.iterdir():
+            part = making / ("test" if path.stem in aside else "target") / kind.name
+            part.mkdir(parents=True, exist_ok=True)
+            (part / path.name).symlink_to(path.resolve())
+    for shared in (whole.part("source"), whole.image_labels):
+        if shared:
+            (making / shared.name).symlink_to(shared.resolve())
+    making.rename(folder)
+    return Pair(whole.name, folder)
+
+
+def main() -> None:
+    """Train one cell of the table, and print its scores."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pair", choices=[contest.pair for contest in CONTESTS])
+    parser.add_argument("cell")
+    parser.add_argument("--set", nargs="*", default=[], help="KEY=VALUE")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    contest = next(contest for contest in CONTESTS if contest.pair == options.pair)
+    data = without_test_images(pair(options.pair))
+    folder = WORK.parent / "kept aside runs" / options.pair
+    if options.cell == "pseudo-label":
+        paint("enhanced", contest, data, options.seed, _made(folder / f"enhanced {options.seed}"))
+    run = _made(folder / " ".join([options.cell, *options.set, str(options.seed)]))
+    changes = [f"{options.cell}:{setting}" for setting in options.set]
+    scores = score(learn(options.cell, contest, data, options.seed, run, changes), contest, data)
+    print(options.pair, options.cell, *options.set, json.dumps(scores))
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+if __name__ == "__main__":
+    main()
