@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from napari_cellda.core.adaptation.domain import Domain, Plane
 from napari_cellda.core.adaptation.job import AdaptJob
@@ -64,3 +65,16 @@ def make_job(folder: Path, *, instances: bool = False, **changes: Any) -> AdaptJ
         "seed": 3,
     }
     return AdaptJob(**{**given, **changes})
+
+
+def runs_out_of_memory(trainer: Any, call: int) -> None:
+    """Let the backward pass number `call` of a trainer, from 1, run out of memory."""
+    backward, calls = trainer.fabric.backward, []
+
+    def counted(loss: torch.Tensor) -> None:
+        calls.append(loss)
+        if len(calls) == call:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        backward(loss)
+
+    trainer.fabric.backward = counted

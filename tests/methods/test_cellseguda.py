@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from adapt_jobs import runs_out_of_memory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -157,15 +158,8 @@ def test_discriminator_step_leaves_the_segmenter_and_the_other_way_round():
 
 def test_a_step_is_taken_again_after_memory_ran_out_in_it():
     trainer = cellseguda._Trainer(job(), TINY)
-    batch, backward, calls = trainer.batch(0), trainer.fabric.backward, []
-
-    def runs_out_for_the_segmenter(loss):
-        calls.append(loss)
-        if len(calls) == 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        backward(loss)
-
-    trainer.fabric.backward = runs_out_for_the_segmenter
+    batch = trainer.batch(0)
+    runs_out_of_memory(trainer, 2)  # for the segmenter
     with pytest.raises(torch.OutOfMemoryError):
         trainer.step(0, batch)
     judge = weights(trainer.discriminator)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from adapt_jobs import runs_out_of_memory
 from torch import nn
 
 from napari_cellda.core.adaptation.domain import UNKNOWN, Domain, Plane
@@ -285,15 +286,8 @@ def test_style_step_trains_its_three_networks_and_the_adversary_leaves_the_judge
 
 def test_a_style_step_is_taken_again_after_memory_ran_out_in_it(tmp_path):
     trainer = stylefilter._Trainer(job(tmp_path), TINY)
-    batch, backward, calls = trainer.batch(0), trainer.fabric.backward, []
-
-    def runs_out_for_the_generator(loss):
-        calls.append(loss)
-        if len(calls) == 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        backward(loss)
-
-    trainer.fabric.backward = runs_out_for_the_generator
+    batch = trainer.batch(0)
+    runs_out_of_memory(trainer, 2)  # for the generator
     with pytest.raises(torch.OutOfMemoryError):
         trainer.step(0, batch)
     judge = weights(trainer.style.discriminator)

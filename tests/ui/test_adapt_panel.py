@@ -37,7 +37,7 @@ from napari_cellda.ui.compare_layers import CompareLayers
 from napari_cellda.ui.inputs import Picked, layer_stems, prepare
 from napari_cellda.ui.panels.adapt import AdaptPanel
 from napari_cellda.ui.panels.verdict import figures_text
-from napari_cellda.ui.runs import SessionRuns
+from napari_cellda.ui.runs import RunWatch, SessionRuns
 from napari_cellda.ui.state import Session
 from painting import WAIT_MS
 
@@ -496,6 +496,19 @@ def test_figures_by_hand():
     assert "Dice" in figures_text(list(by_name.values()))
 
 
+def done_quickly(panel: AdaptPanel, qtbot: QtBot, **settings: int) -> RunWatch:
+    """Start a small supervised run by its button, and wait for its end."""
+    choose(panel, "supervised")
+    small = {"crop": 32, "batch": 1, "width": 4, "depth": 2}
+    panel.settings.choose("cpu", small | settings)
+    panel.starter.start.click()
+    run = panel.starter.monitor.run
+    assert run is not None, panel.starter.message.text
+    qtbot.waitUntil(lambda: not run.alive, timeout=200_000)
+    assert run.view.state == "done", run.view.text
+    return run
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_real_run_is_started_followed_judged_applied_and_discarded(
     panel: AdaptPanel, qtbot: QtBot, viewer: ViewerModel, tmp_path: Path
@@ -503,14 +516,7 @@ def test_a_real_run_is_started_followed_judged_applied_and_discarded(
     panel.pickers["target_images"].choose_layers(layers(panel, "target 0", "target 1"))
     panel.pickers["source_images"].choose_layers(layers(panel, "source 0", "source 1"))
     panel.pickers["source_masks"].choose_layers(layers(panel, "masks 0", "masks 1"))
-    choose(panel, "supervised")
-    quick = {"steps": 6, "crop": 32, "batch": 1, "width": 4, "depth": 2, "validate_every": 3}
-    panel.settings.choose("cpu", quick)
-    panel.starter.start.click()
-    run = panel.starter.monitor.run
-    assert run is not None, panel.starter.message.text
-    qtbot.waitUntil(lambda: not run.alive, timeout=200_000)
-    assert run.view.state == "done", run.view.text
+    run = done_quickly(panel, qtbot, steps=6, validate_every=3)
     record = Run(run.folder).record
     assert record.method == "supervised"
     assert record.params["steps"] == 6
@@ -560,14 +566,7 @@ def test_a_run_on_one_channel_of_a_layer_is_applied_to_that_channel(
     panel.pickers["target_images"].choose_layers([colours])
     panel.pickers["target_masks"].choose_layers(layers(panel, "truth 1"))
     panel.channels.setEditText("1")
-    choose(panel, "supervised")
-    quick = {"steps": 2, "crop": 32, "batch": 1, "width": 4, "depth": 2, "validate_every": 2}
-    panel.settings.choose("cpu", quick)
-    panel.starter.start.click()
-    run = panel.starter.monitor.run
-    assert run is not None, panel.starter.message.text
-    qtbot.waitUntil(lambda: not run.alive, timeout=200_000)
-    assert run.view.state == "done", run.view.text
+    run = done_quickly(panel, qtbot, steps=2, validate_every=2)
 
     (image,) = (run.folder / "inputs" / "target_images").iterdir()
     maker = open_map_maker(str(run.folder), channels=(1,))[0]
