@@ -34,7 +34,7 @@ from napari_cellda.methods._cks_watch import SELECT, raise_least_score
 class Params(MethodParams):
     """The principal, its collaborator, and how they are trained."""
 
-    steps: int = Field(1500, ge=1, le=10_000_000)
+    steps: int = Field(2500, ge=1, le=10_000_000)
     """Training steps in all."""
     crop: int = Field(192, ge=32, le=4096, multiple_of=32)
     """Side of the square crops that are trained on, in pixels after zooming; a multiple of 32."""
@@ -78,7 +78,7 @@ class Params(MethodParams):
     of them on the principal follows. None: all of them. Once both teach each other, small cells
     come out in their true size and large ones smaller than before. 0 as published: short trainings
     then end with the same disc for every cell, or with none."""
-    doubt: float = Field(0.5, gt=0, le=1)
+    doubt: float = Field(0.3, gt=0, le=1)
     """After a tenth of the head start, pixels of a window that the collaborator takes for cell
     surer than this count as neither cell nor background, so that cells are not cut down to the
     hill; 1 leaves that out."""
