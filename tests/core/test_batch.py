@@ -145,6 +145,23 @@ def test_results_beside_their_images_are_results_and_no_images(images: Path):
     assert run_quietly(in_place(images, masks)).done == tuple(masks)
 
 
+def test_results_of_earlier_settings_stay_results(images: Path):
+    with_objects = ClassifyJob(features="compact", instances=True)
+    assert len(run_quietly(in_place(images, [images], with_objects)).done) == 4
+    assert len(run_quietly(in_place(images, [images])).done) == 4
+    assert (images / "cell_1_instances.tif").exists()
+    assert len(run_quietly(in_place(images, [images], with_objects)).done) == 4
+
+
+def test_results_of_a_first_batch_that_broke_off_are_no_images(images: Path):
+    task = in_place(images, [images])
+    while not isinstance(event := next(task), Stage) or "Writing cell_1" not in event.title:
+        pass
+    (images / "cell_1_mask.tif").write_bytes((images / "cell_0_mask.tif").read_bytes())
+    task.close()
+    assert len(run_quietly(in_place(images, [images])).done) == 3
+
+
 def in_place(images: Path, paths: list[Path], job: ClassifyJob = JOB, **options):
     """Run a batch whose results go beside the images."""
     strokes = [images.parent / "strokes" / f"{paths[0].stem}.tif"]

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
-from napari_cellda.core.atomic import plain_disk_errors, write_atomically
+from napari_cellda.core.atomic import write_atomically
 from napari_cellda.core.params import BaseParams
 from napari_cellda.core.paths import stem
 from napari_cellda.core.run_record import hash_input
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 FOLDER = ".cellda-batch"
@@ -28,6 +29,8 @@ class Record(BaseParams):
     """Hash of all that decides the results: forest, enhancer, settings, formats."""
     files: dict[str, int]
     """The results by name, with their size in bytes."""
+    earlier: tuple[str, ...] = ()
+    """Names of further results, of other settings or of a batch that did not come to its end."""
 
 
 def record_path(output: Path, image: Path) -> Path:
@@ -54,29 +57,31 @@ def recorded_files(folder: Path) -> set[str]:
     """Return the names of all results that batches have written into a folder."""
     names: set[str] = set()
     for path in (folder / FOLDER).glob("*.json"):
-        record = _read(path)
-        names.update(record.files if record else ())
+        names |= _names(_read(path))
     return names
+
+
+def begin_record(output: Path, image: Path, results: Iterable[Path]) -> None:
+    """Note which results of an image are about to be written, and forget how it was done before.
+
+    After a crash half of them may be new. That they are results is known from now on.
+    """
+    known = _names(_read(record_path(output, image)))
+    earlier = known | {path.name for path in results}
+    record = Record(content="", made_with="", files={}, earlier=tuple(sorted(earlier)))
+    _write(record_path(output, image), record)
 
 
 def keep_record(output: Path, image: Path, content: str, made_with: str, files: list[Path]) -> None:
     """Note that an image is done."""
-    sizes = {path.name: bytes_of(path) for path in files}
-    _write(record_path(output, image), Record(content=content, made_with=made_with, files=sizes))
-
-
-def drop_record(output: Path, image: Path) -> None:
-    """Forget how an image was done before its results are replaced: half may be new after a crash.
-
-    That these files are results stays known.
-    """
     path = record_path(output, image)
-    record = _read(path)
-    if record is not None:
-        _write(path, record.model_copy(update={"made_with": "", "content": ""}))
-    else:
-        with plain_disk_errors(output):
-            path.unlink(missing_ok=True)
+    sizes = {file.name: bytes_of(file) for file in files}
+    earlier = tuple(sorted(_names(_read(path)) - set(sizes)))
+    _write(path, Record(content=content, made_with=made_with, files=sizes, earlier=earlier))
+
+
+def _names(record: Record | None) -> set[str]:
+    return {*record.files, *record.earlier} if record else set()
 
 
 def _read(path: Path) -> Record | None:
