@@ -111,6 +111,11 @@ def test_the_reach_of_known_depths():
     assert architecture_reach(UNet(depth=3, ndim=3, width=4)) == (51, 51, 51)
 
 
+def test_the_deepest_network_that_settings_allow_has_a_reach():
+    assert architecture_reach(UNet(depth=6, width=4)) == (443, 443)
+    assert architecture_reach(UNet(depth=7, width=4)) is None
+
+
 def test_a_3d_network_looks_as_far_as_its_slim_twins():
     net = UNet(width=1, depth=2, ndim=3, norm="none")
     assert architecture_reach(net) == (23, 23, 23)

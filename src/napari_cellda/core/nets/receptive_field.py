@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from napari_cellda.core.nets.unet import UNet
 
 
-LIMIT = 256
-"""Largest halo looked for, in pixels."""
-_MEASURED: dict[str, int] = {}
+LIMIT = 512
+"""Largest halo looked for, in pixels: that of six poolings is below."""
+MARGINS = (64, 128, 256, LIMIT)
+_MEASURED: dict[str, int | None] = {}
 """What was measured in this process, by architecture."""
 
 
@@ -25,19 +26,19 @@ def architecture_reach(network: Packable | TorchEmUNet) -> tuple[int, ...] | Non
 
     A twin is 2D and as narrow as can be, so that it costs nothing even for a 3D network. With an
     instance or group norm the halo is what the convolutions need; the norm then still makes every
-    pixel depend on the whole tile. None for a network that says it has no such halo.
+    pixel depend on the whole tile. None for a network that says it has no such halo, or whose halo
+    is beyond `LIMIT`.
     """
     twins = [network.slim(axis) for axis in range(len(network.multiples))]
-    known = [_slim_reach(twin) for twin in twins if twin is not None]
-    return tuple(known) if len(known) == len(twins) else None
+    measured = [None if twin is None else _slim_reach(twin) for twin in twins]
+    known = tuple(reach for reach in measured if reach is not None)
+    return known if len(known) == len(twins) else None
 
 
-def _slim_reach(twin: UNet | TorchEmUNet) -> int:
+def _slim_reach(twin: UNet | TorchEmUNet) -> int | None:
     architecture = repr(twin)
     if architecture not in _MEASURED:
-        reach = reach_along(twin, 0, twin.in_channels)
-        assert reach is not None, "a network without norms has a finite reach"
-        _MEASURED[architecture] = reach
+        _MEASURED[architecture] = reach_along(twin, 0, twin.in_channels)
     return _MEASURED[architecture]
 
 
@@ -67,7 +68,9 @@ def reach_along(network: Packable | TorchEmUNet, axis: int, in_channels: int = 1
     """
     cell = network.multiples[axis]
     shape = list(network.multiples)
-    for margin in (LIMIT // 4, LIMIT // 2, LIMIT):  # most look less far, and short is quick
+    for margin in MARGINS:  # most look less far, and short is quick
+        if margin < 6 * cell:  # they look farther than that
+            continue
         middle = -(-margin // cell) * cell
         shape[axis] = 2 * middle + cell
         reach = _reach_within(network, in_channels, axis, shape, middle)
