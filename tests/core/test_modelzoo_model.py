@@ -341,6 +341,15 @@ def test_tensors_that_are_no_plain_numbers_are_refused(kind, crocodile):
     refused(crocodile, "something other than a state dict")
 
 
+def test_many_names_for_the_same_numbers_are_refused(crocodile):
+    state = torch.load(crocodile / "weights.pt", weights_only=True)
+    name, weight = max(state.items(), key=lambda item: item[1].numel())
+    state |= {f"{name} {i}": weight.view(-1) for i in range(99)}
+    torch.save(state, crocodile / "weights.pt")
+    zoo.write_rdf(crocodile, zoo.read_rdf(crocodile))
+    refused(crocodile, "repeats what it holds")
+
+
 @pytest.mark.parametrize("size", ["min", "step"])
 def test_sizes_beyond_all_memory_are_refused(size, crocodile):
     rdf = zoo.read_rdf(crocodile)

@@ -203,6 +203,10 @@ def test_an_odd_description_is_refused_in_one_sentence(change, named, tmp_path):
         ({"object_diameter": float("nan")}, "diameter of nan"),
         ({"object_diameter": float("inf")}, "diameter of inf"),
         ({"object_diameter": [3]}, "not a complete model"),
+        ({"channels": []}, r"channels are \[\]"),
+        ({"channels": [0, -1]}, "channels are"),
+        ({"channels": [1, 1]}, "different numbers from 0"),
+        ({"channels": "12"}, "channels are '12'"),
     ],
 )
 def test_sizes_of_ours_that_make_no_sense_are_refused(own, named, tmp_path):
@@ -275,3 +279,13 @@ def test_a_cover_outside_the_package_is_not_shown(tmp_path):
     rdf = zoo.published_rdf(zoo.PUBLISHED["amiable-crocodile"])
     rdf["covers"] = ["../secret.png"]
     assert read_card(write(tmp_path / "m", rdf)).cover is None
+
+
+def test_a_link_to_itself_is_no_file_of_the_package(tmp_path):
+    folder = zoo.make_own(tmp_path / "own-one", zoo.random_unet(width=4, depth=2))
+    (folder / "README.md").unlink()
+    try:
+        (folder / "README.md").symlink_to("README.md")
+    except OSError:
+        pytest.skip("this system makes no links")
+    assert read_card(folder).documentation is None

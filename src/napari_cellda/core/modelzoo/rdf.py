@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.modelzoo.card import ModelCard, WeightsEntry
@@ -156,7 +156,15 @@ def _card(rdf: dict[str, Any], folder: Path, version: str) -> ModelCard:
 
 def _channels(value: Any) -> Channels | None:
     """Read which channels of an image a network takes: a word, or numbers from 0."""
-    return value if value in (None, "grey", "all") else tuple(int(index) for index in value)
+    if value is None or value in ("grey", "all"):
+        return cast("Channels | None", value)
+    numbers = isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
+    if not numbers or not value or len(set(value)) < len(value):
+        raise UserError(
+            f"The model's channels are {value!r}; 'grey', 'all' or different numbers from 0 are "
+            "expected."
+        )
+    return tuple(value)
 
 
 def _receptive_field(rdf: dict[str, Any], own: dict[str, Any], ndim: int) -> tuple[int, ...] | None:
@@ -229,7 +237,7 @@ def package_file(folder: Path, source: Any) -> Path | None:
     try:
         path = (folder / name).resolve()
         return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError, RuntimeError):  # a name that no file can have, or a loop of links
         return None
 
 

@@ -38,6 +38,8 @@ ARCHITECTURES: dict[str, type[Packable] | type[TorchEmUNet]] = {
     "CksPrincipal": CksPrincipal,
     "TwinSegmenters": TwinSegmenters,
 }
+MOST_REPEATED = 4
+"""Times the size of its file that a state dict may take: tied weights lie there only once."""
 _WRAPPERS = ("model_state", "state_dict", "model_state_dict")
 
 
@@ -138,6 +140,8 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
             state = state[key]
     if not isinstance(state, dict) or not all(map(_is_plain_tensor, state.values())):
         raise UserError(f"{path.name} holds something other than a state dict.")
+    if sum(value.nbytes for value in state.values()) > MOST_REPEATED * path.stat().st_size:
+        raise UserError(f"{path.name} is refused: it repeats what it holds many times.")
     return {
         str(key): value.float() if value.is_floating_point() else value
         for key, value in state.items()
