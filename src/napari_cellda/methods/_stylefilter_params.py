@@ -14,6 +14,9 @@ class Params(MethodParams):
 
     steps: int = Field(2700, ge=1, le=10_000_000)
     """Training steps of all three stages together."""
+    normalisation: Literal["percentile", "minmax"] = "percentile"
+    """How grey values are scaled to [0, 1], where the style networks work: percentile: 1 % to 0 and
+    99.8 % to 1; minmax: least to 0, largest to 1."""
     style_share: float = Field(0.45, ge=0, le=1)
     """Share of the steps that learns the style; 0 leaves the style out."""
     source_share: float = Field(0.4, ge=0, le=1)

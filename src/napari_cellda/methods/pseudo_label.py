@@ -68,7 +68,8 @@ class Params(MethodParams):
     learning_rate: float = Field(1e-3, gt=0, le=1)
     """Of Adam; 2e-4 in the paper, which trains far longer."""
     patience: int = Field(0, ge=0)
-    """Validations without a better score after which the rate falls to a fifth; 0: it stays."""
+    """Validations in a row without a better score that are borne; at the next one the rate falls to
+    a fifth. 0: it stays."""
     weight_decay: float = Field(1e-5, ge=0, le=1)
     """Of Adam."""
     loss: Literal["bce", "dice"] = "bce"

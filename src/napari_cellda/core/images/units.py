@@ -40,5 +40,6 @@ def sound(size: float) -> float:
 
 def extents(pixel_size: Iterable[float] | None) -> tuple[float, float, float]:
     """Return sound pixel sizes along (z, y, x), given the last of them; 1 where there is none."""
-    z, y, x = (1.0, 1.0, 1.0, *(sound(float(size)) for size in pixel_size or ()))[-3:]
+    sizes = () if pixel_size is None else pixel_size
+    z, y, x = (1.0, 1.0, 1.0, *(sound(float(size)) for size in sizes))[-3:]
     return z, y, x
