@@ -102,7 +102,10 @@ def inputs(cell: str, contest: Contest, data: Pair, folder: Path) -> list[str]:
     if cell == "stylefilter labels":
         words += ["--image-labels", data.image_labels]
     if cell == "pseudo-label":
-        words += ["--pseudo-labels", folder.parent / f"enhanced {folder.name[-1]}" / "train"]
+        words += [
+            "--pseudo-labels",
+            folder.parent / f"enhanced {folder.name.split()[-1]}" / "train",
+        ]
     if cell.startswith("cks") and cell != "cks-masks":
         words += ["--points", points_of(target, folder / "points")]
     if contest.diameter and cell.startswith("cks"):

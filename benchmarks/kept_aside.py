@@ -35,9 +35,12 @@ def without_test_images(whole: Pair) -> Pair:
             part = making / ("test" if path.stem in aside else "target") / kind.name
             part.mkdir(parents=True, exist_ok=True)
             (part / path.name).symlink_to(path.resolve())
-    for shared in (whole.part("source"), whole.image_labels):
-        if shared:
-            (making / shared.name).symlink_to(shared.resolve())
+    if source := whole.part("source"):
+        (making / "source").symlink_to(source.resolve())
+    if table := whole.image_labels:
+        head, *rows = table.read_text().splitlines()
+        kept = [row for row in rows if row.split(",")[0] not in aside]
+        (making / table.name).write_text("\n".join([head, *kept]) + "\n")
     making.rename(folder)
     return Pair(whole.name, folder)
 
@@ -56,7 +59,10 @@ def main() -> None:
     folder = WORK.parent / "kept aside runs" / options.pair
     if options.cell == "pseudo-label":
         paint("enhanced", contest, data, options.seed, _made(folder / f"enhanced {options.seed}"))
-    run = _made(folder / " ".join([options.cell, *options.set, str(options.seed)]))
+    run = folder / " ".join([options.cell, *options.set, str(options.seed)])
+    if run.is_dir():
+        print(f"Going on with what is in {run}; delete it to train with settings as they are now.")
+    _made(run)
     changes = [f"{options.cell}:{setting}" for setting in options.set]
     scores = score(learn(options.cell, contest, data, options.seed, run, changes), contest, data)
     print(options.pair, options.cell, *options.set, json.dumps(scores))

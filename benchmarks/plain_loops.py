@@ -225,16 +225,20 @@ def cks(trainer: Any, batch: Any) -> Step:
         found, windows = principal(batch.images, batch.points, batch.owner)
         foreground, border = (t.flip(flip) for t in collaborator(batch.images.flip(flip)))
         shared = torch.sigmoid(foreground)
-        # Still in the head start, which lasts as long as the training.
+        early = index < trainer.head_start
         blank = _cks_losses.blank_windows(batch.points, batch.owner, params.window, prior["weight"])
-        discs = _cks_losses.prior_canvas(blank, shape, **prior)
-        discs = _cks_losses.mark_points(discs, batch.points, batch.owner)
-        neither = _cks_losses.in_window(blank, shape) & (shared.detach() > params.doubt)
+        cells = _cks_losses.prior_canvas(blank if early else windows, shape, **prior)
+        cells = _cks_losses.mark_points(cells, batch.points, batch.owner)
+        if early:
+            neither = _cks_losses.in_window(blank, shape) & (shared.detach() > params.doubt)
+            follow = _cks_losses.balanced_loss(foreground, cells, neither)
+        else:
+            follow = _cks_losses.foreground_loss(foreground, cells)
         drawn = _cks_losses.lay_out(windows, shared)
         edges = _cks_losses.border_canvas(drawn.masks, windows, shape)
         terms = [
             *_cks_losses.detection_loss(found, batch.points, batch.owner).values(),
-            _cks_losses.balanced_loss(foreground, discs, neither),
+            follow,
             _cks_losses.segmentation_loss(drawn, leak=params.leak),
             _cks_losses.border_loss(border, edges),
             _cks_losses.size_loss(drawn, delta=params.size_weight, exponent=params.size_exponent),
