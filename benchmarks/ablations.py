@@ -68,8 +68,8 @@ _CKS = {
     "whole": (),
     "principal by the winner": ("principal_loss=winner",),
     "principal by entropy": ("principal_loss=entropy",),
-    "both teach each other": ("head_start=1000",),
-    "both, collaborator by entropy": ("head_start=1000", "collaborator_loss=entropy"),
+    "both teach each other": ("head_start=1600",),
+    "both, collaborator by entropy": ("head_start=1600", "collaborator_loss=entropy"),
     "no head start": ("head_start=0",),
     "no prior": ("prior=off",),  # without which there is no head start either
 }

@@ -231,6 +231,7 @@ def cks(trainer: Any, batch: Any) -> Step:
         cells = _cks_losses.mark_points(cells, batch.points, batch.owner)
         if early:
             neither = _cks_losses.in_window(blank, shape) & (shared.detach() > params.doubt)
+            neither = neither & ~_cks_losses.ridges(blank, shape)
             follow = _cks_losses.balanced_loss(foreground, cells, neither)
         else:
             follow = _cks_losses.foreground_loss(foreground, cells)

@@ -39,6 +39,7 @@ from napari_cellda.methods._cks_losses import (
     mark_points,
     mask_loss,
     prior_canvas,
+    ridges,
     segmentation_loss,
     size_loss,
     warm_up_loss,
@@ -389,6 +390,22 @@ def test_what_lies_in_a_window():
     expected = np.zeros(SHAPE, bool)
     for owner, (top, left) in zip(windows.owner.tolist(), windows.corners.tolist(), strict=True):
         expected[owner, max(top, 0) : max(top + W, 0), max(left, 0) : max(left + W, 0)] = True
+    assert 0 < expected.sum() < expected.size
+    np.testing.assert_array_equal(found.numpy(), expected)
+
+
+def test_ridges_lie_where_two_cells_are_about_as_near():
+    windows = some_windows()
+    found = ridges(windows, SHAPE, 2.0)
+    middles = list(zip(windows.owner.tolist(), windows.corners.tolist(), strict=True))
+    expected = np.zeros(SHAPE, bool)
+    for image, row, column in np.ndindex(SHAPE):
+        distances = sorted(
+            math.hypot(row + 0.5 - top - W / 2, column + 0.5 - left - W / 2)
+            for owner, (top, left) in middles
+            if owner == image and 0 <= row - top < W and 0 <= column - left < W
+        )
+        expected[image, row, column] = len(distances) > 1 and distances[1] - distances[0] < 2.0
     assert 0 < expected.sum() < expected.size
     np.testing.assert_array_equal(found.numpy(), expected)
 

@@ -242,11 +242,31 @@ def winners(drawn: Drawn, *, width: float, weight: float) -> Tensor:
     return ((claims >= largest[index]) & (drawn.foreground > 0.5)).float()
 
 
+def ridges(windows: Windows, shape: Sequence[int], margin: float = 2.0) -> Tensor:
+    """Return the pixels, (N, Y, X) bool, about as far from the nearest middle as from another.
+
+    Lines between neighbouring cells, at which the distances differ by less than `margin` pixels:
+    the edges of the Voronoi cells of the points.
+    """
+    distance = _squared_distance(windows).sqrt().expand_as(windows.logits)
+    index, side = canvas_index(windows, shape)
+    canvas = distance.new_full((shape[0] * side[0] * side[1],), torch.inf)
+    nearest = canvas.scatter_reduce(0, index.flatten(), distance.flatten(), "amin")
+    close = (distance - nearest[index] < margin).to(distance.dtype)
+    count = torch.zeros_like(canvas).scatter_add(0, index.flatten(), close.flatten())
+    return cropped(count, windows, shape) > 1
+
+
 def hill(windows: Windows, width: float) -> Tensor:
     """Return the prior's hill (W, W), 1 in the middle (Eq. 4)."""
+    return torch.exp(-_squared_distance(windows) / (2 * width**2))
+
+
+def _squared_distance(windows: Windows) -> Tensor:
+    """Return how far each pixel (W, W) is from the window's middle, squared."""
     side = windows.logits.shape[-1]
     r = torch.arange(side, device=windows.logits.device) + 0.5 - side / 2
-    return torch.exp(-(r[:, None] ** 2 + r[None, :] ** 2) / (2 * width**2))
+    return r[:, None] ** 2 + r[None, :] ** 2
 
 
 def prior_canvas(windows: Windows, shape: Sequence[int], *, width: float, weight: float) -> Tensor:

@@ -35,6 +35,7 @@ from napari_cellda.methods._cks_losses import (
     mark_points,
     mask_loss,
     prior_canvas,
+    ridges,
     segmentation_loss,
     size_loss,
     warm_up_loss,
@@ -92,7 +93,7 @@ class Trainer:
         head_start = params.steps if params.head_start is None else params.head_start
         self.head_start = min(head_start, params.steps) if self.prior_weight else 0
         self.collaborator = Collaborator(
-            job.target.n_channels, params.collaborator, params.border, params.levels
+            job.target.n_channels, params.collaborator, params.border, params.collaborator_levels
         )
         self.models = torch.nn.ModuleDict(
             {"principal": self.principal, "collaborator": self.collaborator}
@@ -217,7 +218,8 @@ class Trainer:
         if index < self.head_start // 10:
             return torch.zeros_like(foreground, dtype=torch.bool)
         sure = torch.sigmoid(foreground.detach()) > self.params.doubt
-        return sure & in_window(windows, foreground.shape)
+        between = ridges(windows, foreground.shape)
+        return sure & in_window(windows, foreground.shape) & ~between
 
     def principal_foreground(self, windows: Windows, shape: Any, *, early: bool = False) -> Tensor:
         """Return M_p (Eq. 4) with the prior that the settings ask for."""

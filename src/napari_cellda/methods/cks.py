@@ -105,7 +105,7 @@ class Params(MethodParams):
     """Probability that the encoder's last block is skipped in training; fine-tuning takes 0.2."""
     collaborator: int = Field(8, ge=4, le=64)
     """Channels of the collaborator's first level. Keep it weak: a strong one makes both wrong."""
-    levels: int = Field(2, ge=2, le=4)
+    collaborator_levels: int = Field(2, ge=2, le=4)
     """Its resolutions, 3 as published. With 2 it sees a dozen pixels around each: it learns what
     cells look like, not the shape of the hills."""
     border: int = Field(16, ge=4, le=64)
@@ -253,7 +253,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "head_start": 0,
         "leak": 0.0,
         "collaborator": 16,
-        "levels": 3,
+        "collaborator_levels": 3,
         "border": 32,
         "most_cells": 4096,
     },
