@@ -210,10 +210,10 @@ class Trainer:
         }
 
     def _neither(self, windows: Windows, foreground: Tensor, index: int) -> Tensor:
-        """Return the pixels that do not count as background in the head start.
+        """Return the pixels that count as neither cell nor background in the head start.
 
         Once the collaborator tells cells from background, what it takes for cell in a window may be
-        the rest of that cell.
+        the rest of that cell, unless it lies between two points.
         """
         if index < self.head_start // 10:
             return torch.zeros_like(foreground, dtype=torch.bool)
