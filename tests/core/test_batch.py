@@ -153,15 +153,6 @@ def test_results_of_earlier_settings_stay_results(images: Path):
     assert len(run_quietly(in_place(images, [images], with_objects)).done) == 4
 
 
-def test_results_of_a_first_batch_that_broke_off_are_no_images(images: Path):
-    task = in_place(images, [images])
-    while not isinstance(event := next(task), Stage) or "Writing cell_1" not in event.title:
-        pass
-    (images / "cell_1_mask.tif").write_bytes((images / "cell_0_mask.tif").read_bytes())
-    task.close()
-    assert len(run_quietly(in_place(images, [images])).done) == 3
-
-
 def in_place(images: Path, paths: list[Path], job: ClassifyJob = JOB, **options):
     """Run a batch whose results go beside the images."""
     strokes = [images.parent / "strokes" / f"{paths[0].stem}.tif"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from napari_cellda.core.atomic import REFUSED, remove_leftovers
-from napari_cellda.core.batch.records import begin_record, is_done, keep_record, recorded_files
+from napari_cellda.core.batch.records import drop_record, is_done, keep_record, recorded_files
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Step
 from napari_cellda.core.export.image import ExportChoice, export_image, result_paths
@@ -250,9 +250,9 @@ def process_image(work: Work, path: Path, *, stop: Stop) -> Task[list[Path]]:
     """Compute and write all of one image, and note that it is done; [] when stopped."""
     folder = work.choice.folder
     content = hash_input(path)
+    drop_record(folder, path)
     image = open_image(path, channels=work.pipeline.channels)
     normalisation = _measured_before(work, image)
-    begin_record(folder, path, result_paths(stem(path), work.choice))
     done = yield from export_image(
         work.pipeline, image, work.choice, normalisation=normalisation, stop=stop
     )

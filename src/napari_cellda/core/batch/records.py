@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
-from napari_cellda.core.atomic import write_atomically
+from napari_cellda.core.atomic import plain_disk_errors, write_atomically
 from napari_cellda.core.params import BaseParams
 from napari_cellda.core.paths import stem
 from napari_cellda.core.run_record import hash_input
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
 FOLDER = ".cellda-batch"
@@ -30,7 +29,7 @@ class Record(BaseParams):
     files: dict[str, int]
     """The results by name, with their size in bytes."""
     earlier: tuple[str, ...] = ()
-    """Names of further results, of other settings or of a batch that did not come to its end."""
+    """Names of further results, which other settings made."""
 
 
 def record_path(output: Path, image: Path) -> Path:
@@ -61,15 +60,18 @@ def recorded_files(folder: Path) -> set[str]:
     return names
 
 
-def begin_record(output: Path, image: Path, results: Iterable[Path]) -> None:
-    """Note which results of an image are about to be written, and forget how it was done before.
+def drop_record(output: Path, image: Path) -> None:
+    """Forget how an image was done before its results are replaced: half may be new after a crash.
 
-    After a crash half of them may be new. That they are results is known from now on.
+    That these files are results stays known.
     """
-    known = _names(_read(record_path(output, image)))
-    earlier = known | {path.name for path in results}
-    record = Record(content="", made_with="", files={}, earlier=tuple(sorted(earlier)))
-    _write(record_path(output, image), record)
+    path = record_path(output, image)
+    record = _read(path)
+    if record is not None:
+        _write(path, record.model_copy(update={"made_with": "", "content": ""}))
+    else:
+        with plain_disk_errors(output):
+            path.unlink(missing_ok=True)
 
 
 def keep_record(output: Path, image: Path, content: str, made_with: str, files: list[Path]) -> None:
