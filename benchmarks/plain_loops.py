@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from napari_cellda.core.nets.cks_windows import blank_windows, in_window, ridges
 from napari_cellda.methods import _cks_losses
 
 if TYPE_CHECKING:
@@ -226,12 +227,12 @@ def cks(trainer: Any, batch: Any) -> Step:
         foreground, border = (t.flip(flip) for t in collaborator(batch.images.flip(flip)))
         shared = torch.sigmoid(foreground)
         early = index < trainer.head_start
-        blank = _cks_losses.blank_windows(batch.points, batch.owner, params.window, prior["weight"])
+        blank = blank_windows(batch.points, batch.owner, params.window, prior["weight"])
         cells = _cks_losses.prior_canvas(blank if early else windows, shape, **prior)
         cells = _cks_losses.mark_points(cells, batch.points, batch.owner)
         if early:
-            neither = _cks_losses.in_window(blank, shape) & (shared.detach() > params.doubt)
-            neither = neither & ~_cks_losses.ridges(blank, shape)
+            neither = in_window(blank, shape) & (shared.detach() > params.doubt)
+            neither = neither & ~ridges(blank, shape)
             follow = _cks_losses.balanced_loss(foreground, cells, neither)
         else:
             follow = _cks_losses.foreground_loss(foreground, cells)

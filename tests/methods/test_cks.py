@@ -19,27 +19,27 @@ from napari_cellda.core.nets.cks_collaborator import Collaborator
 from napari_cellda.core.nets.cks_windows import (
     Detections,
     Windows,
+    blank_windows,
     canvas_index,
     grid_centres,
+    in_window,
     refine,
+    ridges,
 )
 from napari_cellda.methods import find_method
 from napari_cellda.methods._cks_crops import Batch, at_most, cut_crop, noisy, turned
 from napari_cellda.methods._cks_losses import (
     balanced_loss,
-    blank_windows,
     border_canvas,
     border_loss,
     detection_loss,
     edges,
     foreground_loss,
-    in_window,
     lay_out,
     leaky_masks,
     mark_points,
     mask_loss,
     prior_canvas,
-    ridges,
     segmentation_loss,
     size_loss,
     warm_up_loss,

@@ -18,10 +18,10 @@ from torch.nn import functional as F
 
 from napari_cellda.core.nets.cks_windows import (
     OFF_IMAGE,
-    Windows,
     canvas_index,
     cropped,
     paint_largest,
+    squared_distance,
 )
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from napari_cellda.core.nets.cks_windows import Detections
+    from napari_cellda.core.nets.cks_windows import Detections, Windows
 
 Consistency = Literal["linear", "entropy"]
 """How one model follows the other."""
@@ -242,31 +242,9 @@ def winners(drawn: Drawn, *, width: float, weight: float) -> Tensor:
     return ((claims >= largest[index]) & (drawn.foreground > 0.5)).float()
 
 
-def ridges(windows: Windows, shape: Sequence[int], margin: float = 2.0) -> Tensor:
-    """Return the pixels, (N, Y, X) bool, about as far from the nearest middle as from another.
-
-    Lines between neighbouring cells, at which the distances differ by less than `margin` pixels:
-    the edges of the Voronoi cells of the points.
-    """
-    distance = _squared_distance(windows).sqrt().expand_as(windows.logits)
-    index, side = canvas_index(windows, shape)
-    canvas = distance.new_full((shape[0] * side[0] * side[1],), torch.inf)
-    nearest = canvas.scatter_reduce(0, index.flatten(), distance.flatten(), "amin")
-    close = (distance - nearest[index] < margin).to(distance.dtype)
-    count = torch.zeros_like(canvas).scatter_add(0, index.flatten(), close.flatten())
-    return cropped(count, windows, shape) > 1
-
-
 def hill(windows: Windows, width: float) -> Tensor:
     """Return the prior's hill (W, W), 1 in the middle (Eq. 4)."""
-    return torch.exp(-_squared_distance(windows) / (2 * width**2))
-
-
-def _squared_distance(windows: Windows) -> Tensor:
-    """Return how far each pixel (W, W) is from the window's middle, squared."""
-    side = windows.logits.shape[-1]
-    r = torch.arange(side, device=windows.logits.device) + 0.5 - side / 2
-    return r[:, None] ** 2 + r[None, :] ** 2
+    return torch.exp(-squared_distance(windows) / (2 * width**2))
 
 
 def prior_canvas(windows: Windows, shape: Sequence[int], *, width: float, weight: float) -> Tensor:
@@ -291,25 +269,6 @@ def prior_canvas(windows: Windows, shape: Sequence[int], *, width: float, weight
     logits = windows.logits.detach()
     raised = logits + weight * hill(windows, width)
     return torch.sigmoid(paint_largest(windows, shape, raised, OFF_IMAGE))
-
-
-def blank_windows(points: Tensor, owner: Tensor, side: int, weight: float) -> Windows:
-    """Return windows around points whose drawings are undecided.
-
-    Their M_p (see `prior_canvas`, of the same weight) is above 1/2 where the hill is above half of
-    its height: a disc at each point.
-
-    Parameters
-    ----------
-    points : (n, 2) Tensor
-        In pixels, edges.
-    owner : (n,) Tensor of int
-    side : int
-        W.
-    weight : float
-    """
-    logits = points.new_full((len(points), side, side), -weight / 2)
-    return Windows(logits, points.round().long() - side // 2, owner)
 
 
 def mark_points(canvas: Tensor, points: Tensor, owner: Tensor) -> Tensor:
@@ -357,11 +316,6 @@ def balanced_loss(logits: Tensor, target: Tensor, neither: Tensor) -> Tensor:
     losses = F.binary_cross_entropy_with_logits(logits, cells.to(logits.dtype), reduction="none")
     parts = (cells, ~cells & ~neither)
     return torch.stack([(losses * p).sum() / p.sum().clamp_min(1) for p in parts]).mean()
-
-
-def in_window(windows: Windows, shape: Sequence[int]) -> Tensor:
-    """Return the pixels, (N, Y, X) bool, that lie in a window."""
-    return paint_largest(windows, shape, torch.ones_like(windows.logits), 0.0) > 0
 
 
 def border_canvas(masks: Tensor, windows: Windows, shape: Sequence[int]) -> Tensor:

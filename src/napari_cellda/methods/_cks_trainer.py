@@ -13,6 +13,7 @@ from napari_cellda.core.devices import make_fabric, setup
 from napari_cellda.core.loop import Stateful, cosine_rate, set_learning_rate
 from napari_cellda.core.nets.cks import CksPrincipal
 from napari_cellda.core.nets.cks_collaborator import Collaborator
+from napari_cellda.core.nets.cks_windows import blank_windows, in_window, ridges
 from napari_cellda.methods._cks_crops import (
     Batch,
     at_most,
@@ -25,17 +26,14 @@ from napari_cellda.methods._cks_crops import (
 )
 from napari_cellda.methods._cks_losses import (
     balanced_loss,
-    blank_windows,
     border_canvas,
     border_loss,
     detection_loss,
     foreground_loss,
-    in_window,
     lay_out,
     mark_points,
     mask_loss,
     prior_canvas,
-    ridges,
     segmentation_loss,
     size_loss,
     warm_up_loss,

@@ -75,9 +75,8 @@ class Params(MethodParams):
     """Its exponent: 0.5 as in the published code; 1 as printed, which explodes."""
     head_start: int | None = Field(None, ge=0)
     """Steps at the beginning in which the collaborator learns from the prior alone; from a quarter
-    of them on the principal follows. None: all of them. Once both teach each other, small cells
-    come out in their true size and large ones smaller than before. 0 as published: short trainings
-    then end with the same disc for every cell, or with none."""
+    of them on the principal follows. None: all of them. 0 as published: short trainings then end
+    with the same disc for every cell, or with none."""
     doubt: float = Field(0.3, gt=0, le=1)
     """After a tenth of the head start, pixels of a window that the collaborator takes for cell
     surer than this count as neither cell nor background, so that cells are not cut down to the

@@ -114,6 +114,52 @@ def paint_largest(windows: Windows, shape: Sequence[int], values: Tensor, empty:
     return cropped(canvas, windows, shape)
 
 
+def blank_windows(points: Tensor, owner: Tensor, side: int, weight: float) -> Windows:
+    """Return windows around points whose drawings are undecided.
+
+    With the prior of the same weight their M_p is above 1/2 where the hill is above half of
+    its height: a disc at each point.
+
+    Parameters
+    ----------
+    points : (n, 2) Tensor
+        In pixels, edges.
+    owner : (n,) Tensor of int
+    side : int
+        W.
+    weight : float
+    """
+    logits = points.new_full((len(points), side, side), -weight / 2)
+    return Windows(logits, points.round().long() - side // 2, owner)
+
+
+def in_window(windows: Windows, shape: Sequence[int]) -> Tensor:
+    """Return the pixels, (N, Y, X) bool, that lie in a window."""
+    return paint_largest(windows, shape, torch.ones_like(windows.logits), 0.0) > 0
+
+
+def ridges(windows: Windows, shape: Sequence[int], margin: float = 2.0) -> Tensor:
+    """Return the pixels, (N, Y, X) bool, about as far from the nearest middle as from another.
+
+    Lines between neighbouring cells, at which the distances differ by less than `margin` pixels:
+    the edges of the Voronoi cells of the points.
+    """
+    distance = squared_distance(windows).sqrt().expand_as(windows.logits)
+    index, side = canvas_index(windows, shape)
+    canvas = distance.new_full((shape[0] * side[0] * side[1],), torch.inf)
+    nearest = canvas.scatter_reduce(0, index.flatten(), distance.flatten(), "amin")
+    close = (distance - nearest[index] < margin).to(distance.dtype)
+    count = torch.zeros_like(canvas).scatter_add(0, index.flatten(), close.flatten())
+    return cropped(count, windows, shape) > 1
+
+
+def squared_distance(windows: Windows) -> Tensor:
+    """Return how far each pixel (W, W) is from the window's middle, squared."""
+    side = windows.logits.shape[-1]
+    r = torch.arange(side, device=windows.logits.device) + 0.5 - side / 2
+    return r[:, None] ** 2 + r[None, :] ** 2
+
+
 def canvas_index(windows: Windows, shape: Sequence[int]) -> tuple[Tensor, tuple[int, int]]:
     """Return where each window's pixels lie on a flat canvas with half a window around images.
 
