@@ -236,10 +236,10 @@ def cks(trainer: Any, batch: Any) -> Step:
             follow = _cks_losses.balanced_loss(foreground, cells, neither)
         else:
             follow = _cks_losses.foreground_loss(foreground, cells)
-        drawn = _cks_losses.lay_out(windows, shared)
+        drawn = _cks_losses.lay_out(windows, trainer.shared_foreground(foreground, index))
         edges = _cks_losses.border_canvas(drawn.masks, windows, shape)
         terms = [
-            *_cks_losses.detection_loss(found, batch.points, batch.owner).values(),
+            *detection_terms(found, batch, params),
             follow,
             _cks_losses.segmentation_loss(drawn, leak=params.leak),
             _cks_losses.border_loss(border, edges),
@@ -259,13 +259,19 @@ def cks_masks(trainer: Any, batch: Any) -> Step:
 
     def step(index: int) -> Tensor:
         found, windows = principal(batch.images, batch.points, batch.owner)
-        terms = _cks_losses.detection_loss(found, batch.points, batch.owner).values()
+        terms = detection_terms(found, batch, trainer.params)
         mask = _cks_losses.mask_loss(windows, batch.labels, batch.ids)
         loss = torch.stack([*terms, mask]).sum()
         clipped_update(loss, weights, adam)
         return loss
 
     return step
+
+
+def detection_terms(found: Any, batch: Any, params: Any) -> list[Tensor]:
+    weight = params.score_weight
+    terms = _cks_losses.detection_loss(found, batch.points, batch.owner, score_weight=weight)
+    return list(terms.values())
 
 
 def clipped_update(

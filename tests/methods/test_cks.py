@@ -201,6 +201,10 @@ def test_detection_loss_is_eq_3():
     terms = detection_loss(Detections(logits, offsets, centres, strides), points, owner)
     assert float(terms["score"]) == pytest.approx(focal / logits.numel(), rel=1e-5)
     assert float(terms["offset"]) == pytest.approx(huber / count, rel=1e-5)
+    heavier = detection_loss(
+        Detections(logits, offsets, centres, strides), points, owner, score_weight=10
+    )
+    assert float(heavier["score"]) == pytest.approx(10 * focal / logits.numel(), rel=1e-5)
 
 
 def test_an_image_without_points_is_all_background():
@@ -673,6 +677,16 @@ def test_what_looks_like_a_cell_is_no_background_after_a_tenth_of_the_head_start
     assert torch.equal(trainer._neither(window, foreground, 2), expected)
     trainer.params = trainer.params.model_copy(update={"doubt": 1.0})
     assert not trainer._neither(window, foreground, 5).any()
+
+
+@pytest.mark.parametrize(("doubt", "even"), [(0.3, 0.3), (1.0, 0.5), (0.7, 0.5)])
+def test_the_principal_follows_what_was_never_called_background(tmp_path, doubt, even):
+    params = tiny(steps=8, head_start=4, doubt=doubt)
+    job = make_job(tmp_path, instances=True)
+    trainer = Trainer(job, params, job.target, 16.0, False)
+    logits = torch.logit(torch.tensor([even, 0.5]))
+    assert trainer.shared_foreground(logits, 3)[0] == pytest.approx(0.5)
+    assert trainer.shared_foreground(logits, 4)[1] == pytest.approx(0.5)
 
 
 def test_without_a_prior_there_is_no_head_start(tmp_path):

@@ -38,7 +38,12 @@ EPS = 1e-8
 
 
 def detection_loss(
-    found: Detections, points: Tensor, owner: Tensor, *, radius: float = 8.0
+    found: Detections,
+    points: Tensor,
+    owner: Tensor,
+    *,
+    radius: float = 8.0,
+    score_weight: float = 1.0,
 ) -> dict[str, Tensor]:
     """L_det (Eq. 3): focal cross entropy of the scores, and how far off the offsets are.
 
@@ -51,13 +56,15 @@ def detection_loss(
         The image of each.
     radius : float
         Grid cells whose centre is closer to a point, in pixels, are positive.
+    score_weight : float
+        1 in the paper.
 
     Returns
     -------
     dict
         ``score``: focal cross entropy (gamma 2, no alpha), the sum over all scales divided by the
-        number of grid cells. ``offset``: Huber loss of the offset to the nearest point in strides,
-        mean over the positive grid cells.
+        number of grid cells, times its weight. ``offset``: Huber loss of the offset to the
+        nearest point in strides, mean over the positive grid cells.
 
     Notes
     -----
@@ -71,7 +78,7 @@ def detection_loss(
     huber = F.huber_loss(found.offsets, target, reduction="none", delta=1.0).sum(dim=-1)
     count = positive.sum().clamp_min(1)
     return {
-        "score": focal.sum() / logits.numel(),
+        "score": score_weight * focal.sum() / logits.numel(),
         "offset": torch.where(positive, huber, 0.0).sum() / count,
     }
 

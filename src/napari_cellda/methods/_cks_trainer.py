@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import gcd
+from math import gcd, log
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -170,7 +170,9 @@ class Trainer:
         shared_input = None if self.with_masks else few.images.flip(flip)
         fixed = (few.points * FIXED_POINT).round().long()
         found, windows, shared = self.model(images, fixed, few.owner, shared_input)
-        terms = detection_loss(found, batch.points, batch.owner)
+        terms = detection_loss(
+            found, batch.points, batch.owner, score_weight=self.params.score_weight
+        )
         if few.labels is not None and few.ids is not None:
             return {**terms, "mask": mask_loss(windows, few.labels, few.ids)}
         foreground, border = (t.float().flip(flip) for t in shared)
@@ -193,7 +195,7 @@ class Trainer:
             terms = {"foreground": foreground_loss(foreground, target, params.collaborator_loss)}
         if index < self.head_start // 4:
             return terms
-        drawn = lay_out(windows, torch.sigmoid(foreground))
+        drawn = lay_out(windows, self.shared_foreground(foreground, index))
         if early:
             segmentation = warm_up_loss(drawn)
         elif params.principal_loss == "winner":
@@ -218,6 +220,15 @@ class Trainer:
         sure = torch.sigmoid(foreground.detach()) > self.params.doubt
         between = ridges(windows, foreground.shape)
         return sure & in_window(windows, foreground.shape) & ~between
+
+    def shared_foreground(self, logits: Tensor, index: int) -> Tensor:
+        """Return M_c as the principal is to follow it at a step.
+
+        What is surer than `doubt` is never pushed further down in the head start, so that rims of
+        cells stay between that and 1/2: there, the odds are even at `doubt`.
+        """
+        doubt = self.params.doubt if index < self.head_start else 0.5
+        return torch.sigmoid(logits - log(doubt / (1 - doubt)) if doubt < 0.5 else logits)
 
     def principal_foreground(self, windows: Windows, shape: Any, *, early: bool = False) -> Tensor:
         """Return M_p (Eq. 4) with the prior that the settings ask for."""

@@ -95,7 +95,7 @@ def measure(trainer: Trainer, step: int) -> Iterator[Event]:
         return
     places = location_precision(*_places(trainer), RIGHT * trainer.diameter)
     yield Score("precision of places", places, step)
-    disagreement = _disagreement(trainer)
+    disagreement = _disagreement(trainer, step)
     yield Score("disagreement", disagreement, step)
     yield Score(SELECT, places - disagreement, step)
 
@@ -129,7 +129,7 @@ def _places(
 
 
 @torch.inference_mode()
-def _disagreement(trainer: Trainer) -> float:
+def _disagreement(trainer: Trainer, step: int) -> float:
     """Return L_M + L_S on crops of the planes that were kept aside, the same each time."""
     rng = np.random.default_rng([trainer.job.seed, 3])
     total, count = 0.0, 0
@@ -144,7 +144,7 @@ def _disagreement(trainer: Trainer) -> float:
         with trainer.fabric.autocast():
             _, windows = trainer.principal(batch.images, batch.points, batch.owner)
             foreground, _ = trainer.collaborator(batch.images)
-        drawn = lay_out(windows, torch.sigmoid(foreground.float()))
+        drawn = lay_out(windows, trainer.shared_foreground(foreground.float(), step - 1))
         prior = trainer.principal_foreground(windows, foreground.shape)
         target = mark_points(prior, batch.points, batch.owner)
         total += float(foreground_loss(foreground.float(), target) + segmentation_loss(drawn))

@@ -34,7 +34,7 @@ from napari_cellda.methods._cks_watch import SELECT, raise_least_score
 class Params(MethodParams):
     """The principal, its collaborator, and how they are trained."""
 
-    steps: int = Field(2500, ge=1, le=10_000_000)
+    steps: int = Field(3000, ge=1, le=10_000_000)
     """Training steps in all."""
     crop: int = Field(192, ge=32, le=4096, multiple_of=32)
     """Side of the square crops that are trained on, in pixels after zooming; a multiple of 32."""
@@ -86,6 +86,9 @@ class Params(MethodParams):
     side, so that what is sure and wrong still learns; 0 as published."""
     warmup_steps: int = Field(0, ge=0)
     """Steps with a hard foreground and a wide prior at the beginning."""
+    score_weight: float = Field(10.0, gt=0, le=1000)
+    """Weight of the detections' scores; 1 as published, which takes far longer trainings: of a
+    grid, few places are cells."""
     most_cells: int = Field(256, ge=1, le=65536)
     """Cells that are drawn per step, at most; detection always sees all."""
     widths: tuple[int, int, int, int] = (24, 48, 96, 192)
@@ -249,6 +252,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "drop_path": 0.2,
         "prior_width": 0.45,
         "noise": 0.0,
+        "score_weight": 1.0,
         "head_start": 0,
         "leak": 0.0,
         "collaborator": 16,
