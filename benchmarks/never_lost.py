@@ -184,7 +184,7 @@ def differences(out: Path, whole: Path) -> list[str]:
     if not same(*weights):
         found.append("weights")
     if ours.previews() != theirs.previews() or not all(
-        np.array_equal(ours.preview(name, i), theirs.preview(name, i))
+        np.array_equal(ours.preview(name, i).array, theirs.preview(name, i).array)
         for name, taken in theirs.previews().items()
         for i in taken
     ):

@@ -113,7 +113,21 @@ def test_the_log_holds_every_event_and_the_end(run):
     assert event_from_line(lines[5]) is None
     assert run.state == "done"
     assert run.previews() == {"map": [1]}
-    assert np.array_equal(run.preview("map", 1), picture)
+    assert np.array_equal(run.preview("map", 1).array, picture)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_points_are_kept_as_points(run, count):
+    points = np.arange(3.0 * count).reshape(count, 3)
+
+    def watched():
+        yield Preview("detected", points, 1, "points")
+        yield Preview("map", np.zeros((4, 3)), 1)
+
+    run_quietly(run.drive(watched()))
+    assert run.preview("detected", 1).kind == "points"
+    assert np.array_equal(run.preview("detected", 1).array, points)
+    assert run.preview("map", 1).kind == "picture"
 
 
 def test_failure_and_stop_are_written_down(run):

@@ -17,7 +17,7 @@ from napari_cellda.core.locks import Lock, is_held
 from napari_cellda.core.params import BaseParams
 from napari_cellda.core.run_log import LogWriter, cut_log
 from napari_cellda.core.runs.commands import changed_settings, command_words
-from napari_cellda.core.runs.follow import Frame, _Reader, follow_run
+from napari_cellda.core.runs.follow import _Reader, follow_run
 from napari_cellda.core.runs.history import MOST_POINTS, History
 from napari_cellda.core.runs.launch import cancel_run, last_words, start_run
 from napari_cellda.core.runs.presence import device_use, process_of
@@ -124,8 +124,8 @@ def test_a_lock_is_held_once_and_freed(tmp_path):
 def test_a_run_in_a_process_of_its_own_is_followed_to_its_end(start):
     launched = start(30)
     told = list(follow_run(launched.folder, lambda: False, launched))
-    frames = [item for item in told if isinstance(item, Frame)]
-    views = [item for item in told if not isinstance(item, Frame)]
+    frames = [item for item in told if isinstance(item, Preview)]
+    views = [item for item in told if not isinstance(item, Preview)]
     assert [frame.index for frame in frames] == [10, 20, 30]
     assert np.array_equal(frames[1].array, np.full((4, 5), 0.2, np.float32))
     assert views[0].state is None

@@ -705,6 +705,7 @@ def test_what_it_returns_draws_the_same_cells_after_being_rebuilt(tmp_path):
     shown = {event.name for event in events if isinstance(event, Preview)}
     assert shown == {
         "instances",
+        "detected",
         "detections",
         "foreground M_c",
         "border B_c",

@@ -17,18 +17,19 @@ import tifffile
 from napari.components import ViewerModel
 from pytestqt.qtbot import QtBot
 
+from napari_cellda.core.events import Preview
 from napari_cellda.core.jobs import Run
 from napari_cellda.core.runs import launch, table
-from napari_cellda.core.runs.follow import Frame
 from napari_cellda.core.runs.history import RunView
 from napari_cellda.core.runs.table import RUNS_VARIABLE, RunLine
 from napari_cellda.core.runs.turn import QUEUE_VARIABLE
 from napari_cellda.ui import closing
+from napari_cellda.ui.frames import FrameStack
 from napari_cellda.ui.panels import verdict
 from napari_cellda.ui.panels.run_monitor import duration, gigabytes
 from napari_cellda.ui.panels.runs import RunsPanel
 from napari_cellda.ui.panels.train import TrainPanel, model_id
-from napari_cellda.ui.run_layers import FrameStack, RunLayers, side_by_side
+from napari_cellda.ui.run_layers import RunLayers, side_by_side
 from napari_cellda.ui.runs import RunWatch, SessionRuns
 from napari_cellda.ui.state import Session
 from napari_cellda.ui.worker import run_task
@@ -374,7 +375,7 @@ def test_a_frame_stack_reads_like_an_array():
 
 
 def test_a_long_stack_drops_earlier_pictures_but_not_the_ends(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("napari_cellda.ui.run_layers.MOST_BYTES", 10 * 8 * 4)
+    monkeypatch.setattr("napari_cellda.ui.frames.MOST_BYTES", 10 * 8 * 4)
     stack = FrameStack((2, 2), np.float64)
     for index in range(25):
         stack.append(index, np.full((2, 2), index, float))
@@ -398,15 +399,35 @@ def test_pictures_over_a_stack_are_seen_in_every_plane_and_where_they_belong():
     watch = RunWatch(Session.of(viewer), Path("run"))
     layers = RunLayers(watch, {"scale": (2, 2), "translate": (4, 6)})
     for index in (1, 2):
-        layers.show(Frame("map", index, np.full((8, 8), index / 2, np.float32)))
+        layers.show(Preview("map", np.full((8, 8), index / 2, np.float32), index))
     layer = viewer.layers["run · map"]
     assert layer.data.shape == (2, 5, 8, 8)
     assert layer.scale.tolist() == [1, 1, 2, 2]
     assert layer.translate.tolist() == [0, 0, 4, 6]
     viewer.dims.set_current_step(0, 0)  # the user looks at the first: it stays so
-    layers.show(Frame("map", 3, np.ones((8, 8), np.float32)))
+    layers.show(Preview("map", np.ones((8, 8), np.float32), 3))
     assert layer.data.shape[0] == 3
     assert viewer.dims.current_step[0] == 0
+
+
+@pytest.mark.parametrize("planes", [None, 3])
+def test_points_are_seen_at_their_time_in_every_plane_with_their_scores(planes):
+    viewer = ViewerModel()
+    viewer.add_image(np.zeros((planes, 20, 20) if planes else (20, 20)))
+    layers = RunLayers(RunWatch(Session.of(viewer), Path("run")))
+    early, late = np.array([[1.0, 2, 0.5]]), np.array([[3.0, 4, 0.9], [5, 6, 0.7]])
+    layers.show(Preview("detected", early, 10, "points"), Preview("map", np.zeros((20, 20)), 10))
+    layers.show(Preview("detected", late, 20, "points"))
+    layer = viewer.layers["run · detected"]
+    first, second = layer.data[:, 0] == 0, layer.data[:, 0] == 1
+    assert first.sum() == (planes or 1)
+    assert second.sum() == 2 * (planes or 1)
+    if planes:
+        assert sorted(layer.data[second, 1]) == [0, 0, 1, 1, 2, 2]
+    assert layer.data[second][:2, -2:].tolist() == [[3, 4], [5, 6]]
+    assert layer.features["score"][second][:2].tolist() == [0.9, 0.7]
+    layers.show(Preview("detected", np.zeros((0, 3)), 30, "points"))
+    assert len(layer.data) == 3 * (planes or 1)
 
 
 def test_pictures_that_come_later_do_not_turn_the_time_back():
@@ -414,19 +435,19 @@ def test_pictures_that_come_later_do_not_turn_the_time_back():
     layers = RunLayers(RunWatch(Session.of(viewer), Path("run")))
     picture = np.full((8, 8), 0.5, np.float32)
     for index in (10, 20, 30):
-        layers.show(Frame("style", index, picture))
+        layers.show(Preview("style", picture, index))
     for index in (40, 50):
         for name in ("style", "classes"):
-            layers.show(Frame(name, index, picture))
+            layers.show(Preview(name, picture, index))
     early, late = viewer.layers["run · style"], viewer.layers["run · classes"]
     assert (early.data.shape[0], late.data.shape[0]) == (5, 2)
     assert (early.translate[0], late.translate[0]) == (0, 3)
     assert viewer.dims.current_step[0] == 4
     viewer.dims.set_current_step(0, 1)
-    layers.show(Frame("classes", 60, picture))
+    layers.show(Preview("classes", picture, 60))
     assert viewer.dims.current_step[0] == 1
     viewer.layers.clear()
-    layers.show(Frame("classes", 70, picture))
+    layers.show(Preview("classes", picture, 70))
     assert len(viewer.layers) == 0
 
 
@@ -435,7 +456,7 @@ def test_pictures_of_an_opened_run_are_shown_at_once_as_if_they_had_come_one_by_
     layers = RunLayers(RunWatch(Session.of(viewer), Path("run")))
     updates = []
     steps = [("style", 10), ("style", 20), ("style", 30), ("classes", 30), ("style", 40)]
-    frames = [Frame(name, i, np.full((8, 8), i / 50, np.float32)) for name, i in steps]
+    frames = [Preview(name, np.full((8, 8), i / 50, np.float32), i) for name, i in steps]
     layers.show(*frames[:1])
     viewer.layers["run · style"].events.data.connect(updates.append)
     layers.show(*frames[1:])

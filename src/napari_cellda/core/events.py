@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,14 +42,16 @@ class Score:
     """The step at which it was measured."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Preview:
     """A picture of the work in progress, to be shown as one layer that updates in place."""
 
     name: str
     array: np.ndarray
-    """(Y, X) or (C, Y, X); float maps in [0, 1], or integer labels."""
+    """(Y, X) or (C, Y, X), float maps in [0, 1] or integer labels; points are (n, 3) float: row and
+    column, 0 = the middle of the first pixel, and a score in [0, 1]."""
     index: int = 0
+    kind: Literal["picture", "points"] = "picture"
 
 
 @dataclass(frozen=True)

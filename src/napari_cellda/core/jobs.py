@@ -49,8 +49,6 @@ from napari_cellda.core.runs.turn import WAITING, Turn
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
-
     from napari_cellda.core.params import BaseParams
 
 __all__ = ["Run", "State", "event_from_line"]
@@ -367,7 +365,7 @@ class Run:
         """Return the steps at which each preview was taken, by its name."""
         return list_previews(self.folder)
 
-    def preview(self, name: str, index: int) -> np.ndarray:
+    def preview(self, name: str, index: int) -> Preview:
         """Read one preview."""
         return read_preview(self.folder, name, index)
 

@@ -44,6 +44,8 @@ def look(trainer: Trainer, step: int) -> Iterator[Event]:
     """Show what both models make of one part of the target."""
     labels, painted = find_in(trainer, trainer.shown)
     yield Preview("instances", labels.astype(np.int32), step)
+    detected = np.column_stack([painted.points, painted.scores])
+    yield Preview("detected", detected, step, "points")
     with torch.inference_mode():
         pixels = trainer.fabric.to_device(torch.from_numpy(trainer.shown)[None])
         yield Preview("detections", _map(trainer.principal(pixels)[0, 1]), step)

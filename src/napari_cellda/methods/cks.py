@@ -126,8 +126,8 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
 
     Yields
     ------
-    Note, Stage, Step, Score, Preview (``instances``, ``detections``, ``foreground M_c``,
-    ``border B_c``, ``foreground M_p``, ``border B_p``)
+    Note, Stage, Step, Score, Preview (``instances``, ``detected``, ``detections``,
+    ``foreground M_c``, ``border B_c``, ``foreground M_p``, ``border B_p``)
 
     Raises
     ------

@@ -8,87 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_cellda.ui.frames import FrameStack, PointStack
 from napari_cellda.ui.layers import TAG, fade_in, keep_selection
 from napari_cellda.ui.view import camera_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from napari_cellda.core.runs.follow import Frame
+    from napari_cellda.core.events import Preview
     from napari_cellda.ui.runs import RunWatch
 
-MOST_BYTES = 256 << 20
-"""Beyond that every second of the earlier pictures of a layer is dropped."""
 MAP_COLOR = "#e69f00"
+POINTS: dict[str, Any] = {"size": 5, "border_color": "white", "face_color": MAP_COLOR}
 GAP = 4
 """Pixels between the channels of a picture, which stand side by side."""
-
-
-class FrameStack:
-    """Pictures of one shape, seen as an array with a time axis; grows without copying.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        (Y, X) of a picture.
-    dtype : dtype
-    between : tuple of int
-        Lengths of axes between time and Y along which all is the same, so that the pictures line
-        up with stacks in the viewer.
-    """
-
-    def __init__(
-        self, shape: tuple[int, ...], dtype: Any, between: tuple[int, ...] = (), start: int = 0
-    ) -> None:
-        self._frames: list[np.ndarray] = []
-        self.indices: list[int] = []
-        """The step of each picture."""
-        self.start = start
-        """Where it begins on a time axis that it shares with others."""
-        self._plane, self._between = shape, between
-        self.dtype = np.dtype(dtype)
-        self.ndim = 1 + len(between) + len(shape)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(T, ..., Y, X)."""
-        return (len(self._frames), *self._between, *self._plane)
-
-    @property
-    def size(self) -> int:
-        """Number of values that it seems to have."""
-        return int(np.prod(self.shape, dtype=np.int64))
-
-    def append(self, index: int, picture: np.ndarray) -> None:
-        """Add the latest picture; one of the same step is replaced."""
-        if index in self.indices:
-            self._frames[self.indices.index(index)] = picture
-            return
-        self._frames.append(picture)
-        self.indices.append(index)
-        if len(self._frames) * picture.nbytes > MOST_BYTES:
-            del self._frames[1:-1:2], self.indices[1:-1:2]
-
-    def __getitem__(self, key: Any) -> np.ndarray:
-        """Read like an array."""
-        key = key if isinstance(key, tuple) else (key,)
-        first, *rest = key
-        if first is Ellipsis:
-            return np.asarray(self)[key]
-        picked = self._frames[first]
-        if isinstance(first, slice):
-            planes = np.stack(picked) if picked else np.zeros((0, *self._plane), self.dtype)
-            return self._spread(planes)[(slice(None), *rest)]
-        return self._spread(picked[None])[(0, *rest)]
-
-    def _spread(self, planes: np.ndarray) -> np.ndarray:
-        middle = (1,) * len(self._between)
-        spread = planes.reshape(len(planes), *middle, *self._plane)
-        return np.broadcast_to(spread, (len(planes), *self._between, *self._plane))
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """Read all of it."""
-        return np.asarray(self[:], dtype=dtype)
 
 
 class RunLayers:
@@ -105,10 +38,10 @@ class RunLayers:
     def __init__(self, watch: RunWatch, place: Mapping[str, Sequence[float]] | None = None) -> None:
         self._watch = watch
         self._place = dict(place or {})
-        self._stacks: dict[str, FrameStack] = {}
+        self._stacks: dict[str, FrameStack | PointStack] = {}
         self._layers: dict[str, weakref.ref[Any]] = {}
 
-    def show(self, *frames: Frame) -> None:
+    def show(self, *frames: Preview) -> None:
         """Show pictures, oldest first; a layer that the user deleted stays away."""
         viewer = self._watch.session.viewer
         if viewer is None:
@@ -122,20 +55,25 @@ class RunLayers:
         if at_end:
             self._go_to_end(viewer)
 
-    def _add(self, viewer: Any, frame: Frame) -> str:
+    def _add(self, viewer: Any, frame: Preview) -> str:
         """Add a picture to those of its name, and return that."""
-        picture = side_by_side(frame.array)
         stack = self._stacks.get(frame.name)
-        if stack is None or stack.shape[-2:] != picture.shape:
+        picture = frame.array if frame.kind == "points" else side_by_side(frame.array)
+        if stack is None or not stack.fits(picture):
             between = tuple(int(n) for n in _between(viewer))
-            stack = FrameStack(picture.shape, picture.dtype, between, self._start(frame.index))
+            start = self._start(frame.index)
+            stack = (
+                PointStack(between, start)
+                if frame.kind == "points"
+                else FrameStack(picture.shape, picture.dtype, between, start)
+            )
             self._stacks[frame.name] = stack
         stack.append(frame.index, picture)
         return frame.name
 
     def _end(self) -> int:
         """Return the length of the time axis that all pictures share."""
-        return max((stack.start + stack.shape[0] for stack in self._stacks.values()), default=0)
+        return max((stack.start + len(stack.indices) for stack in self._stacks.values()), default=0)
 
     def _start(self, index: int) -> int:
         """Return where on that axis a name begins whose first picture is of this step.
@@ -165,15 +103,11 @@ class RunLayers:
         layer = reference() if reference is not None else None
         return layer if layer is not None and layer in viewer.layers else None
 
-    def _make(self, viewer: Any, name: str, stack: FrameStack) -> None:
-        from napari.layers import Image, Labels
-
-        labels = stack.dtype.kind in "iub"
-        settings: dict[str, Any] = {"opacity": 0.5} if labels else _looks(stack)
+    def _make(self, viewer: Any, name: str, stack: FrameStack | PointStack) -> None:
         extra = (1.0,) * (stack.ndim - 2)
         self._place = self._place or dict(beside(viewer))  # all pictures lie on one another
         scale, translate = self._place["scale"], self._place["translate"]
-        layer = (Labels if labels else Image)(
+        layer = _layer_of(
             stack,
             name=f"{self._watch.name} · {name}",
             scale=(*extra, *scale),
@@ -181,16 +115,31 @@ class RunLayers:
             axis_labels=("picture", *(f"axis {i}" for i in range(1, len(extra))), "y", "x"),
             visible=not self._layers,
             metadata={TAG: {"role": f"preview:{name}", "run": str(self._watch.folder)}},
-            **settings,
         )
         self._layers[name] = weakref.ref(layer)
         with keep_selection(viewer), keep_camera(viewer):
             viewer.add_layer(layer)
 
-    def _update(self, viewer: Any, name: str, stack: FrameStack) -> None:
+    def _update(self, viewer: Any, name: str, stack: FrameStack | PointStack) -> None:
         layer = self._layer(viewer, name)
-        if layer is not None:
+        if layer is None:
+            return
+        if isinstance(stack, PointStack):
+            layer.data, layer.features = stack.places, {"score": stack.scores}
+        else:
             layer.data = stack
+
+
+def _layer_of(stack: FrameStack | PointStack, **settings: Any) -> Any:
+    """Return the layer that shows pictures as maps or labels, or as points with a score."""
+    from napari.layers import Image, Labels, Points
+
+    if isinstance(stack, PointStack):
+        features = {"score": stack.scores}
+        return Points(stack.places, features=features, ndim=stack.ndim, **POINTS, **settings)
+    if stack.dtype.kind in "iub":
+        return Labels(stack, opacity=0.5, **settings)
+    return Image(stack, **_looks(stack), **settings)
 
 
 def beside(viewer: Any) -> dict[str, tuple[float, float]]:

@@ -17,7 +17,7 @@ from napari_cellda.ui.worker import TaskHandle, run_task
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
-    from napari_cellda.core.runs.follow import Frame
+    from napari_cellda.core.events import Preview
     from napari_cellda.core.runs.launch import Launched
     from napari_cellda.ui.state import Session
 
@@ -43,7 +43,7 @@ class RunWatch:
     -------
     changed
         `view` is another.
-    framed(Frame)
+    framed(Preview)
         The run has taken a picture, or took it earlier and is opened again.
     failed(Exception)
         Something that was asked for here did not work.
@@ -56,7 +56,7 @@ class RunWatch:
     def __init__(self, session: Session, folder: Path) -> None:
         self.session, self.folder = session, folder
         self.view = RunView()
-        self.frames: dict[str, list[Frame]] = {}
+        self.frames: dict[str, list[Preview]] = {}
         """The pictures so far, by name and in order."""
         self.wish = ""
         """What was asked of it and has not happened yet: "stop", "cancel" or nothing."""
@@ -127,7 +127,7 @@ class RunWatch:
         if self._following is not None and self._following.running:
             return
 
-        def task(stop: Callable[[], bool]) -> Generator[RunView | Frame, None, RunView]:
+        def task(stop: Callable[[], bool]) -> Generator[RunView | Preview, None, RunView]:
             plots.load()
             return follow_run(self.folder, stop, self._launched)
 

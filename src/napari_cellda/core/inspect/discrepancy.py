@@ -151,7 +151,7 @@ def preview_epochs(run: Run, name: str) -> list[int]:
 
 def preview_map(run: Run, name: str, index: int) -> np.ndarray:
     """Read one picture of a run as a (Y, X) map; of several channels the last counts."""
-    found = run.preview(name, index)
+    found = run.preview(name, index).array
     plane = found.reshape(-1, *found.shape[-2:])[-1]
     return as_map(plane, f"{name} {index}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,7 @@ from napari_cellda.core.runs.turn import WAITING
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    import numpy as np
-
+    from napari_cellda.core.events import Preview
     from napari_cellda.core.jobs import State
     from napari_cellda.core.runs.launch import Launched
     from napari_cellda.core.runs.presence import RunProcess
@@ -31,22 +29,11 @@ REMEMBERED = 500
 """Bytes: a few lines, whose times no other lines have."""
 
 
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """One picture that a run has taken."""
-
-    name: str
-    index: int
-    """The step at which it was taken."""
-    array: np.ndarray
-    """(Y, X) or (C, Y, X)."""
-
-
 def follow_run(
     folder: Path,
     stop: Callable[[], bool],
     launched: Launched | None = None,
-) -> Generator[RunView | Frame, None, RunView]:
+) -> Generator[RunView | Preview, None, RunView]:
     """Tell what a run does, from its beginning until it has ended.
 
     Parameters
@@ -62,7 +49,7 @@ def follow_run(
     ------
     RunView
         After every look at the folder; the one that tells of the end comes last of all.
-    Frame
+    Preview
         Each picture once, oldest first.
 
     Returns
@@ -159,7 +146,7 @@ class _Reader:
             "checkpoint."
         )
 
-    def frames(self, lines: list[dict[str, Any]]) -> Generator[Frame, None, None]:
+    def frames(self, lines: list[dict[str, Any]]) -> Generator[Preview, None, None]:
         """Read the pictures that lines tell of, the latest `MOST_FRAMES` of each name."""
         told: dict[str, list[int]] = {}
         for line in lines:
@@ -171,6 +158,6 @@ class _Reader:
         for name, indices in told.items():
             for index in indices[-MOST_FRAMES:]:
                 try:
-                    yield Frame(name, index, run.preview(name, index))
+                    yield run.preview(name, index)
                 except (OSError, ValueError, KeyError):
                     continue  # taken away meanwhile

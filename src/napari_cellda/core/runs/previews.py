@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_cellda.core.atomic import plain_disk_errors
+from napari_cellda.core.events import Preview
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from napari_cellda.core.events import Preview
 
 PREVIEWS = "previews.zarr"
 
@@ -28,7 +27,8 @@ def write_preview(run: Path, preview: Preview) -> None:
 
     path = _path(run, preview.name, preview.index)
     with plain_disk_errors(path.parent):
-        zarr.create_array(path, data=preview.array, overwrite=True)
+        stored = zarr.create_array(path, data=preview.array, overwrite=True)
+        stored.attrs["kind"] = preview.kind
 
 
 def list_previews(run: Path) -> dict[str, list[int]]:
@@ -43,11 +43,13 @@ def list_previews(run: Path) -> dict[str, list[int]]:
     }
 
 
-def read_preview(run: Path, name: str, index: int) -> np.ndarray:
+def read_preview(run: Path, name: str, index: int) -> Preview:
     """Read one picture."""
     import zarr
 
-    return np.asarray(zarr.open_array(_path(run, name, index)))
+    stored = zarr.open_array(_path(run, name, index), mode="r")
+    points = stored.attrs.get("kind") == "points"
+    return Preview(name, np.asarray(stored), index, "points" if points else "picture")
 
 
 def _path(run: Path, name: str, index: int) -> Path:

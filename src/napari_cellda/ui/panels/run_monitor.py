@@ -25,7 +25,7 @@ from napari_cellda.ui.run_layers import RunLayers, side_by_side
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from napari_cellda.core.runs.follow import Frame
+    from napari_cellda.core.events import Preview
     from napari_cellda.core.runs.history import RunView
     from napari_cellda.ui.runs import RunWatch
 
@@ -146,13 +146,13 @@ class RunMonitor(QWidget):
             self.which.addItem(name)
             self.which.setVisible(self.which.count() > 1)
 
-    def _on_frame(self, frame: Frame) -> None:
+    def _on_frame(self, frame: Preview) -> None:
         self._offer(frame.name)
         if frame.name == self.which.currentText():
             self._show_picture()
         self._show_layers(frame)
 
-    def _show_layers(self, *frames: Frame) -> None:
+    def _show_layers(self, *frames: Preview) -> None:
         if self.previews.isChecked() and self.layers is not None:
             self.layers.show(*frames)
 

@@ -1,0 +1,138 @@
+"""What a run took at several steps, in the shapes that napari's layers take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+MOST_BYTES = 256 << 20
+"""Beyond that every second of the earlier pictures of a layer is dropped."""
+MOST_POINTS = 200_000
+"""The same for points, counted in every plane that they are seen in."""
+
+
+class FrameStack:
+    """Pictures of one shape, seen as an array with a time axis; grows without copying.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (Y, X) of a picture.
+    dtype : dtype
+    between : tuple of int
+        Lengths of axes between time and Y along which all is the same, so that the pictures line
+        up with stacks in the viewer.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], dtype: Any, between: tuple[int, ...] = (), start: int = 0
+    ) -> None:
+        self._frames: list[np.ndarray] = []
+        self.indices: list[int] = []
+        """The step of each picture."""
+        self.start = start
+        """Where it begins on a time axis that it shares with others."""
+        self._plane, self._between = shape, between
+        self.dtype = np.dtype(dtype)
+        self.ndim = 1 + len(between) + len(shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(T, ..., Y, X)."""
+        return (len(self._frames), *self._between, *self._plane)
+
+    @property
+    def size(self) -> int:
+        """Number of values that it seems to have."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def fits(self, picture: np.ndarray) -> bool:
+        """Whether a picture is as large as the others."""
+        return self._plane == picture.shape
+
+    def append(self, index: int, picture: np.ndarray) -> None:
+        """Add the latest picture; one of the same step is replaced."""
+        if index in self.indices:
+            self._frames[self.indices.index(index)] = picture
+            return
+        self._frames.append(picture)
+        self.indices.append(index)
+        if len(self._frames) * picture.nbytes > MOST_BYTES:
+            del self._frames[1:-1:2], self.indices[1:-1:2]
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Read like an array."""
+        key = key if isinstance(key, tuple) else (key,)
+        first, *rest = key
+        if first is Ellipsis:
+            return np.asarray(self)[key]
+        picked = self._frames[first]
+        if isinstance(first, slice):
+            planes = np.stack(picked) if picked else np.zeros((0, *self._plane), self.dtype)
+            return self._spread(planes)[(slice(None), *rest)]
+        return self._spread(picked[None])[(0, *rest)]
+
+    def _spread(self, planes: np.ndarray) -> np.ndarray:
+        middle = (1,) * len(self._between)
+        spread = planes.reshape(len(planes), *middle, *self._plane)
+        return np.broadcast_to(spread, (len(planes), *self._between, *self._plane))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Read all of it."""
+        return np.asarray(self[:], dtype=dtype)
+
+
+class PointStack:
+    """Points with a score at several steps, as the places of one layer with a time axis.
+
+    Parameters
+    ----------
+    between : tuple of int
+        Lengths of axes between time and Y; the points are seen everywhere along them.
+    start : int
+        See `FrameStack`.
+    """
+
+    def __init__(self, between: tuple[int, ...] = (), start: int = 0) -> None:
+        self.indices: list[int] = []
+        self.start = start
+        self._tables: list[np.ndarray] = []
+        planes = np.indices(between).reshape(len(between), -1).T if between else np.zeros((1, 0))
+        self._planes = planes.astype(float)
+        self.ndim = 3 + len(between)
+
+    def fits(self, table: np.ndarray) -> bool:
+        """Whether a table has places in planes and scores."""
+        return table.ndim == 2 and table.shape[1] == 3
+
+    def append(self, index: int, table: np.ndarray) -> None:
+        """Add the latest (n, 3) table of rows, columns and scores, or replace one of its step."""
+        if index in self.indices:
+            self._tables[self.indices.index(index)] = table
+            return
+        self._tables.append(table)
+        self.indices.append(index)
+        if sum(map(len, self._tables)) * len(self._planes) > MOST_POINTS:
+            del self._tables[1:-1:2], self.indices[1:-1:2]
+
+    @property
+    def places(self) -> np.ndarray:
+        """(n, ndim): picture, the axes between, row, column."""
+        parts = [
+            np.column_stack(
+                [
+                    np.full(len(table) * len(self._planes), time, float),
+                    np.repeat(self._planes, len(table), axis=0),
+                    np.tile(table[:, :2], (len(self._planes), 1)),
+                ]
+            )
+            for time, table in enumerate(self._tables)
+        ]
+        return np.concatenate([np.zeros((0, self.ndim)), *parts])
+
+    @property
+    def scores(self) -> np.ndarray:
+        """(n,), in the order of `places`."""
+        parts = [np.tile(table[:, 2], len(self._planes)) for table in self._tables]
+        return np.concatenate([np.zeros(0), *parts])
