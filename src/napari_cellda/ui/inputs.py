@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.paths import safe_stem
+from napari_cellda.core.paths import safe_stem, stem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -91,11 +91,11 @@ def prepare(
     columns = [*axes] or ["tzyx"[-layer.ndim :] for layer in picked.layers]
 
     def write() -> None:
-        for stem, (data, meta), where in zip(stems, frozen, columns, strict=True):
+        for name, (data, meta), where in zip(stems, frozen, columns, strict=True):
             if kind == "points":
-                write_points(data, where, folder / f"{stem}.csv")
+                write_points(data, where, folder / f"{name}.csv")
             else:
-                write_layer(data, meta, kind, folder / f"{stem}.tif")
+                write_layer(data, meta, kind, folder / f"{name}.tif")
 
     return Prepared(folder, write)
 
@@ -145,17 +145,18 @@ def spatial_axes(layer: Any) -> str:
 
 
 def layer_stems(layers: Sequence[Any]) -> list[str]:
-    """Return a file name without ending for every layer: unique, without blanks and commas."""
+    """Return a unique file name without ending for every layer, as core calls its file then.
+
+    A single layer is called as the file that it comes from, which may stand for it; several are
+    called by their names, where only what no disk takes is replaced.
+    """
     stems: list[str] = []
     for layer in layers:
         source = getattr(layer.source, "path", None)
-        name = Path(source).stem if source and len(layers) == 1 else layer.name
-        stem = safe_stem(re.sub(r"[^\w.-]+", "_", name).strip("._"))
-        number = 2
-        while stem in stems:
-            stem = f"{stem.rsplit('-', 1)[0]}-{number}"
-            number += 1
-        stems.append(stem)
+        is_alone = source and len(layers) == 1
+        name = stem(source) if is_alone else stem(f"{safe_stem(layer.name)}.tif")
+        numbered = (f"{name}-{number}" for number in count(2))
+        stems.append(name if name not in stems else next(n for n in numbered if n not in stems))
     return stems
 
 
