@@ -41,6 +41,7 @@ from napari_cellda.ui.adapt_inputs import (
     preview_place,
     target_names,
 )
+from napari_cellda.ui.axes import CHOSEN_AXES
 from napari_cellda.ui.compare_layers import CompareLayers
 from napari_cellda.ui.inputs import Picked, layer_stems, prepare
 from napari_cellda.ui.panels.adapt import AdaptPanel
@@ -274,6 +275,7 @@ def test_points_lie_in_the_axes_of_their_image(panel: AdaptPanel, tmp_path: Path
         points = viewer.add_points(coordinates, name=f"{name} points")
         panel.pickers["target_images"].choose_layers([image])
         panel.pickers["points"].choose_layers([points])
+        panel.channels.setCurrentIndex(1)
         choose(panel, "cks")
         panel.diameter.pixels.setValue(5)
         panel.plan(tmp_path / name).write_inputs()
@@ -357,6 +359,8 @@ def test_a_file_stands_for_its_layer_only_if_the_layer_shows_all_of_it(tmp_path:
     native = data.astype(np.uint16)
     assert written(data=native) == path
     assert written(data=native[:, None]) == path
+    assert written(data=native, metadata={CHOSEN_AXES: "cyx"}) == path
+    assert written(data=native, metadata={CHOSEN_AXES: "zyx"}) != path
     assert written(data=native[1]) != path
     changed = native.copy()
     changed[0, 3, 4] += 1

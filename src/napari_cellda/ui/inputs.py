@@ -12,6 +12,8 @@ import numpy as np
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.paths import safe_stem, stem
+from napari_cellda.ui.axes import CHOSEN_AXES, axes_of
+from napari_cellda.ui.layers import TAG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -110,13 +112,22 @@ def _shows_file(layer: Any, path: Path) -> bool:
 
     shown = layer.data[0] if layer.multiscale else layer.data
     try:
-        on_disk = read_file(path).array
+        file = read_file(path)
+        on_disk = file.array
+        chosen = layer.metadata.get(CHOSEN_AXES)
+        if chosen and _long(chosen, shown.shape) != _long(file.axes, on_disk.shape):
+            return False
         if [n for n in shown.shape if n > 1] != [n for n in on_disk.shape if n > 1]:
             return False
         ours, theirs = (_part(array, 3 if layer.rgb else 2) for array in (shown, on_disk))
     except (UserError, OSError, ValueError, RuntimeError, KeyError):
         return False  # gone, damaged, or of a kind that only a reader of napari's knows
     return np.array_equal(ours, theirs, equal_nan=ours.dtype.kind == "f")
+
+
+def _long(axes: str, shape: Sequence[int]) -> str:
+    """Return the axes along which there is more than one."""
+    return "".join(axis for axis, size in zip(axes, shape, strict=True) if size > 1)
 
 
 def _part(array: Any, plane_axes: int) -> np.ndarray:
@@ -137,10 +148,8 @@ def _frozen(layer: Any, kind: Kind) -> tuple[Any, dict[str, Any]]:
 
 
 def spatial_axes(layer: Any) -> str:
-    """Return the likeliest axes of an Image layer; the colours of RGB are left out."""
-    from napari_cellda.ui.axes import axes_choices
-
-    axes = axes_choices(layer)[0]
+    """Return the axes of an Image layer; the colours of RGB are left out."""
+    axes = axes_of(layer)
     return axes.removesuffix("c") if layer.rgb else axes
 
 
@@ -150,11 +159,11 @@ def layer_stems(layers: Sequence[Any]) -> list[str]:
     A single layer is called as the file that it comes from, which may stand for it; several are
     called by their names, where only what no disk takes is replaced.
     """
+    if len(layers) == 1 and (source := getattr(layers[0].source, "path", None)):
+        return [stem(source)]
     stems: list[str] = []
     for layer in layers:
-        source = getattr(layer.source, "path", None)
-        is_alone = source and len(layers) == 1
-        name = stem(source) if is_alone else stem(f"{safe_stem(layer.name)}.tif")
+        name = stem(f"{safe_stem(layer.name)}.tif")
         numbered = (f"{name}-{number}" for number in count(2))
         stems.append(name if name not in stems else next(n for n in numbered if n not in stems))
     return stems
