@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -53,7 +54,7 @@ def prepare(
     kind: Kind,
     folder: Path,
     names: Sequence[str] = (),
-    axes: Sequence[str] = (),
+    images: Sequence[Any] = (),
 ) -> Prepared:
     """Say where an input will lie. Called in the window's thread; nothing is written yet.
 
@@ -66,8 +67,8 @@ def prepare(
     names : sequence of str
         File names without ending, by which the layers pair with images; by default those of the
         layers themselves.
-    axes : sequence of str
-        For points: the axes of each layer's image, such as "zyx".
+    images : sequence of napari Image layers
+        For points: the image of each layer, in whose pixels they are written.
 
     Raises
     ------
@@ -89,15 +90,15 @@ def prepare(
         )
     stems = list(names) or layer_stems(picked.layers)
     # The layers as they are now: the user may go on painting while they are written.
+    if kind == "points":
+        partners = images or [None] * len(stems)
+        places = [points_on(*pair) for pair in zip(picked.layers, partners, strict=True)]
+        return Prepared(folder, partial(_write_tables, stems, places, folder))
     frozen = [_frozen(layer, kind) for layer in picked.layers]
-    columns = [*axes] or ["tzyx"[-layer.ndim :] for layer in picked.layers]
 
     def write() -> None:
-        for name, (data, meta), where in zip(stems, frozen, columns, strict=True):
-            if kind == "points":
-                write_points(data, where, folder / f"{name}.csv")
-            else:
-                write_layer(data, meta, kind, folder / f"{name}.tif")
+        for name, (data, meta) in zip(stems, frozen, strict=True):
+            write_layer(data, meta, kind, folder / f"{name}.tif")
 
     return Prepared(folder, write)
 
@@ -176,6 +177,45 @@ def write_layer(data: Any, meta: dict[str, Any], kind: Kind, path: Path) -> None
 
     make_folder(path.parent)
     (write_labels if kind == "labels" else write_image)(str(path), data, meta)
+
+
+def points_on(layer: Any, image: Any = None) -> tuple[np.ndarray, str]:
+    """Return where points lie in an image, as the user sees it, and along which axes.
+
+    Parameters
+    ----------
+    layer : napari Points layer
+        Points that were found belong to the pixels in which they were found, wherever those lie.
+    image : napari Image layer, optional
+        None: it is in no layer, and the points are in its pixels as they are.
+
+    Returns
+    -------
+    points : (n, d) ndarray
+        A copy, in pixels.
+    axes : str
+        As many as coordinates, such as "zyx".
+    """
+    found = layer.metadata.get(TAG, {}).get("axes")
+    axes = (found or "tzyx") if image is None else spatial_axes(image)
+    if found is not None:
+        own = [k for k, axis in enumerate(found) if axis in COLUMNS]
+        return layer.data[:, own], axes.replace("c", "")[-len(own) :]
+    if image is None:
+        return layer.data.copy(), axes[-layer.ndim :]
+    # From one layer's pixels to the other's is an affine map: where the corners go tells it.
+    corners = np.vstack([np.zeros(layer.ndim), np.eye(layer.ndim)])
+    start, *ends = (image.world_to_data(layer.data_to_world(corner)) for corner in corners)
+    both = min(layer.ndim, image.ndim)
+    places = np.add(start, layer.data @ np.subtract(ends, start))
+    return places[:, -both:], axes[-both:]
+
+
+def _write_tables(
+    names: Sequence[str], places: Sequence[tuple[np.ndarray, str]], folder: Path
+) -> None:
+    for name, (points, axes) in zip(names, places, strict=True):
+        write_points(points, axes, folder / f"{name}.csv")
 
 
 def write_points(points: Any, axes: str, path: Path) -> None:
