@@ -264,24 +264,48 @@ def test_images_without_any_nucleus_are_named(folders, tmp_path, capsys):
     assert f"No nuclei were found in '{nuclei}'" in capsys.readouterr().err
 
 
-def test_nuclei_are_found_in_the_brightest_of_several_channels(folders, tmp_path):
+def test_nuclei_are_found_in_the_channel_that_is_named(folders, tmp_path, capsys):
     from napari_cellda.core.adaptation.inputs import AdaptInputs, open_inputs
     from napari_cellda.core.adaptation.prepare import prepare_domains
+    from napari_cellda.core.adaptation.run import begin_adaptation, inputs_of
     from napari_cellda.core.events import run_quietly
     from napari_cellda.methods import find_method
 
-    # Two channels, of which the first shows nothing.
+    # Two channels, of which the first shows one bright square that is no nucleus.
     masks = [tifffile.imread(folders / "target" / "masks" / f"f{i}.tif") for i in range(3)]
-    stacks = [np.stack([m * 0, m > 0]).astype(np.uint8) * 200 for m in masks]
-    given = AdaptInputs(
-        target_images=folders / "target" / "images",
-        nuclei_images=nuclei_images(tmp_path / "n", stacks),
-        diameter=14.0,
-    )
+    square = np.zeros_like(masks[0])
+    square[3:9, 3:9] = 1
+    stacks = [np.stack([square, m > 0]).astype(np.uint8) * 200 for m in masks]
+    nuclei = nuclei_images(tmp_path / "n", stacks)
+    words = [*target(folders), "--nuclei-images", nuclei, "--diameter", "14", *DEVICE]
+    for channel, said in (
+        ([], "f0.tif' has 2 channels; say with --nuclei-channel in which one"),
+        (["--nuclei-channel", "2"], "--nuclei-channel is 2, but the nuclei image"),
+    ):
+        assert run("adapt", "cks", *words, *channel, "-o", tmp_path / "run") == 2
+        assert said in capsys.readouterr().err
     method = find_method("cks")
-    opened = open_inputs(given, method)
-    task = prepare_domains(opened, method, "zscore", tmp_path / "cache", diameter=14.0)
-    assert all(len(plane.points) for plane in run_quietly(task).target.planes)
+    images = folders / "target" / "images"
+
+    def found(channel):
+        given = AdaptInputs(
+            target_images=images, nuclei_images=nuclei, nuclei_channel=channel, diameter=14.0
+        )
+        begun = begin_adaptation(tmp_path / f"run {channel}", method, given, device="cpu")
+        assert f"--nuclei-channel {channel} " in begun.record.command
+        opened = open_inputs(inputs_of(begun), method)
+        task = prepare_domains(opened, method, "zscore", begun.folder / "cache", diameter=14.0)
+        return [plane.points for plane in run_quietly(task).target.planes]
+
+    assert [len(one) for one in found(0)] == [1] * 3
+    assert sum(len(one) for one in found(1)) > 3
+
+
+def test_a_nuclei_channel_without_images_is_refused(folders, tmp_path, capsys):
+    (tmp_path / "f0.csv").write_text("row,col\n3,4\n")
+    words = ["--points", tmp_path, "--diameter", "14", "--nuclei-channel", "0"]
+    assert run("adapt", "cks", *target(folders), *words, "-o", tmp_path / "run", *DEVICE) == 2
+    assert "--nuclei-channel is given without --nuclei-images" in capsys.readouterr().err
 
 
 def test_points_outside_and_unknown_images_are_named(folders, tmp_path, capsys):

@@ -20,6 +20,7 @@ from qtpy.QtCore import Qt
 
 from napari_cellda.core.adaptation.inputs import AdaptInputs, open_inputs
 from napari_cellda.core.adaptation.prepare import Prepared, prepare_domains
+from napari_cellda.core.adaptation.tables import read_image_labels
 from napari_cellda.core.batch import open_map_maker
 from napari_cellda.core.classifier import train_classifier
 from napari_cellda.core.errors import UserError
@@ -32,7 +33,15 @@ from napari_cellda.core.runs import launch
 from napari_cellda.core.runs.table import RUNS_VARIABLE
 from napari_cellda.core.runs.verdict import judge
 from napari_cellda.core.samples import nuclei_field
-from napari_cellda.ui.adapt_inputs import partners, prepare_all, preview_place
+from napari_cellda.methods import find_method
+from napari_cellda.ui.adapt_inputs import (
+    AdaptPicks,
+    partners,
+    prepare_all,
+    preview_place,
+    target_names,
+)
+from napari_cellda.ui.axes import CHOSEN_AXES
 from napari_cellda.ui.compare_layers import CompareLayers
 from napari_cellda.ui.inputs import Picked, layer_stems, prepare
 from napari_cellda.ui.panels.adapt import AdaptPanel
@@ -65,7 +74,7 @@ def viewer() -> Iterator[ViewerModel]:
     viewer.add_labels(sample.labels.astype(np.int32), name="truth 1")
     strokes = np.zeros((64, 80), np.uint8)
     strokes[2], strokes[30] = 1, 2
-    viewer.add_labels(strokes, name="target_1")
+    viewer.add_labels(strokes, name="target 1 strokes")
     viewer.add_points([[10, 12], [30.5, 40]], name="points 0")
     yield viewer
     session = Session.of(viewer)
@@ -131,7 +140,7 @@ def test_strokes_and_points_pair_with_their_images(panel: AdaptPanel, tmp_path: 
     pickers["target_images"].choose_layers(layers(panel, "target 0", "target 1"))
     pickers["source_images"].choose_layers(layers(panel, "source 0", "source 1"))
     pickers["source_masks"].choose_layers(layers(panel, "masks 0", "masks 1"))
-    pickers["target_strokes"].choose_layers(layers(panel, "target_1"))
+    pickers["target_strokes"].choose_layers(layers(panel, "target 1 strokes"))
     choose(panel, "cellsegssda")
     plan = panel.plan(tmp_path / "run")
     assert plan.words[:2] == ["adapt", "cellsegssda"]
@@ -139,14 +148,14 @@ def test_strokes_and_points_pair_with_their_images(panel: AdaptPanel, tmp_path: 
     plan.write_inputs()
     inputs = tmp_path / "run" / "inputs"
     for role, names in {
-        "target_images": ["target_0.tif", "target_1.tif"],
-        "target_strokes": ["target_1.tif"],
-        "source_images": ["source_0.tif", "source_1.tif"],
-        "source_masks": ["source_0.tif", "source_1.tif"],
+        "target_images": ["target 0.tif", "target 1.tif"],
+        "target_strokes": ["target 1.tif"],
+        "source_images": ["source 0.tif", "source 1.tif"],
+        "source_masks": ["source 0.tif", "source 1.tif"],
     }.items():
         assert option(plan.words, f"--{role.replace('_', '-')}") == str(inputs / role)
         assert sorted(path.name for path in (inputs / role).iterdir()) == names
-    assert set(np.unique(tifffile.imread(inputs / "target_strokes/target_1.tif"))) == {0, 1, 2}
+    assert set(np.unique(tifffile.imread(inputs / "target_strokes/target 1.tif"))) == {0, 1, 2}
     assert "--points" not in plan.words
     assert plan.ratio == pytest.approx(panel.settings.value.steps / 24)
 
@@ -161,7 +170,7 @@ def test_points_become_a_table_and_the_diameter_an_option(panel: AdaptPanel, tmp
     assert panel.diameter.value == pytest.approx(18)
     plan = panel.plan(tmp_path / "run")
     plan.write_inputs()
-    table = (tmp_path / "run/inputs/points/target_0.csv").read_text().splitlines()
+    table = (tmp_path / "run/inputs/points/target 0.csv").read_text().splitlines()
     assert table == ["row,col", "10.000,12.000", "30.500,40.000"]
     assert option(plan.words, "--diameter") == "18.0"
 
@@ -222,7 +231,7 @@ def test_points_are_found_in_a_nuclei_channel_and_corrected(
     points.add([5, 70])
     plan = panel.plan(tmp_path / "run")
     plan.write_inputs()
-    assert len((tmp_path / "run/inputs/points/target_0.csv").read_text().splitlines()) == 4
+    assert len((tmp_path / "run/inputs/points/target 0.csv").read_text().splitlines()) == 4
     viewer.layers["dapi"].data = np.zeros((64, 80), np.float32)
     panel.find_points.click()
     qtbot.waitUntil(lambda: "No nuclei were found" in panel.starter.message.text, timeout=WAIT_MS)
@@ -266,6 +275,7 @@ def test_points_lie_in_the_axes_of_their_image(panel: AdaptPanel, tmp_path: Path
         points = viewer.add_points(coordinates, name=f"{name} points")
         panel.pickers["target_images"].choose_layers([image])
         panel.pickers["points"].choose_layers([points])
+        panel.channels.setCurrentIndex(1)
         choose(panel, "cks")
         panel.diameter.pixels.setValue(5)
         panel.plan(tmp_path / name).write_inputs()
@@ -349,6 +359,8 @@ def test_a_file_stands_for_its_layer_only_if_the_layer_shows_all_of_it(tmp_path:
     native = data.astype(np.uint16)
     assert written(data=native) == path
     assert written(data=native[:, None]) == path
+    assert written(data=native, metadata={CHOSEN_AXES: "cyx"}) == path
+    assert written(data=native, metadata={CHOSEN_AXES: "zyx"}) != path
     assert written(data=native[1]) != path
     changed = native.copy()
     changed[0, 3, 4] += 1
@@ -402,7 +414,7 @@ def test_a_mask_of_another_shape_is_told_with_both_shapes(panel: AdaptPanel, tmp
     panel.pickers["target_images"].choose_layers(layers(panel, "target 0"))
     panel.pickers["target_masks"].choose_layers(layers(panel, "target 0 mask"))
     choose(panel, "supervised")
-    with pytest.raises(UserError, match=r"shape \(10, 12\), its image 'target_0' \(64, 80\)"):
+    with pytest.raises(UserError, match=r"shape \(10, 12\), its image 'target 0' \(64, 80\)"):
         read(panel, tmp_path / "run")
 
 
@@ -414,8 +426,8 @@ def test_cards_begin_with_what_needs_least(panel: AdaptPanel):
 
 def test_validation_masks_count_only_when_ticked(panel: AdaptPanel, tmp_path: Path):
     panel.pickers["target_images"].choose_layers(layers(panel, "target 0", "target 1"))
-    panel.pickers["target_masks"].choose_layers(layers(panel, "target_1"))
-    panel.pickers["validation_masks"].choose_layers(layers(panel, "target_1"))
+    panel.pickers["target_masks"].choose_layers(layers(panel, "target 1 strokes"))
+    panel.pickers["validation_masks"].choose_layers(layers(panel, "target 1 strokes"))
     choose(panel, "supervised")
     assert "--validation-masks" not in panel.plan(tmp_path).words
     panel.choose_by_masks.setChecked(True)
@@ -440,7 +452,7 @@ def test_classes_of_images_are_filled_in_by_hand(panel: AdaptPanel, tmp_path: Pa
     plan = panel.plan(tmp_path / "run")
     plan.write_inputs()
     table = Path(option(plan.words, "--image-labels")).read_text().splitlines()
-    assert table == ["image,round,long,flat", "target_0,1,1,1", "target_1,0,1,1"]
+    assert table == ["image,round,long,flat", "target 0,1,1,1", "target 1,0,1,1"]
 
 
 def test_a_layer_of_an_unknown_image_is_refused(viewer: ViewerModel):
@@ -450,23 +462,45 @@ def test_a_layer_of_an_unknown_image_is_refused(viewer: ViewerModel):
     with pytest.raises(UserError, match="which of your images 'truth 1' belongs to"):
         partners(session, [viewer.layers["truth 1"]], target, names)
     viewer.layers["truth 1"].name = "target 1 (truth)"
-    assert partners(session, [viewer.layers["target 1 (truth)"]], target, names) == ["target_1"]
+    assert partners(session, [viewer.layers["target 1 (truth)"]], target, names) == ["target 1"]
     viewer.layers["target 1 (truth)"].name = "target 11"
     with pytest.raises(UserError, match="belongs to"):
         partners(session, [viewer.layers["target 11"]], target, names)
     viewer.layers["target 11"].name = "truth 1"
     both = [viewer.layers["truth 1"], viewer.layers["masks 0"]]
-    assert partners(session, both, target, names) == ["target_0", "target_1"]
+    assert partners(session, both, target, names) == ["target 0", "target 1"]
 
 
-def test_names_of_files_are_unique_and_plain():
+def test_names_of_files_are_unique_and_such_as_any_disk_takes():
     viewer = ViewerModel()
-    for _ in range(2):
-        viewer.add_image(np.zeros((2, 2)), name="a/b: c")
-        viewer.layers[-1].name = "a/b: c"
-    stems = layer_stems(viewer.layers)
-    assert len(set(stems)) == 2
-    assert all(set(stem) <= set("abc_-0123456789") for stem in stems)
+    for name in ("a/b c", "a:b c", "a?b c", "cell 1, left.ome"):
+        viewer.add_image(np.zeros((2, 2)), name=name)
+    assert layer_stems(viewer.layers) == ["a_b c", "a_b c-2", "a_b c-3", "cell 1, left"]
+
+
+@pytest.mark.parametrize("names", [("cell 1", "cell 2"), ("x.ome", "y (2), z")])
+def test_opened_layers_pair_with_files_by_their_names(tmp_path: Path, names: tuple[str, str]):
+    viewer = ViewerModel()
+    for name in names:
+        tifffile.imwrite(tmp_path / f"{name}.tif", np.zeros((20, 20), np.uint8))
+        (tmp_path / f"{name.removesuffix('.ome')}.csv").write_text("row,col\n3,4\n")
+        layer = viewer.add_image(np.zeros((20, 20), np.uint8), name=name)
+        layer._source = Source(path=str(tmp_path / f"{name}.tif"))
+    for chosen in (list(viewer.layers), [viewer.layers[0]]):
+        target = Picked(layers=tuple(chosen))
+        tables = tmp_path if chosen[1:] else next(iter(sorted(tmp_path.glob("*.csv"))))
+        inputs = {"target_images": target, "points": Picked(path=tables)}
+        rows = "".join(f'"{name}",1\n' for name in target_names(target))
+        picks = AdaptPicks(inputs, {"diameter": 5}, image_table=f"image,round\n{rows}")
+        options, items = prepare_all(Session.of(viewer), picks, tmp_path / f"run {len(chosen)}")
+        for item in items:
+            if item.write is not None:
+                item.write()
+        table = options.pop("image_labels")
+        opened = open_inputs(AdaptInputs(**options), find_method("cks"))
+        assert all(len(files.points) == 1 for files in opened.target)
+        present = read_image_labels(table, [files.image.name for files in opened.target])[1]
+        assert len(present) == len(chosen)
 
 
 def test_pictures_lie_on_the_middle_of_the_first_image():

@@ -111,8 +111,8 @@ def test_layers_are_written_and_the_run_is_followed_to_its_end(
     inputs = run.folder / "inputs"
     for kind in ("images", "masks"):
         names = sorted(path.name for path in (inputs / kind).iterdir())
-        assert names == ["field_0.tif", "field_1.tif"]
-    mask = tifffile.imread(inputs / "masks" / "field_0.tif")
+        assert names == ["field 0.tif", "field 1.tif"]
+    mask = tifffile.imread(inputs / "masks" / "field 0.tif")
     np.testing.assert_array_equal(mask, viewer.layers["cells 0"].data)
     assert {item.path for item in Run(run.folder).record.inputs} == {
         "inputs/images",

@@ -44,6 +44,7 @@ def adapt(
     validation_masks: given.ValidationMasks = None,
     points: given.Points = None,
     nuclei_images: given.NucleiImages = None,
+    nuclei_channel: given.NucleiChannel = None,
     diameter: given.Diameter = None,
     image_labels: given.ImageLabels = None,
     pseudo_labels: given.PseudoLabels = None,

@@ -25,6 +25,9 @@ Points = Annotated[Path | None, typer.Option(help="CSV tables with row,col: one 
 NucleiImages = Annotated[
     Path | None, typer.Option(help="Images of the nuclei, in which the points are found.")
 ]
+NucleiChannel = Annotated[
+    int | None, typer.Option(min=0, help="Which channel of them shows the nuclei, from 0.")
+]
 Diameter = Annotated[float | None, typer.Option(help="Diameter of a typical cell in pixels.")]
 ImageLabels = Annotated[Path | None, typer.Option(help="CSV: which classes are in which image.")]
 PseudoLabels = Annotated[Path | None, typer.Option(help="Probability maps of the target images.")]

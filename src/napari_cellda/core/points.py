@@ -8,11 +8,14 @@ import numpy as np
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.images.readers import as_int32
+from napari_cellda.core.tiles import Region
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from napari_cellda.core.images import Image
 
 SCALES = 7
 """Sizes of nuclei that are looked for."""
@@ -84,6 +87,28 @@ def find_blobs(
     sizes = width[peaks][order].astype(np.float64)
     kept = _prune(points, sizes)
     return Blobs(points[kept], sizes[kept], best[peaks][order][kept].astype(np.float64))
+
+
+def find_nuclei(image: Image, t: int, z: int, diameter: float | None = None) -> NDArray[np.float64]:
+    """Find the nuclei of one plane of an image.
+
+    Parameters
+    ----------
+    image : Image
+        Of which the first channel counts.
+    t, z : int
+        Which plane.
+    diameter : float, optional
+        Of a typical cell, in pixels.
+
+    Returns
+    -------
+    (n, 2) ndarray
+        Row and column.
+    """
+    _, height, width = image.limits
+    plane = Region(t, slice(z, z + 1), slice(0, height), slice(0, width))
+    return find_blobs(image.read(plane)[0, 0], diameter).points
 
 
 def centroids(labels: NDArray[np.integer]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.paths import find_images, stem
-from napari_cellda.ui.inputs import Picked, Prepared, layer_stems, prepare, spatial_axes
+from napari_cellda.ui.axes import channel_count
+from napari_cellda.ui.inputs import Picked, Prepared, layer_stems, prepare
+from napari_cellda.ui.nuclei import nuclei_channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -72,24 +74,27 @@ def prepare_all(
         picks.inputs.get(role, Picked()).layers for role in BESIDE_TARGET
     )
     names = target_names(target)
-    image_axes = {n: spatial_axes(layer) for n, layer in zip(names, target.layers, strict=False)}
+    layer_of = dict(zip(names, target.layers, strict=False))
     prepared: dict[str, Prepared] = {}
     for role, picked in picks.inputs.items():
         if not picked:
             continue
         given: Sequence[str] = ()
-        axes: Sequence[str] = ()
+        images: Sequence[Any] = ()
         if role == "target_images" and target.layers and copied:
             given = names
         elif role in BESIDE_TARGET and picked.layers:
             given = partners(session, picked.layers, target, names)
-            axes = [image_axes[name] for name in given] if target.layers else ()
+            images = [layer_of[name] for name in given] if target.layers else ()
         elif role in ("source_images", "source_masks"):
             given = _source_names(picks, role)
         kind = ROLES[role][1] or "image"
-        prepared[role] = prepare(picked, kind, folder / "inputs" / role, given, axes)
+        prepared[role] = prepare(picked, kind, folder / "inputs" / role, given, images)
+    _check_planes(picks, prepared)
     items = list(prepared.values())
     options: dict[str, Any] = {role: item.path for role, item in prepared.items()}
+    if nuclei := picks.inputs.get("nuclei_images"):
+        options["nuclei_channel"] = nuclei_channel(nuclei)
     if picks.pipeline is not None:
         maps = folder / "inputs" / "pseudo_labels"
         items.append(Prepared(maps, _map_maker(picks.pipeline, options["target_images"], maps)))
@@ -99,6 +104,25 @@ def prepare_all(
         items.append(Prepared(path, partial(_write_text, path, picks.image_table)))
         options["image_labels"] = path
     return {**options, **picks.options}, items
+
+
+def _check_planes(picks: AdaptPicks, prepared: Mapping[str, Prepared]) -> None:
+    """Refuse layers of several channels to be taken as grey: their channels may be planes."""
+    channels = picks.options.get("channels") or "grey"
+    roles = {
+        "target_images": channels,
+        "source_images": picks.options.get("source_channels") or channels,
+    }
+    for role, chosen in roles.items():
+        # What stands for its layer as a file says itself what its axes are.
+        written = role in prepared and prepared[role].write is not None
+        for layer in picks.inputs[role].layers if written and chosen == "grey" else ():
+            if (count := channel_count(layer)) > 1:
+                raise UserError(
+                    f"The layer '{layer.name}' seems to have {count} channels, but Channels says "
+                    "'as grey': type the numbers of those to use; or if they are planes, choose "
+                    "this layer's Axes in the panel Paint."
+                )
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -26,6 +26,8 @@ CHOICES = {
     4: ("tzyx", "czyx", "zcyx", "tcyx", "ctyx"),
     5: ("tczyx", "tzcyx", "ctzyx"),
 }
+CHOSEN_AXES = "napari-cellda axes"
+"""A key of a layer's metadata: the axes that the user chose in one panel count in all of them."""
 FEW = 4
 """An axis at most this long is rather channels than planes."""
 
@@ -60,6 +62,28 @@ def axes_choices(layer: Any) -> tuple[str, ...]:
     choices = CHOICES[layer.ndim]
     guess = _named_axes(layer, choices) or _likely_axes(layer.data.shape, choices)
     return (guess, *(axes for axes in choices if axes != guess))
+
+
+def axes_of(layer: Any) -> str:
+    """Return the axes that the user chose for a layer, or else the likeliest of its choices."""
+    choices = axes_choices(layer)
+    chosen = layer.metadata.get(CHOSEN_AXES)
+    return chosen if chosen in choices else choices[0]
+
+
+def keep_axes(layer: Any, axes: str) -> None:
+    """Let every panel know the axes that the user chose, where they are not the likeliest."""
+    if axes != axes_of(layer):
+        layer.metadata[CHOSEN_AXES] = axes
+
+
+def channel_count(layer: Any) -> int:
+    """Return how many channels a layer has; the colours of RGB count as one."""
+    axes = axes_of(layer)
+    if layer.rgb or "c" not in axes:
+        return 1
+    shape = layer.data[0].shape if layer.multiscale else layer.data.shape
+    return int(shape[axes.index("c")])
 
 
 def _named_axes(layer: Any, choices: Sequence[str]) -> str | None:

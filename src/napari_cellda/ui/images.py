@@ -12,7 +12,7 @@ from napari_cellda.core.events import never
 from napari_cellda.core.images.label_arrays import read_region, write_region
 from napari_cellda.core.tiles import grid
 from napari_cellda.ui.arrays import SpreadArray
-from napari_cellda.ui.axes import ImageChoice, axes_choices, default_channels, read_layer
+from napari_cellda.ui.axes import ImageChoice, axes_of, default_channels, keep_axes, read_layer
 from napari_cellda.ui.classes import MAX_CLASSES, class_list
 from napari_cellda.ui.layers import (
     STROKES_OPACITY,
@@ -57,8 +57,8 @@ def mask_layers(session: Session) -> list[Any]:
 
 
 def default_choice(layer: Any) -> ImageChoice:
-    """Return the likeliest axes and channels of a layer."""
-    axes = axes_choices(layer)[0]
+    """Return the axes of a layer, chosen before or the likeliest, and its likeliest channels."""
+    axes = axes_of(layer)
     return ImageChoice(layer, axes, default_channels(layer, axes))
 
 
@@ -85,6 +85,7 @@ def choose_image(session: Session, choice: ImageChoice | None) -> PaintedImage |
         session.use_image(old)
         return old
     painted = PaintedImage(choice, read_layer(choice), data=choice.layer.data)
+    keep_axes(choice.layer, choice.axes)
     if old is None:
         session.use_image(painted)
     else:

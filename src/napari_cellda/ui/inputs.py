@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.paths import safe_stem
+from napari_cellda.core.paths import safe_stem, stem
+from napari_cellda.ui.axes import CHOSEN_AXES, axes_of
+from napari_cellda.ui.layers import TAG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,7 +54,7 @@ def prepare(
     kind: Kind,
     folder: Path,
     names: Sequence[str] = (),
-    axes: Sequence[str] = (),
+    images: Sequence[Any] = (),
 ) -> Prepared:
     """Say where an input will lie. Called in the window's thread; nothing is written yet.
 
@@ -64,8 +67,8 @@ def prepare(
     names : sequence of str
         File names without ending, by which the layers pair with images; by default those of the
         layers themselves.
-    axes : sequence of str
-        For points: the axes of each layer's image, such as "zyx".
+    images : sequence of napari Image layers
+        For points: the image of each layer, in whose pixels they are written.
 
     Raises
     ------
@@ -87,15 +90,15 @@ def prepare(
         )
     stems = list(names) or layer_stems(picked.layers)
     # The layers as they are now: the user may go on painting while they are written.
+    if kind == "points":
+        partners = images or [None] * len(stems)
+        places = [points_on(*pair) for pair in zip(picked.layers, partners, strict=True)]
+        return Prepared(folder, partial(_write_tables, stems, places, folder))
     frozen = [_frozen(layer, kind) for layer in picked.layers]
-    columns = [*axes] or ["tzyx"[-layer.ndim :] for layer in picked.layers]
 
     def write() -> None:
-        for stem, (data, meta), where in zip(stems, frozen, columns, strict=True):
-            if kind == "points":
-                write_points(data, where, folder / f"{stem}.csv")
-            else:
-                write_layer(data, meta, kind, folder / f"{stem}.tif")
+        for name, (data, meta) in zip(stems, frozen, strict=True):
+            write_layer(data, meta, kind, folder / f"{name}.tif")
 
     return Prepared(folder, write)
 
@@ -110,13 +113,22 @@ def _shows_file(layer: Any, path: Path) -> bool:
 
     shown = layer.data[0] if layer.multiscale else layer.data
     try:
-        on_disk = read_file(path).array
+        file = read_file(path)
+        on_disk = file.array
+        chosen = layer.metadata.get(CHOSEN_AXES)
+        if chosen and _long(chosen, shown.shape) != _long(file.axes, on_disk.shape):
+            return False
         if [n for n in shown.shape if n > 1] != [n for n in on_disk.shape if n > 1]:
             return False
         ours, theirs = (_part(array, 3 if layer.rgb else 2) for array in (shown, on_disk))
     except (UserError, OSError, ValueError, RuntimeError, KeyError):
         return False  # gone, damaged, or of a kind that only a reader of napari's knows
     return np.array_equal(ours, theirs, equal_nan=ours.dtype.kind == "f")
+
+
+def _long(axes: str, shape: Sequence[int]) -> str:
+    """Return the axes along which there is more than one."""
+    return "".join(axis for axis, size in zip(axes, shape, strict=True) if size > 1)
 
 
 def _part(array: Any, plane_axes: int) -> np.ndarray:
@@ -137,25 +149,24 @@ def _frozen(layer: Any, kind: Kind) -> tuple[Any, dict[str, Any]]:
 
 
 def spatial_axes(layer: Any) -> str:
-    """Return the likeliest axes of an Image layer; the colours of RGB are left out."""
-    from napari_cellda.ui.axes import axes_choices
-
-    axes = axes_choices(layer)[0]
+    """Return the axes of an Image layer; the colours of RGB are left out."""
+    axes = axes_of(layer)
     return axes.removesuffix("c") if layer.rgb else axes
 
 
 def layer_stems(layers: Sequence[Any]) -> list[str]:
-    """Return a file name without ending for every layer: unique, without blanks and commas."""
+    """Return a unique file name without ending for every layer, as core calls its file then.
+
+    A single layer is called as the file that it comes from, which may stand for it; several are
+    called by their names, where only what no disk takes is replaced.
+    """
+    if len(layers) == 1 and (source := getattr(layers[0].source, "path", None)):
+        return [stem(source)]
     stems: list[str] = []
     for layer in layers:
-        source = getattr(layer.source, "path", None)
-        name = Path(source).stem if source and len(layers) == 1 else layer.name
-        stem = safe_stem(re.sub(r"[^\w.-]+", "_", name).strip("._"))
-        number = 2
-        while stem in stems:
-            stem = f"{stem.rsplit('-', 1)[0]}-{number}"
-            number += 1
-        stems.append(stem)
+        name = stem(f"{safe_stem(layer.name)}.tif")
+        numbered = (f"{name}-{number}" for number in count(2))
+        stems.append(name if name not in stems else next(n for n in numbered if n not in stems))
     return stems
 
 
@@ -166,6 +177,45 @@ def write_layer(data: Any, meta: dict[str, Any], kind: Kind, path: Path) -> None
 
     make_folder(path.parent)
     (write_labels if kind == "labels" else write_image)(str(path), data, meta)
+
+
+def points_on(layer: Any, image: Any = None) -> tuple[np.ndarray, str]:
+    """Return where points lie in an image, as the user sees it, and along which axes.
+
+    Parameters
+    ----------
+    layer : napari Points layer
+        Points that were found belong to the pixels in which they were found, wherever those lie.
+    image : napari Image layer, optional
+        None: it is in no layer, and the points are in its pixels as they are.
+
+    Returns
+    -------
+    points : (n, d) ndarray
+        A copy, in pixels.
+    axes : str
+        As many as coordinates, such as "zyx".
+    """
+    found = layer.metadata.get(TAG, {}).get("axes")
+    axes = (found or "tzyx") if image is None else spatial_axes(image)
+    if found is not None:
+        own = [k for k, axis in enumerate(found) if axis in COLUMNS]
+        return layer.data[:, own], axes.replace("c", "")[-len(own) :]
+    if image is None:
+        return layer.data.copy(), axes[-layer.ndim :]
+    # From one layer's pixels to the other's is an affine map: where the corners go tells it.
+    corners = np.vstack([np.zeros(layer.ndim), np.eye(layer.ndim)])
+    start, *ends = (image.world_to_data(layer.data_to_world(corner)) for corner in corners)
+    both = min(layer.ndim, image.ndim)
+    places = np.add(start, layer.data @ np.subtract(ends, start))
+    return places[:, -both:], axes[-both:]
+
+
+def _write_tables(
+    names: Sequence[str], places: Sequence[tuple[np.ndarray, str]], folder: Path
+) -> None:
+    for name, (points, axes) in zip(names, places, strict=True):
+        write_points(points, axes, folder / f"{name}.csv")
 
 
 def write_points(points: Any, axes: str, path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from napari_cellda.core.errors import ProgramRefused, UserError
 from napari_cellda.core.project import load_project
 from napari_cellda.ui.autosave import Autosave
-from napari_cellda.ui.axes import read_layer
+from napari_cellda.ui.axes import keep_axes, read_layer
 from napari_cellda.ui.class_edits import ClassEditor
 from napari_cellda.ui.classes import class_list
 from napari_cellda.ui.images import follow_data
@@ -144,6 +144,7 @@ class ProjectOpener:
             choice, place = found
             _take_looks(choice.layer, contents.project.panel.get("layers"), number)
             painted = PaintedImage(choice, read_layer(choice), data=choice.layer.data)
+            keep_axes(choice.layer, choice.axes)
             if strokes is None:
                 strokes = session.scratch.zeros(painted.image.label_shape, "uint8")
             if tuple(strokes.shape) != painted.image.label_shape:

@@ -43,6 +43,8 @@ class AdaptInputs(BaseParams):
     points: Path | None = None
     """A folder of CSV files, one per image, or one file for one image."""
     nuclei_images: Path | None = None
+    nuclei_channel: int | None = Field(None, ge=0)
+    """Which channel of them counts, from 0; None: the only one, or the luminance of RGB."""
     image_labels: Path | None = None
     pseudo_labels: Path | None = None
     project: Path | None = None
@@ -217,11 +219,29 @@ def _companions(images: Sequence[Image], folder: Path | None, role: str) -> dict
     return {by_path[image].name: other for image, other in pairs}
 
 
+def _nuclei_image(path: Path, channel: int | None) -> Image:
+    """Open an image of the nuclei, with the one channel that shows them."""
+    image = open_image(path, channels="all")
+    if channel is None and image.n_channels > 1 and not image.rgb:
+        raise UserError(
+            f"The nuclei image '{path}' has {image.n_channels} channels; say with --nuclei-channel "
+            "in which one the nuclei are, counted from 0."
+        )
+    if channel is not None and channel >= image.n_channels:
+        raise UserError(
+            f"--nuclei-channel is {channel}, but the nuclei image '{path}' has {image.n_channels} "
+            "channel(s), counted from 0."
+        )
+    return image.select("grey" if channel is None else (channel,))
+
+
 def _open_nuclei(images: Sequence[Image], inputs: AdaptInputs) -> dict[str, Image]:
     if inputs.nuclei_images is None:
+        if inputs.nuclei_channel is not None:
+            raise UserError("--nuclei-channel is given without --nuclei-images; add those.")
         return {}
     files = find_images(inputs.nuclei_images)
-    found = {pairing_stem(path): open_image(path, channels="all") for path in files}
+    found = {pairing_stem(path): _nuclei_image(path, inputs.nuclei_channel) for path in files}
     missing = [image.name for image in images if image.name not in found]
     if missing and len(found) == len(images):
         in_order = zip(images, found.values(), strict=True)

@@ -20,7 +20,7 @@ from napari_cellda.core.images.normalisation import (
 )
 from napari_cellda.core.images.readers import as_int32, load_whole, read_file, read_labels
 from napari_cellda.core.images.statistics import Source, moments
-from napari_cellda.core.points import find_blobs
+from napari_cellda.core.points import find_nuclei
 from napari_cellda.core.tiles import Region
 
 if TYPE_CHECKING:
@@ -313,10 +313,8 @@ def _with_more(
 
 
 def _with_nuclei(plane: Plane, nuclei: Image, diameter: float | None) -> Plane:
-    """Add a point per nucleus found in a plane's image of the nuclei, its brightest channel."""
-    _, height, width = nuclei.limits
-    where = Region(plane.t, slice(plane.z, plane.z + 1), slice(0, height), slice(0, width))
-    return replace(plane, points=find_blobs(nuclei.read(where)[:, 0].max(axis=0), diameter).points)
+    """Add a point per nucleus found in a plane's image of the nuclei."""
+    return replace(plane, points=find_nuclei(nuclei, plane.t, plane.z, diameter))
 
 
 def _read_map(

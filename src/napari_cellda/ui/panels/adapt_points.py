@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QPushButton
+from qtpy.QtWidgets import QMenu, QPushButton
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.ui.axes import channel_count
+from napari_cellda.ui.connect import connect_while_alive
+from napari_cellda.ui.inputs import Picked
 from napari_cellda.ui.layers import TAG, last_axes
+from napari_cellda.ui.nuclei import choose_channel, nuclei_channel, nuclei_points, points_axes
 from napari_cellda.ui.worker import TaskHandle, run_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from napari_cellda.ui.state import Session
@@ -26,6 +30,8 @@ SIZE = 0.35
 
 class FindPoints(QPushButton):
     """Adds one Points layer per nuclei layer; the user moves, adds and deletes points there.
+
+    Where the layers have several channels, a menu asks which one shows the nuclei.
 
     Parameters
     ----------
@@ -56,18 +62,44 @@ class FindPoints(QPushButton):
         self.setToolTip(
             "Find the nuclei now, as a layer of points: add what was missed, delete what is wrong"
         )
+        self.channels = QMenu(self)
+        self.channels.aboutToShow.connect(self._offer_channels)
         self.clicked.connect(self._find)
+        connect_while_alive(self, session.image_changed, self.refresh)  # perhaps by other axes
 
     def refresh(self) -> None:
         """Offer it when there are nuclei to look at."""
         self.setEnabled(self.task is None and bool(self._nuclei()))
+        self.setMenu(self.channels if self._count() > 1 else None)
+
+    def _count(self) -> int:
+        """Return how many channels there are to choose from."""
+        try:
+            return max((channel_count(layer) for layer in self._nuclei()), default=1)
+        except UserError:  # told when the points are looked for
+            return 1
+
+    def _offer_channels(self) -> None:
+        self.channels.clear()
+        for channel in range(self._count()):
+            action = self.channels.addAction(f"Channel {channel}")
+            action.triggered.connect(lambda _=False, one=channel: self._choose(one))
+
+    def _choose(self, channel: int) -> None:
+        choose_channel(self._nuclei(), channel)
+        self._find()
 
     def _find(self) -> None:
         layers, diameter = list(self._nuclei()), self._diameter()
+        try:
+            channel = nuclei_channel(Picked(layers=tuple(layers)))
+        except UserError as error:
+            self.failed.emit(error)
+            return
         self.setText("Finding points\u2026")
 
         def find(stop: Callable[[], bool]) -> list[NDArray[np.float64]]:
-            return [nuclei_points(layer, diameter) for layer in layers if not stop()]
+            return [nuclei_points(layer, diameter, channel) for layer in layers if not stop()]
 
         self.task = run_task(
             find,
@@ -97,48 +129,9 @@ class FindPoints(QPushButton):
                     size=SIZE * (self._diameter() or 20),
                     face_color="#e69f00",
                     border_color="black",
-                    metadata={TAG: {"role": "found points"}},
+                    metadata={TAG: {"role": "found points", "axes": points_axes(layer)}},
                     **last_axes(layer, found.shape[1]),
                 )
             )
             self._session.viewer.add_layer(made[-1])
         self.found.emit(made)
-
-
-def nuclei_points(layer: Any, diameter: float | None) -> NDArray[np.float64]:
-    """Find the nuclei of a layer, plane by plane.
-
-    Parameters
-    ----------
-    layer : napari Image layer
-        Grey or RGB; of several scales the finest counts.
-    diameter : float, optional
-        Of a typical cell, in pixels.
-
-    Returns
-    -------
-    (n, ndim) ndarray
-        In pixels of the layer.
-
-    Raises
-    ------
-    UserError
-        If there are none.
-    """
-    from napari_cellda.core.points import find_blobs
-
-    data = layer.data[0] if layer.multiscale else layer.data
-    shape = data.shape[:-1] if layer.rgb else data.shape
-    found = []
-    for index in np.ndindex(shape[:-2]):
-        plane = np.asarray(data[index], np.float32)
-        plane = plane[..., :3].mean(axis=-1) if layer.rgb else plane
-        points = find_blobs(plane, diameter).points
-        found.append(np.hstack([np.tile(np.asarray(index, np.float64), (len(points), 1)), points]))
-    points = np.concatenate(found)
-    if not len(points):
-        raise UserError(
-            f"No nuclei were found in '{layer.name}'; expected bright ones on a dark ground, of "
-            "about the diameter below."
-        )
-    return points

@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QMenu, QPushButton, QSizePoli
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.ui.axes import AXIS_NAMES, ImageChoice, axes_choices, default_channels
-from napari_cellda.ui.images import image_layers
+from napari_cellda.ui.images import default_choice, image_layers
 
 if TYPE_CHECKING:
     from napari_cellda.ui.state import Session
@@ -68,8 +68,7 @@ class ImagePicker(QWidget):
         """Choose a layer as if the user had, with its likeliest axes, or those chosen before."""
         known = self._choices.get(id(layer))
         if known is None or known.layer is not layer:
-            axes = axes_choices(layer)
-            known = ImageChoice(layer, axes[0], default_channels(layer, axes[0]))
+            known = default_choice(layer)
         self._emit(known)
 
     def _emit(self, choice: ImageChoice) -> None:

@@ -22,17 +22,14 @@ class ImageTable(QTableWidget):
         super().__init__(0, 0)
         self.setToolTip("Untick the classes that an image does not show")
         self.setFixedHeight(HEIGHT)
+        self._absent: set[tuple[str, str]] = set()
+        """Images and classes without a tick, those that are not shown any more included."""
 
     def show_axes(self, images: Sequence[str], classes: Sequence[str]) -> None:
-        """Show these images and classes; ticks of those that stay are kept."""
+        """Show these images and classes; what was unticked before still is."""
         if [list(images), list(classes)] == list(self._axes()):
             return
-        absent = {
-            (image, name)
-            for i, image in enumerate(self._axes()[0])
-            for k, name in enumerate(self._axes()[1])
-            if not self._is_ticked(i, k)
-        }
+        self._remember()
         self.clear()
         self.setRowCount(len(images))
         self.setColumnCount(len(classes))
@@ -42,7 +39,7 @@ class ImageTable(QTableWidget):
             for k, name in enumerate(classes):
                 item = QTableWidgetItem()
                 item.setFlags(Qt.ItemFlag.ItemIsUserCheckable | Qt.ItemFlag.ItemIsEnabled)
-                ticked = (image, name) not in absent
+                ticked = (image, name) not in self._absent
                 item.setCheckState(Qt.CheckState.Checked if ticked else Qt.CheckState.Unchecked)
                 self.setItem(i, k, item)
         self.resizeColumnsToContents()
@@ -56,6 +53,14 @@ class ImageTable(QTableWidget):
         for i, image in enumerate(images):
             writer.writerow([image, *(int(self._is_ticked(i, k)) for k in range(len(classes)))])
         return text.getvalue()
+
+    def _remember(self) -> None:
+        """Keep what is ticked now, since images and classes may be gone for a moment only."""
+        images, classes = self._axes()
+        for i, image in enumerate(images):
+            for k, name in enumerate(classes):
+                change = self._absent.discard if self._is_ticked(i, k) else self._absent.add
+                change((image, name))
 
     def _axes(self) -> tuple[list[str], list[str]]:
         rows = [self.verticalHeaderItem(i) for i in range(self.rowCount())]
