@@ -140,6 +140,21 @@ def test_points_may_be_found_in_images_of_the_nuclei(data, tmp_path):
     assert inputs.points is None
 
 
+def test_the_least_score_may_be_told_to_models_that_find_objects(data, tmp_path, capsys):
+    model, images = tmp_path / "run", data / "target/images/f0.tif"
+    assert run(*words_of("cks", data), "-o", model) == 0
+    counts = []
+    for score in (0.01, 0.99):
+        out = tmp_path / str(score)
+        assert run("predict", model, images, "--least-score", score, "-o", out) == 0
+        counts.append(len((out / "f0_objects.csv").read_text().splitlines()) - 1)
+    assert counts[0] > counts[1] == 0
+    words = ("predict", "nuclei", images, "--least-score", 0.5, "-o", tmp_path / "none")
+    assert run(*words) == 2
+    assert "'nuclei' does not find objects by itself" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
 def test_cks_without_points_or_nuclei_says_so(data, tmp_path, capsys):
     words = [w for w in words_of("cks", data) if w not in ("--points", data / "target/points")]
     assert run(*words, "-o", tmp_path / "run") == 2

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_cellda.cli.options import FORMATS, Channels, Format, Images, Instances, Output, Trust
+from napari_cellda.cli.options import (
+    FORMATS,
+    Channels,
+    Format,
+    Images,
+    Instances,
+    LeastScore,
+    Output,
+    Trust,
+)
 from napari_cellda.cli.stopping import stop_on_signal
 from napari_cellda.cli.support import (
     follow,
@@ -125,6 +134,7 @@ def predict(
     images: Images,
     output: Output,
     instances: Instances = False,
+    least_score: LeastScore = None,
     channels: Channels = None,
     file_format: Format = "tif",
     workers: Workers = None,
@@ -141,6 +151,7 @@ def predict(
             images,
             output,
             instances=instances,
+            least_score=least_score,
             channels=parse_channels(channels),
             file_format=one_of("--format", file_format, FORMATS),
             options=BatchOptions(workers, scheduler, overwrite, parse_hashes(trust)),

@@ -18,6 +18,15 @@ Channels = Annotated[
     ),
 ]
 Instances = Annotated[bool, typer.Option("--instances", help="Also separate objects.")]
+LeastScore = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01,
+        max=0.99,
+        help="Of models that find objects themselves (CKS): weaker ones are dropped; what the "
+        "training chose unless told.",
+    ),
+]
 FORMATS = ("tif", "ome-zarr")
 Format = Annotated[str, typer.Option("--format", help="`tif` or `ome-zarr`.")]
 Trust = Annotated[

@@ -86,13 +86,20 @@ class NetworkPipeline:
         self, source: Normalised, stack: ExitStack, folder: Path
     ) -> DrawnObjects | None:
         """Return what draws objects, if the network does; closing `stack` frees its room."""
-        network: Any = self.network.model.network
-        if self.network.card.output_kind != "instances" or not hasattr(network, "find"):
+        if not self.draws_objects:
             return None
         import torch
 
+        network: Any = self.network.model.network
+
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return DrawnObjects(deepcopy(network).to(device), source, stack, folder, device)
+
+    @property
+    def draws_objects(self) -> bool:
+        """Whether the network finds objects itself, such as that of CKS."""
+        network: Any = self.network.model.network
+        return self.network.card.output_kind == "instances" and hasattr(network, "find")
 
     def pieces(self, image: Image) -> list[Region]:
         """Return the pieces in which an image is computed, in scan order."""

@@ -12,6 +12,7 @@ from napari_cellda.core.batch.files import (
 )
 from napari_cellda.core.batch.models import Recipe, open_map_maker
 from napari_cellda.core.batch.run import run_batch
+from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import never
 from napari_cellda.core.instances import InstanceParams
 
@@ -31,6 +32,7 @@ def predict_batch(
     output: Path,
     *,
     instances: bool = False,
+    least_score: float | None = None,
     channels: Channels | None = None,
     file_format: FileFormat = "tif",
     options: BatchOptions | None = None,
@@ -44,12 +46,19 @@ def predict_batch(
         A project, ``X.cellda``; a run's folder; or whatever `open_model` opens.
     images, output, instances, file_format, options, stop
         See `classify_batch`.
+    least_score : float, optional
+        See `InstanceParams`; with one, objects are written without `instances`, too.
     channels : "grey", "all", or tuple of int, optional
         None: those that the model was trained on, see `open_map_maker`.
 
     Returns
     -------
     BatchReport
+
+    Raises
+    ------
+    UserError
+        If a least score is given for a model that has none.
     """
     paths = find_inputs(images)
     check_unique_stems(paths)
@@ -57,6 +66,12 @@ def predict_batch(
     pipeline, measured, params = open_map_maker(model, channels, options.trusted)
     if instances and params is None:
         params = InstanceParams()
+    if least_score is not None:
+        if not getattr(pipeline, "draws_objects", False):
+            raise UserError(
+                f"'{model}' does not find objects by itself, so there is no least score to set."
+            )
+        params = (params or InstanceParams()).model_copy(update={"least_score": least_score})
     return (
         yield from run_batch(
             pipeline,

@@ -55,7 +55,7 @@ class DrawnObjects:
         instances : array of uint32, of `image.label_shape`
             Zeros; receives the objects.
         params : InstanceParams
-            Of which `min_size` and `remove_border` count.
+            Of which `min_size`, `remove_border` and `least_score` count.
         t : int
         first : int
             Number of the first object.
@@ -77,7 +77,7 @@ class DrawnObjects:
         for z in range(image.limits[0]):
             plane = image.label_index(t, z)
             painted = paint_objects(
-                finder(self.network, self.device),
+                finder(self.network, self.device, params.least_score),
                 self._read,
                 instances[plane],
                 self.scores[plane],

@@ -39,6 +39,9 @@ class InstanceParams(BaseParams):
     neighbour instead."""
     remove_border: bool = False
     """Drop objects that touch the border of the image along y or x."""
+    least_score: float | None = Field(None, gt=0, lt=1)
+    """Of networks that find objects themselves: the score from which an object counts. None: what
+    was chosen when the network was trained."""
 
 
 def instances_from_maps(

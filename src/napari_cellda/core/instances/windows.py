@@ -198,7 +198,7 @@ def window_params(network: Any, **settings: Any) -> WindowParams:
     return WindowParams(margin=max(128, side), slack=max(8, side // 8), **settings)
 
 
-def finder(network: Any, device: Any = "cpu") -> Finder:
+def finder(network: Any, device: Any = "cpu", least_score: float | None = None) -> Finder:
     """Return how a network that draws objects, such as `CksPrincipal`, is asked by `paint_objects`.
 
     Parameters
@@ -207,12 +207,14 @@ def finder(network: Any, device: Any = "cpu") -> Finder:
         In eval mode, with ``find``.
     device : torch.device or str
         Where the network is.
+    least_score : float, optional
+        Weaker objects do not count. None: what the network was trained to.
     """
     import torch
 
     def find(block: NDArray[np.float32]) -> FoundObjects:
         with torch.inference_mode():
-            found = network.find(torch.from_numpy(block).to(device))
+            found = network.find(torch.from_numpy(block).to(device), least_score)
         points, scores, masks, corners = (part.cpu().numpy() for part in found)
         return FoundObjects(points.astype(np.float64), scores, masks, corners.astype(np.int64))
 

@@ -245,13 +245,15 @@ class CksPrincipal(Packable):
         return self.draw(pyramid, drawing, places, owner)
 
     @torch.no_grad()
-    def find(self, x: Tensor) -> Found:
+    def find(self, x: Tensor, least_score: float | None = None) -> Found:
         """Find and draw the cells of one image.
 
         Parameters
         ----------
         x : (C, Y, X) Tensor
             Any size, in the image's own pixels.
+        least_score : float, optional
+            Weaker detections are dropped. None: the network's own.
 
         Returns
         -------
@@ -262,7 +264,7 @@ class CksPrincipal(Packable):
         height, width = x.shape[1:]
         zoomed = zoom_by(pad_to_multiple(x[None], self.multiple), self.zoom)
         found, pyramid, drawing = self.detect(zoomed)
-        peaks = self._peaks(found, zoomed.shape)[0]
+        peaks = self._peaks(found, zoomed.shape, least_score)[0]
         row, column = torch.nonzero(peaks, as_tuple=True)
         scores, order = peaks[row, column].sort(descending=True, stable=True)
         places = torch.stack([row, column], 1)[order] + 0.5
@@ -296,7 +298,9 @@ class CksPrincipal(Packable):
         inside = (grid.abs() <= 1).all(dim=-1)
         return (sampled[:, 0] > 0) & inside, corners
 
-    def _peaks(self, found: Detections, shape: Sequence[int]) -> Tensor:
+    def _peaks(
+        self, found: Detections, shape: Sequence[int], least_score: float | None = None
+    ) -> Tensor:
         """Return (N, Y, X) scores that are the largest within `apart` pixels, 0 elsewhere.
 
         A local rule instead of the greedy non-maximum suppression of the paper: it is the same
@@ -304,7 +308,8 @@ class CksPrincipal(Packable):
         """
         n, _, height, width = shape
         scores = torch.sigmoid(found.logits)
-        scores = torch.where(scores > self.config["least_score"], scores, 0.0)
+        least = self.config["least_score"] if least_score is None else least_score
+        scores = torch.where(scores > least, scores, 0.0)
         spots = found.places.floor().long()
         rows, columns = spots[..., 0], spots[..., 1]
         inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
