@@ -253,7 +253,7 @@ def test_runs_are_listed_exported_and_deleted(
     qtbot.addWidget(panel)
     qtbot.waitUntil(lambda: len(panel.lines) == 1, timeout=WAIT_MS)
     cells = [panel.table.item(0, column).text() for column in range(4)]
-    assert cells == [run.name, "enhancer train", "done", "1.000 score"]
+    assert cells == [run.name, "enhancer train", "done", "1.000\nscore"]
     tip = panel.table.item(0, 3).toolTip()
     assert tip.splitlines()[1:] == ["Step 20 was chosen, the highest: score 1.000"]
     assert not panel.export.isEnabled()
@@ -271,7 +271,7 @@ def test_the_score_that_chose_is_named_and_the_others_lie_in_the_tip():
     begun = datetime(2026, 1, 1)
     scores = {"disagreement": 0.25, "agreement": -0.5}
     line = RunLine(Path("a"), "cks", "done", scores, begun, chosen_by="agreement", step=8)
-    assert _cells(line)[3] == "-0.500 agreement"
+    assert _cells(line)[3] == "-0.500\nagreement"
     assert _tip(line).splitlines()[1:] == [
         "Step 8 was chosen, the highest: agreement -0.500",
         "Measured there, too:",

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from napari_cellda.ui.runs import RunWatch
 
 COLUMNS = ("Run", "Method", "State", "Score", "Begun")
-WIDEST = 170
-"""Pixels of a column; longer texts are cut and told in full when the mouse rests on them."""
+SCORE_WIDTH = 86
+"""Pixels; long names of scores take several lines."""
 LOOK_MS = 3000
 """The table is read anew so often while the panel is seen."""
 
@@ -76,10 +76,12 @@ class RunsPanel(QWidget):
         self.table.verticalHeader().hide()
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.table.setMinimumHeight(160)
+        self.table.setMinimumHeight(220)
         header = self.table.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        header.setMaximumSectionSize(WIDEST)
+        header.setSectionResizeMode(COLUMNS.index("Score"), QHeaderView.ResizeMode.Interactive)
+        self.table.setColumnWidth(COLUMNS.index("Score"), SCORE_WIDTH)
+        self.table.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         self.open = QPushButton("Open")
         self.open.setToolTip("Show its curves and pictures; follow it if it goes on")
         self.export = QPushButton("Export\u2026")
@@ -271,7 +273,7 @@ class RunsPanel(QWidget):
 
 
 def _cells(line: RunLine) -> tuple[str, ...]:
-    score = f"{line.scores[line.chosen_by]:.3f} {line.chosen_by}" if line.chosen_by else ""
+    score = f"{line.scores[line.chosen_by]:.3f}\n{line.chosen_by}" if line.chosen_by else ""
     return (
         line.name,
         line.method,
