@@ -8,7 +8,7 @@ from napari_cellda.core import batches, loop
 from napari_cellda.core.batches import halved, smaller_side
 from napari_cellda.core.devices import prepare
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Note, Score, Step, run_quietly
+from napari_cellda.core.events import Note, Score, Step, drive, run_quietly
 from napari_cellda.core.loop import (
     MemoryStore,
     cosine_rate,
@@ -97,8 +97,12 @@ def test_the_best_checkpoint_is_of_the_highest_score():
         yield Score("another", 99.0, index + 1)
 
     task = tiny.run(store, validate=validate, validate_every=5, select="quality")
-    progress = run_quietly(task)
+    events: list = []
+    progress = drive(task, events.append)
     assert (progress.best_score, progress.best_step) == (0.9, 10)
+    scores = [event for event in events if isinstance(event, Score)]
+    assert {event.name for event in scores if event.selects} == {"quality"}
+    assert {event.name for event in scores if not event.selects} == {"another"}
     best = store.load("best")["parts"]["network"]["0.weight"]
     assert torch.equal(best, weights[10])
     assert not torch.equal(best, weights[20])

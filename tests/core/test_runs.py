@@ -1,6 +1,7 @@
 """Runs seen from outside: processes that start, wait, stop, die and are found again."""
 
 import json
+import math
 import os
 import signal
 import sys
@@ -22,6 +23,7 @@ from napari_cellda.core.runs.history import MOST_POINTS, History
 from napari_cellda.core.runs.launch import cancel_run, last_words, start_run
 from napari_cellda.core.runs.presence import device_use, process_of
 from napari_cellda.core.runs.table import (
+    bound_of,
     delete_run,
     export_model,
     list_runs,
@@ -345,18 +347,45 @@ def finished(folder, *events):
     return run
 
 
-def test_the_table_lists_runs_with_state_and_best_scores(tmp_path):
-    finished(tmp_path / "a", Score("dice", 0.5, 1), Score("dice", 0.7, 2), Score("dice", 0.6, 3))
+def test_the_table_lists_runs_with_state_and_the_score_that_chose(tmp_path):
+    chosen = [Score("dice", value, i, selects=True) for i, value in ((1, 0.5), (2, 0.7), (3, 0.6))]
+    errors = [Score("error", value, i) for i, value in ((1, 0.3), (2, 0.2), (3, 0.9))]
+    early = Score("early", math.inf, 1, selects=True)
+    mixed = [event for pair in zip(errors, chosen, strict=True) for event in pair]
+    finished(tmp_path / "a", early, *mixed, Score("late", 0.1, 3))
     finished(tmp_path / "b", Preview("map", np.zeros((2, 2)), 1))
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "run.yaml").write_text("a: [")
     os.utime(tmp_path / "a" / "run.yaml", (1, 1))
     table = list_runs(tmp_path)
     assert [line.name for line in table] == ["b", "a"]
-    assert table[1].scores == {"dice": 0.7}
+    assert (table[1].chosen_by, table[1].step) == ("dice", 2)
+    assert table[1].scores == {"dice": 0.7, "error": 0.2, "early": math.inf, "late": 0.1}
+    assert (table[0].chosen_by, table[0].step, table[0].scores) == ("", None, {})
     assert (table[1].method, table[1].state) == ("test", "done")
     assert not table[1].has_model
     assert list_runs(tmp_path / "nothing") == []
+
+
+def test_without_a_choice_the_latest_scores_count(tmp_path):
+    finished(tmp_path / "a", Score("dice", 0.7, 1), Score("dice", 0.6, 2))
+    (line,) = list_runs(tmp_path)
+    assert (line.chosen_by, line.scores) == ("", {"dice": 0.6})
+
+
+@pytest.mark.parametrize(
+    ("roles", "bound"),
+    [
+        ({"target_images", "source_images", "source_masks"}, "source-only"),
+        ({"target_images", "target_masks"}, "target-only"),
+        ({"target_images", "target_strokes", "validation_masks"}, "target-only"),
+        ({"target_images", "source_images", "source_masks", "target_masks"}, "fine-tuned"),
+        ({"target_images", "target_masks", "pretrained"}, "fine-tuned"),
+    ],
+)
+def test_a_supervised_run_is_named_by_what_it_was_trained_on(roles, bound):
+    assert bound_of("supervised", roles) == bound
+    assert bound_of("culpico", roles) == ""
 
 
 @pytest.mark.parametrize(

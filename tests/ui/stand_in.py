@@ -49,7 +49,7 @@ def work(run, stop, steps):
         yield Step(index, {"loss": 1 / index, "dice": 2 / index})
         if index % 20 == 0:
             yield Preview("map", np.full((2, 12, 10), index / steps, np.float32), index)
-            yield Score("score", index / steps, index)
+            yield Score("score", index / steps, index, selects=True)
             run.save("last", {"step": index})
         time.sleep(0.01)
     yield Stage("Write the model")

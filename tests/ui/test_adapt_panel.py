@@ -31,7 +31,6 @@ from napari_cellda.core.images import image_from_array, open_image
 from napari_cellda.core.jobs import Run
 from napari_cellda.core.runs import launch
 from napari_cellda.core.runs.table import RUNS_VARIABLE
-from napari_cellda.core.runs.verdict import judge
 from napari_cellda.core.samples import nuclei_field
 from napari_cellda.methods import find_method
 from napari_cellda.ui.adapt_inputs import (
@@ -45,7 +44,6 @@ from napari_cellda.ui.axes import CHOSEN_AXES
 from napari_cellda.ui.compare_layers import CompareLayers
 from napari_cellda.ui.inputs import Picked, layer_stems, prepare
 from napari_cellda.ui.panels.adapt import AdaptPanel
-from napari_cellda.ui.panels.verdict import figures_text
 from napari_cellda.ui.runs import RunWatch, SessionRuns
 from napari_cellda.ui.state import Session
 from painting import WAIT_MS
@@ -512,24 +510,6 @@ def test_pictures_lie_on_the_middle_of_the_first_image():
     assert preview_place([]) is None
 
 
-def test_figures_by_hand():
-    new = np.array([[0.9, 0.8, 0.2, 0.1]])
-    old = np.array([[0.9, 0.4, 0.6, 0.0]])
-    truth = np.array([[True, True, True, False]])
-    by_name = {one.name: one for one in judge({"forest": old, "new": new}, "new", truth)}
-    assert by_name["new"].agreement == 1
-    assert by_name["forest"].agreement == pytest.approx(2 * 1 / 4)
-    assert by_name["forest"].foreground == by_name["new"].foreground == 0.5
-    assert by_name["forest"].sure == pytest.approx(0.5)
-    assert by_name["new"].dice == pytest.approx(2 * 2 / (2 + 3))
-    assert by_name["new"].iou == pytest.approx(2 / 3)
-    assert judge({"tie": np.full((2, 2), 0.5)}, "tie")[0].foreground == 0
-    without = judge({"forest": old, "new": new}, "new")
-    assert without[0].dice is None
-    assert "not how right" in figures_text(without)
-    assert "Dice" in figures_text(list(by_name.values()))
-
-
 def done_quickly(panel: AdaptPanel, qtbot: QtBot, **settings: int) -> RunWatch:
     """Start a small supervised run by its button, and wait for its end."""
     choose(panel, "supervised")
@@ -571,6 +551,11 @@ def test_a_real_run_is_started_followed_judged_applied_and_discarded(
     shown = viewer.layers[f"Compare · {run.name}"]
     assert shown.data.shape == (64, 80)
     assert np.isclose((np.asarray(shown.data) >= 0.5).mean(), figures.foreground)
+
+    verdict.layer.click()
+    qtbot.waitUntil(lambda: verdict.task is None, timeout=WAIT_MS)
+    labels = viewer.layers[f"target 1 · {run.name}"]
+    np.testing.assert_array_equal(labels.data > 0, np.asarray(shown.data) > 0.5)
 
     folder = tmp_path / "more"
     folder.mkdir()

@@ -27,7 +27,7 @@ from napari_cellda.ui import closing
 from napari_cellda.ui.frames import FrameStack
 from napari_cellda.ui.panels import verdict
 from napari_cellda.ui.panels.run_monitor import duration, gigabytes
-from napari_cellda.ui.panels.runs import RunsPanel
+from napari_cellda.ui.panels.runs import RunsPanel, _cells, _tip
 from napari_cellda.ui.panels.train import TrainPanel, model_id
 from napari_cellda.ui.run_layers import RunLayers, side_by_side
 from napari_cellda.ui.runs import RunWatch, SessionRuns
@@ -254,7 +254,9 @@ def test_runs_are_listed_exported_and_deleted(
     qtbot.addWidget(panel)
     qtbot.waitUntil(lambda: len(panel.lines) == 1, timeout=WAIT_MS)
     cells = [panel.table.item(0, column).text() for column in range(4)]
-    assert cells == [run.name, "enhancer train", "done", "1.000"]
+    assert cells == [run.name, "enhancer train", "done", "1.000\nscore"]
+    tip = panel.table.item(0, 3).toolTip()
+    assert tip.splitlines()[1:] == ["Step 20 was chosen, the highest: score 1.000"]
     assert not panel.export.isEnabled()
     panel.table.selectRow(0)
     assert panel.export.isEnabled()
@@ -264,6 +266,21 @@ def test_runs_are_listed_exported_and_deleted(
     panel.delete_runs([run.folder])
     qtbot.waitUntil(lambda: not panel.lines, timeout=WAIT_MS)
     assert not run.folder.exists()
+
+
+def test_the_score_that_chose_is_named_and_the_others_lie_in_the_tip():
+    begun = datetime(2026, 1, 1)
+    scores = {"disagreement": 0.25, "agreement": -0.5}
+    line = RunLine(Path("a"), "cks", "done", scores, begun, chosen_by="agreement", step=8)
+    assert _cells(line)[3] == "-0.500\nagreement"
+    assert _tip(line).splitlines()[1:] == [
+        "Step 8 was chosen, the highest: agreement -0.500",
+        "Measured there, too:",
+        "disagreement: 0.250",
+    ]
+    unchosen = RunLine(Path("a"), "cellseguda", "done", scores, begun)
+    assert _cells(unchosen)[3] == ""
+    assert _tip(unchosen).splitlines()[1] == "No score chose among the steps. The latest:"
 
 
 def test_panel_closed_while_it_reads_is_called_no_more(

@@ -40,6 +40,8 @@ class Score:
     value: float
     index: int = 0
     """The step at which it was measured."""
+    selects: bool = field(default=False, compare=False)
+    """Whether its highest value chooses the checkpoint; `core.loop` tells."""
 
 
 @dataclass(frozen=True, eq=False)

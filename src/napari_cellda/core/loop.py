@@ -10,7 +10,7 @@ import copy
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -135,7 +135,7 @@ def train(
     Yields
     ------
     Step, and the events of `validate`
-        Step indices count from 1.
+        Step indices count from 1; the score that chooses is marked.
 
     Returns
     -------
@@ -178,8 +178,7 @@ def train(
         keeper.done = index + 1
         if validate and (keeper.done == steps or _due(keeper.done, validate_every)):
             for event in _checked(validate(index), keeper.done):
-                keeper.note(event)
-                yield event
+                yield keeper.noted(event)
             keeper.keep_best()
         keeper.keep_last_if_due()
     keeper.keep_last()
@@ -241,9 +240,12 @@ class _Keeper:
         sizes = " and ".join(" x ".join(map(str, shape)) for shape in sorted(set(shapes)))
         return Note(f"Memory ran out: going on with smaller batches ({sizes}).")
 
-    def note(self, event: Event) -> None:
+    def noted(self, event: Event) -> Event:
+        """Remember the score that chooses, and mark it as such for whoever reads the log."""
         if isinstance(event, Score) and event.name == self.select and self.done >= self.select_from:
             self.candidate = event.value
+            return replace(event, selects=True)
+        return event
 
     def keep_best(self) -> None:
         """Remember the weights when the newest score beats all before it; NaN beats nothing."""

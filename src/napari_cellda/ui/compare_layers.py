@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 NEXT_KEY = "Y"
 """Shows the next map."""
-COLORS = {"forest": "#e69f00", "enhanced": "#56b4e9", "source-only": "#cc79a7"}
+COLORS = {
+    "forest": "#e69f00",
+    "enhanced": "#56b4e9",
+    "source-only": "#cc79a7",
+    "target-only": "#d55e00",
+    "fine-tuned": "#f0e442",
+}
 OWN = "#009e73"
 
 
@@ -44,21 +50,24 @@ class CompareLayers:
         return [one for one in found if viewer is not None and one in viewer.layers]
 
     def show(self, maps: Mapping[str, np.ndarray]) -> None:
-        """Show maps by their names, the last one in front."""
+        """Show maps, or labels of classes or objects, by their names, the last one in front."""
         from napari.layers import Image as ImageLayer
+        from napari.layers import Labels
 
         viewer, image = self._session.viewer, self._image()
         self.clear()
         if viewer is None or image is None:
             return
         for name, array in maps.items():
-            layer = ImageLayer(
+            looks: dict[str, Any] = {}
+            if array.dtype.kind == "f":
+                looks = {"colormap": fade_in(COLORS.get(name, OWN)), "contrast_limits": (0, 1)}
+            layer = (ImageLayer if looks else Labels)(
                 array,
                 name=f"Compare · {name}",
-                colormap=fade_in(COLORS.get(name, OWN)),
-                contrast_limits=(0, 1),
                 opacity=0.7,
                 metadata={TAG: {"role": f"compare:{name}"}},
+                **looks,
                 **last_axes(image, array.ndim),
             )
             with keep_selection(viewer), keep_camera(viewer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.jobs import Run
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
+    from typing import Any
 
     from napari_cellda.core.jobs import State
 
@@ -28,11 +31,17 @@ class RunLine:
     method: str
     state: State
     scores: dict[str, float]
-    """The best value of each score it was chosen or watched by."""
+    """Each score at the step that was chosen; the latest where none was chosen by a score."""
     begun: datetime
     """In local time."""
     text: str = ""
     """What is wrong with it; empty when nothing is."""
+    chosen_by: str = ""
+    """Name of the score that chose the checkpoint; empty when no score does, or none has yet."""
+    step: int | None = None
+    """The step that it chose."""
+    bound: str = ""
+    """Which bound a supervised run is, see `bound_of`; empty for other methods."""
 
     @property
     def name(self) -> str:
@@ -66,12 +75,64 @@ def run_line(folder: Path) -> RunLine:
         If it cannot be read.
     """
     run = Run(folder)
-    scores: dict[str, float] = {}
-    for line in run.events("Score"):
-        name, value = line["name"], float(line["value"])
-        scores[name] = max(value, scores.get(name, value))
+    lines = run.events("Score")
+    chosen_by, step = _choice(lines)
     begun = datetime.fromtimestamp((folder / "run.yaml").stat().st_mtime, UTC).astimezone()
-    return RunLine(folder, run.record.method, run.state, scores, begun)
+    return RunLine(
+        folder,
+        run.record.method,
+        run.state,
+        _scores_at(lines, step),
+        begun,
+        chosen_by=chosen_by,
+        step=step,
+        bound=bound_of(run.record.method, {item.role for item in run.record.inputs}),
+    )
+
+
+def _choice(lines: Iterable[Mapping[str, Any]]) -> tuple[str, int | None]:
+    """Return the score that chooses the checkpoint, and the first step of its highest value."""
+    name, best, step = "", -math.inf, None
+    for line in lines:
+        value = float(line["value"])
+        if line.get("selects") and math.isfinite(value) and value > best:
+            name, best, step = str(line["name"]), value, int(line["index"])
+    return name, step
+
+
+def _scores_at(lines: Iterable[Mapping[str, Any]], step: int | None) -> dict[str, float]:
+    """Return each score's latest value up to a step, or its latest if it has none until then."""
+    latest: dict[str, float] = {}
+    until: dict[str, float] = {}
+    for line in lines:
+        name, value = str(line["name"]), float(line["value"])
+        latest[name] = value
+        if step is not None and int(line["index"]) <= step:
+            until[name] = value
+    return latest | until
+
+
+def bound_of(method: str, roles: Collection[str]) -> str:
+    """Return which bound a run is to others: ``source-only``, ``target-only`` or ``fine-tuned``.
+
+    Parameters
+    ----------
+    method : str
+    roles : collection of str
+        Of its inputs, such as ``source_masks``.
+
+    Returns
+    -------
+    str
+        Empty unless the run is a supervised one.
+    """
+    if method != "supervised":
+        return ""
+    source = "source_masks" in roles
+    target = bool({"target_masks", "target_strokes"} & set(roles))
+    if "pretrained" in roles or source == target:
+        return "fine-tuned"
+    return "source-only" if source else "target-only"
 
 
 def new_run_folder(root: Path, method: str) -> Path:

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from napari_cellda.ui.runs import RunWatch
 
 COLUMNS = ("Run", "Method", "State", "Score", "Begun")
+SCORE_WIDTH = 86
+"""Pixels; long names of scores take several lines."""
 LOOK_MS = 3000
 """The table is read anew so often while the panel is seen."""
 
@@ -74,8 +76,12 @@ class RunsPanel(QWidget):
         self.table.verticalHeader().hide()
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.table.setMinimumHeight(160)
-        self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        self.table.setMinimumHeight(220)
+        header = self.table.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(COLUMNS.index("Score"), QHeaderView.ResizeMode.Interactive)
+        self.table.setColumnWidth(COLUMNS.index("Score"), SCORE_WIDTH)
+        self.table.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         self.open = QPushButton("Open")
         self.open.setToolTip("Show its curves and pictures; follow it if it goes on")
         self.export = QPushButton("Export\u2026")
@@ -206,6 +212,7 @@ class RunsPanel(QWidget):
         if len(chosen) == 1:
             self.message.clear()
             self.watch(self.runs.open(chosen[0].folder))
+            self.verdict.list_runs()
 
     def watch(self, run: RunWatch) -> None:
         """Show a run below the table."""
@@ -266,16 +273,25 @@ class RunsPanel(QWidget):
 
 
 def _cells(line: RunLine) -> tuple[str, ...]:
-    score = next(iter(line.scores.values()), None)
+    score = f"{line.scores[line.chosen_by]:.3f}\n{line.chosen_by}" if line.chosen_by else ""
     return (
         line.name,
         line.method,
         STATES[line.state],
-        "" if score is None else f"{score:.3f}",
+        score,
         line.begun.strftime("%d %b %H:%M"),
     )
 
 
 def _tip(line: RunLine) -> str:
-    scores = [f"{name}: {value:.3f}" for name, value in line.scores.items()]
-    return "\n".join((str(line.folder), *scores))
+    """Tell where it lies, which step was chosen and how, and what else was measured there."""
+    words = [str(line.folder)]
+    others = [f"{name}: {value:.3f}" for name, value in line.scores.items()]
+    if line.chosen_by:
+        chosen = f"{line.chosen_by} {line.scores[line.chosen_by]:.3f}"
+        words.append(f"Step {line.step} was chosen, the highest: {chosen}")
+        others = [text for text in others if not text.startswith(f"{line.chosen_by}: ")]
+        words += ["Measured there, too:"] if others else []
+    elif others:
+        words.append("No score chose among the steps. The latest:")
+    return "\n".join((*words, *others))

@@ -2,47 +2,55 @@
 
 from __future__ import annotations
 
-import tempfile
-from dataclasses import replace
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QCheckBox,
-    QComboBox,
     QFileDialog,
-    QFormLayout,
     QLabel,
     QMessageBox,
+    QProgressBar,
     QPushButton,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Stage, Step
+from napari_cellda.core.events import Note, Stage, Step
 from napari_cellda.ui.compare_layers import NEXT_KEY, CompareLayers
+from napari_cellda.ui.judging import (
+    apply_run,
+    compare_models,
+    figures_text,
+    makes_objects,
+    other_name,
+    own_name,
+    run_card,
+    show_applied,
+    takes_grey,
+)
 from napari_cellda.ui.model_loading import agreed, ask_consent
 from napari_cellda.ui.panels.banner import Banner
-from napari_cellda.ui.panels.parts import row_of
+from napari_cellda.ui.panels.judged_on import ENHANCER, JudgedOn
+from napari_cellda.ui.panels.parts import check_box, row_of
 from napari_cellda.ui.worker import TaskHandle, run_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
-    import numpy as np
-
-    from napari_cellda.core.images import Image
+    from napari_cellda.core.events import Stop
+    from napari_cellda.core.modelzoo.card import ModelCard
     from napari_cellda.core.pipeline import Pipeline
+    from napari_cellda.core.runs.apply import Applied
     from napari_cellda.core.runs.table import RunLine
     from napari_cellda.core.runs.verdict import MapFigures
+    from napari_cellda.ui.axes import ImageChoice
+    from napari_cellda.ui.judging import Comparison
     from napari_cellda.ui.runs import RunWatch
     from napari_cellda.ui.state import Session
-
-ENHANCER = "enhancer train"
 
 
 class Verdict(QWidget):
@@ -63,35 +71,48 @@ class Verdict(QWidget):
         self.task: TaskHandle | None = None
         self.layers: CompareLayers | None = None
         self.figures: list[MapFigures] = []
-        self._stage = Stage("")
+        self._card: ModelCard | None = None
         self._make_widgets()
         self._lay_out()
-        self.compare.clicked.connect(self._on_compare)
+        self.compare.clicked.connect(lambda: self.compare_maps())
         self.apart.toggled.connect(self._on_apart)
-        self.folder.clicked.connect(self._choose_folder)
-        self.keep.clicked.connect(self._keep)
-        self.discard.clicked.connect(self._discard)
+        self.stop.clicked.connect(lambda: self._ask_to_stop())
+        self.layer.clicked.connect(lambda: self.apply_to_layer())
+        self.folder.clicked.connect(lambda: self._choose_folder())
+        self.keep.clicked.connect(lambda: self._keep())
+        self.discard.clicked.connect(lambda: self._discard())
         self.destroyed.connect(lambda: self._abandon())
+        self._show_state()
         self.hide()
 
     def _make_widgets(self) -> None:
         self.title = QLabel("<b>Did it help?</b>")
-        self.image = QComboBox()
-        self.image.setToolTip("The image to look at; all its planes are computed")
-        self.other = QComboBox()
-        self.other.setToolTip("Another run to compare with, e.g. one trained on the source alone")
-        self.truth = QComboBox()
-        self.truth.setToolTip("A mask of this image, for scores; 0 is background")
+        self.on = JudgedOn(self.session)
+        self.image, self.other, self.truth = self.on.image, self.on.other, self.on.truth
         self.compare = QPushButton("Compare")
         self.compare.setToolTip(f"Show the maps; {NEXT_KEY} goes from one to the next")
         self.apart = QCheckBox("Side by side")
         self.table = QLabel()
         self.table.setWordWrap(True)
+        self.status = QLabel()
+        self.status.setWordWrap(True)
+        self.progress = QProgressBar()
+        self.stop = QPushButton("Stop")
+        self.stop.setToolTip("End the work; no layer is added and no file of the image in work")
         self.message = Banner()
+        self.use = QLabel("<b>Apply it</b>")
+        self.instances = check_box(
+            "Objects, one number each", "Else the classes of the pixels, 0 = background", on=False
+        )
+        self.layer = QPushButton("Apply to this layer")
+        self.layer.setToolTip(
+            "Add a Labels layer for the image chosen above, with all its planes and time points; "
+            "its maps come along, hidden"
+        )
         self.folder = QPushButton("Apply to a folder\u2026")
         self.folder.setToolTip("Write maps and masks of all images of a folder")
-        self.instances = QCheckBox("with objects")
         self.keep = QPushButton("Keep")
+        self.keep.setToolTip("Tell where the model is")
         self.discard = QPushButton("Discard\u2026")
         self.discard.setToolTip("Delete the run, with its model")
 
@@ -99,19 +120,15 @@ class Verdict(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 6, 0, 0)
         layout.addWidget(self.title)
-        form = QFormLayout()
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        for title, box in (("On", self.image), ("Beside", self.other), ("Truth", self.truth)):
-            box.setSizeAdjustPolicy(
-                QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-            )
-            box.setMinimumContentsLength(10)
-            form.addRow(title, box)
-        layout.addLayout(form)
+        layout.addWidget(self.on)
         layout.addLayout(row_of(self.compare, self.apart))
         layout.addWidget(self.table)
+        layout.addWidget(self.use)
+        layout.addWidget(self.instances)
+        layout.addLayout(row_of(self.layer, self.folder, stretch=1))
+        layout.addWidget(self.status)
+        layout.addLayout(row_of(self.progress, self.stop, stretch=(1, 0)))
         layout.addWidget(self.message)
-        layout.addLayout(row_of(self.folder, self.instances))
         layout.addLayout(row_of(self.keep, self.discard))
 
     # -- which run ------------------------------------------------------------------------------
@@ -119,130 +136,88 @@ class Verdict(QWidget):
     def show_run(self, run: RunWatch | None) -> None:
         """Show it when the run has ended with a model to judge; else hide."""
         ready = run is not None and not run.alive and _has_model(run.folder)
-        if ready and (run is not self.run or self.isHidden()):
+        if run is not None and ready and (run is not self.run or self.isHidden()):
             self.run = run
             self.figures = []
             self.table.clear()
             self.message.clear()
-            self.fill()
+            self._card = run_card(run.folder)
+            self.instances.setChecked(makes_objects(self._card))
+            self.on.fill()
+            self.list_runs()
             self.show()
         elif not ready:
             self.run = None
             self.hide()
 
-    def fill(self) -> None:
-        """List the images, masks and other runs that there are, the runs a moment later."""
-        from napari_cellda.ui.images import image_layers
-
-        layers = image_layers(self.session.viewer)
-        self.image.clear()
-        for layer in layers:
-            self.image.addItem(layer.name, layer)
-        self.truth.clear()
-        self.truth.addItem("none", None)
-        for layer in self.session.viewer.layers:
-            if layer._type_string == "labels":
-                self.truth.addItem(layer.name, layer)
-        self.compare.setEnabled(bool(layers))
-        self._show_others([])
-        assert self.run is not None, "there is a run to judge"
+    def list_runs(self) -> None:
+        """List the other runs that there are, a moment later."""
+        if self.run is None:
+            return
         folder = self.run.folder
 
-        def read(stop: Callable[[], bool]) -> list[RunLine]:
+        def read(stop: Stop) -> list[RunLine]:
             from napari_cellda.core.runs.table import list_runs
 
             return list_runs(folder.parent)
 
         def show(lines: list[RunLine]) -> None:
             if self.run is not None and self.run.folder == folder:
-                self._show_others([line for line in lines if line.folder.resolve() != folder])
+                self.on.show_runs([line for line in lines if line.folder.resolve() != folder])
 
         run_task(read, session=self.session, owner=self, title="list runs", on_result=show)
 
-    def _show_others(self, lines: list[RunLine]) -> None:
-        self.other.clear()
-        self.other.addItem("no other run", None)
-        for line in lines:
-            if line.has_model and line.method != ENHANCER:
-                self.other.addItem(line.name, line)
+    # -- work beside the window -----------------------------------------------------------------
 
-    # -- comparing ------------------------------------------------------------------------------
-
-    def _on_compare(self) -> None:
-        if self.task is not None:
-            self.task.stop()
-            return
-        try:
-            layer, image = self._chosen_image()
-            truth = self._chosen_truth(image)
-        except UserError as error:
-            self.message.tell(str(error), "error")
-            return
-        assert self.run is not None, "there is a run to judge"
+    def _begin(
+        self,
+        title: str,
+        work: Callable[[Stop], Any],
+        on_result: Callable[[Any], None],
+        again: Callable[[], None],
+    ) -> None:
+        """Run a task with progress and a stop; `again` is called after a yes to a program."""
         self.message.clear()
-        if self.layers is not None:
-            self.layers.clear()
-        self.layers = CompareLayers(self.session, layer)
-        self.compare.setText("Cancel")
-        pipeline, folder = self._session_pipeline(), self.run.folder
-        line, name = self.other.currentData(), self.run.name
-        others = [] if line is None else [(_other_name(line), line.folder)]
-        models, trusted = [*others, (name, folder)], frozenset(self.session.trusted)
+        self.status.setText("Getting ready\u2026")
+        self.progress.setRange(0, 0)
         self.task = run_task(
-            lambda stop: compute(pipeline, models, image, truth, trusted, stop),
+            work,
             session=self.session,
-            title="compare",
+            title=title,
             on_event=self._on_event,
-            on_result=self._on_maps,
-            on_error=partial(self._on_error, self._on_compare),
+            on_result=on_result,
+            on_error=partial(self._on_error, again),
             on_finished=self._on_finished,
         )
+        self._show_state()
 
-    def _chosen_image(self) -> tuple[Any, Image]:
-        from napari_cellda.ui.axes import read_layer
-        from napari_cellda.ui.images import default_choice
-
-        layer = self.image.currentData()
-        if layer is None or layer not in self.session.viewer.layers:
-            raise UserError("No image is chosen; open one in this viewer.")
-        choice = default_choice(layer)
-        image = read_layer(replace(choice, channels="all" if "c" in choice.axes else "grey"))
-        return layer, image
-
-    def _chosen_truth(self, image: Image) -> np.ndarray | None:
-        layer = self.truth.currentData()
-        if layer is None or layer not in self.session.viewer.layers:
-            return None
-        if tuple(layer.data.shape) != image.label_shape:
-            raise UserError(
-                f"The mask '{layer.name}' has shape {tuple(layer.data.shape)}, but '{image.name}' "
-                f"needs {image.label_shape}."
-            )
-        truth: np.ndarray = layer.data
-        return truth
-
-    def _session_pipeline(self) -> Pipeline | None:
-        from napari_cellda.ui.exporting import session_pipeline
-
-        return session_pipeline(self.session) if self.session.classifier is not None else None
+    def _show_state(self) -> None:
+        """Show progress in the place of what begins other work, so that nothing moves."""
+        working = self.task is not None
+        for widget in (self.status, self.progress, self.stop):
+            widget.setVisible(working)
+        for widget in (self.use, self.instances, self.layer, self.folder):
+            widget.setVisible(not working)
+        self.stop.setEnabled(working)
+        for button in (self.compare, self.discard):
+            button.setEnabled(not working)
 
     def _on_event(self, event: Any) -> None:
         if isinstance(event, Stage):
-            self._stage = event
-            self.table.setText(f"{event.title}\u2026")
-        elif isinstance(event, Step) and self._stage.total:
-            self.table.setText(f"{self._stage.title}: {event.index} of {self._stage.total}")
+            if self.stop.isEnabled():
+                self.status.setText(f"{event.title}\u2026")
+            self.progress.setRange(0, event.total or 0)
+            self.progress.setValue(0)
+        elif isinstance(event, Step):
+            self.progress.setValue(event.index)
+        elif isinstance(event, Note):
+            self.message.tell(event.text, "warning")
 
-    def _on_maps(self, result: tuple[dict[str, np.ndarray], list[MapFigures]]) -> None:
-        maps, self.figures = result
-        self.table.setText(figures_text(self.figures))
-        if self.layers is not None and maps:
-            self.layers.show(maps)
-            self.layers.set_apart(self.apart.isChecked())
-
-    def _on_apart(self, on: bool) -> None:
-        if self.layers is not None:
-            self.layers.set_apart(on)
+    def _ask_to_stop(self) -> None:
+        if self.task is not None:
+            self.task.stop()
+            self.stop.setEnabled(False)
+            self.status.setText("Stopping\u2026")
 
     def _on_error(self, again: Callable[[], None], error: Exception) -> None:
         if agreed(self.session, error, partial(ask_consent, self)):
@@ -253,16 +228,92 @@ class Verdict(QWidget):
 
     def _on_finished(self) -> None:
         self.task = None
-        self.compare.setText("Compare")
-        if not self.figures:
-            self.table.clear()
+        self._show_state()
 
     def _abandon(self) -> None:
         if self.task is not None:
             self.task.abandon()
             self.task = None
 
-    # -- applying, keeping, discarding ----------------------------------------------------------
+    # -- comparing ------------------------------------------------------------------------------
+
+    def compare_maps(self) -> None:
+        """Show what the session, another run and this one make of the image."""
+        if self.run is None or self.task is not None:
+            return
+        try:
+            choice, image = self.on.read(grey=takes_grey(self._card))
+            truth = self.on.read_truth(image)
+        except UserError as error:
+            self.message.tell(str(error), "error")
+            return
+        if self.layers is not None:
+            self.layers.clear()
+        self.layers = CompareLayers(self.session, choice.layer)
+        self.figures = []
+        self.table.clear()
+        pipeline, name = self._session_pipeline(), own_name(self.run.name)
+        line = self.other.currentData()
+        others = [] if line is None else [(other_name(line, name), line.folder)]
+        models, trusted = [*others, (name, self.run.folder)], frozenset(self.session.trusted)
+        self._begin(
+            "compare",
+            lambda stop: compare_models(pipeline, models, image, truth, trusted, stop),
+            partial(self._on_compared, self.run),
+            self.compare_maps,
+        )
+
+    def _session_pipeline(self) -> Pipeline | None:
+        from napari_cellda.ui.exporting import session_pipeline
+
+        return session_pipeline(self.session) if self.session.classifier is not None else None
+
+    def _on_compared(self, run: RunWatch, found: Comparison) -> None:
+        if run is not self.run:
+            return  # another one is looked at by now
+        self.figures = found.figures
+        self.table.setText(figures_text(self.figures))
+        if self.layers is not None and found.pictures:
+            self.layers.show(found.pictures)
+            self.layers.set_apart(self.apart.isChecked())
+
+    def _on_apart(self, on: bool) -> None:
+        if self.layers is not None:
+            self.layers.set_apart(on)
+
+    # -- applying -------------------------------------------------------------------------------
+
+    def apply_to_layer(self) -> None:
+        """Add what the run shows of the whole image as a Labels layer."""
+        if self.run is None or self.task is not None:
+            return
+        try:
+            choice, image = self.on.read(grey=takes_grey(self._card))
+        except UserError as error:
+            self.message.tell(str(error), "error")
+            return
+        name, folder = self.run.name, self.run.folder
+        objects, trusted = self.instances.isChecked(), frozenset(self.session.trusted)
+        self._begin(
+            "apply to layer",
+            lambda stop: apply_run(folder, image, trusted, objects, stop),
+            partial(self._on_applied, choice, name),
+            self.apply_to_layer,
+        )
+
+    def _on_applied(
+        self, choice: ImageChoice, run: str, found: tuple[Applied, list[str]] | None
+    ) -> None:
+        if found is None:
+            self.message.tell("Stopped; no layer was added.", "warning")
+        elif choice.layer not in self.session.viewer.layers:
+            told = f"'{choice.layer.name}' is not in the viewer any more; no layer was added."
+            self.message.tell(told, "warning")
+        else:
+            layer = show_applied(self.session, choice, run, *found)
+            table = found[0].table
+            what = "classes" if table is None else f"objects, {len(table['label'])} in all"
+            self.message.tell(f"The new layer '{layer.name}' shows the {what}.", "success")
 
     def _choose_folder(self) -> None:
         source = QFileDialog.getExistingDirectory(self, "The folder of images")
@@ -277,7 +328,7 @@ class Verdict(QWidget):
         model, instances = str(self.run.folder), self.instances.isChecked()
         trusted = tuple(self.session.trusted)
 
-        def work(stop: Callable[[], bool]) -> Any:
+        def work(stop: Stop) -> Any:
             from napari_cellda.core.batch import BatchOptions, insist, predict_batch
 
             options = BatchOptions(trusted=trusted)
@@ -287,18 +338,14 @@ class Verdict(QWidget):
                 )
             )
 
-        self.compare.setText("Cancel")
-        self.task = run_task(
+        self._begin(
+            "apply to folder",
             work,
-            session=self.session,
-            title="apply to folder",
-            on_event=self._on_event,
-            on_result=lambda paths: self.message.tell(
-                f"Wrote {len(paths)} files to {target}.", "success"
-            ),
-            on_error=partial(self._on_error, partial(self.apply, images, target)),
-            on_finished=self._on_finished,
+            lambda paths: self.message.tell(f"Wrote {len(paths)} files to {target}.", "success"),
+            partial(self.apply, images, target),
         )
+
+    # -- keeping and discarding -----------------------------------------------------------------
 
     def _keep(self) -> None:
         if self.run is not None:
@@ -332,54 +379,6 @@ class Verdict(QWidget):
         self.discarded.emit()
 
 
-def compute(
-    pipeline: Pipeline | None,
-    models: list[tuple[str, Path]],
-    image: Image,
-    truth: Any,
-    trusted: Collection[str],
-    stop: Callable[[], bool],
-) -> Any:
-    """Compute all maps and their figures, in the background; the last model is the judged one."""
-    import numpy as np
-
-    from napari_cellda.core.batch import open_map_maker
-    from napari_cellda.core.runs.verdict import foreground_maps, judge
-
-    makers: list[Any] = []
-    if pipeline is not None:
-        makers.append(("enhanced" if pipeline.enhancer is not None else "forest", pipeline))
-    makers += [(name, open_map_maker(str(folder), trusted=trusted)[0]) for name, folder in models]
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        maps = yield from foreground_maps(makers, image, Path(scratch), stop)
-    judged = models[-1][0]
-    if judged not in maps:
-        return {}, []
-    mask = None if truth is None else np.asarray(truth) > 0
-    return maps, judge(maps, judged, mask)
-
-
-def figures_text(figures: list[MapFigures]) -> str:
-    """Return the figures as a small table of rich text."""
-    if not figures:
-        return ""
-    scored = figures[0].dice is not None
-    head = ["", "covers", "sure", "agrees", *(["Dice", "IoU"] if scored else [])]
-    rows = [head]
-    for one in figures:
-        shares = (f"{one.foreground:.0%}", f"{one.sure:.0%}", f"{one.agreement:.2f}")
-        line = [escape(one.name), *shares]
-        if one.dice is not None and one.iou is not None:
-            line += [f"{one.dice:.3f}", f"{one.iou:.3f}"]
-        rows.append(line)
-    cells = "".join(
-        "<tr>" + "".join(f"<td style='padding-right:8px'>{cell}</td>" for cell in line) + "</tr>"
-        for line in rows
-    )
-    note = "" if scored else "<br>Agreement is with the new map: it tells how alike, not how right."
-    return f"<table>{cells}</table>{note}"
-
-
 def _has_model(folder: Path) -> bool:
     """Whether there is a model that takes images; an enhancer takes maps."""
     from napari_cellda.core.jobs import Run
@@ -387,7 +386,3 @@ def _has_model(folder: Path) -> bool:
     if not (folder / "model" / "rdf.yaml").is_file():
         return False
     return Run(folder).record.method != ENHANCER
-
-
-def _other_name(line: Any) -> str:
-    return "source-only" if line.method == "supervised" else str(line.name)
