@@ -212,7 +212,8 @@ def finder(network: Any, device: Any = "cpu") -> Finder:
 
     def find(block: NDArray[np.float32]) -> FoundObjects:
         with torch.inference_mode():
-            found = network.find(torch.from_numpy(block).to(device))
+            # A block may be a part of a file that is only read, which torch warns of.
+            found = network.find(torch.from_numpy(np.require(block, requirements="W")).to(device))
         points, scores, masks, corners = (part.cpu().numpy() for part in found)
         return FoundObjects(points.astype(np.float64), scores, masks, corners.astype(np.int64))
 
