@@ -44,8 +44,7 @@ def missing_words(method: Method, given: set[str]) -> list[str]:
     """Return, in few words, the needed inputs that are not among those given."""
     return [
         " or ".join(WORDS.get(name, name.replace("_", " ")) for name in need.split("|"))
-        for need in method.needs
-        if not given & set(need.split("|"))
+        for need in method.lacking(given)
     ]
 
 
