@@ -11,6 +11,7 @@ from napari_cellda.core.adaptation.inputs import AdaptInputs, open_inputs
 from napari_cellda.core.adaptation.job import AdaptJob
 from napari_cellda.core.adaptation.package import middle_of, write_adapted
 from napari_cellda.core.adaptation.prepare import prepare_domains
+from napari_cellda.core.adaptation.pretrained import read_trained
 from napari_cellda.core.adaptation.project_maps import check_classes, project_maps
 from napari_cellda.core.atomic import plain_disk_errors
 from napari_cellda.core.batch import open_pipeline
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from napari_cellda.core.adaptation.job import Adapted
     from napari_cellda.core.adaptation.method import Method, Preset
+    from napari_cellda.core.adaptation.pretrained import Trained
     from napari_cellda.core.events import Stop
 
 NO_NETWORK = Note("Stopped before the first step, so there is no network.")
@@ -192,20 +195,21 @@ def _work(
     )
     _check_read(run, cache)
     example = middle_of(opened.target[0].image)
+    trained = None if inputs.pretrained is None else read_trained(inputs.pretrained)
     job = AdaptJob(
         target=prepared.target,
         source=prepared.source,
         validation=prepared.validation,
         classes=prepared.classes,
         diameter=inputs.diameter,
-        pretrained=inputs.pretrained,
+        pretrained=trained,
         store=run,
         scratch=cache,
         seed=run.record.seed,
         device=device,
         stop=stop,
     )
-    adapted = yield from method.adapt(job, settings)
+    adapted = yield from _told(method.adapt(job, settings), run, trained)
     if not adapted.progress.steps:
         yield NO_NETWORK
         return None
@@ -217,6 +221,17 @@ def _work(
     if not adapted.progress.stopped:
         shutil.rmtree(cache, ignore_errors=True)
     return package
+
+
+def _told(task: Task[Adapted], run: Run, trained: Trained | None) -> Task[Adapted]:
+    """Pass a training on; first tell what was taken of a trained network, if it begins now."""
+    if trained is None or run.checkpoint_path("last").is_file():
+        return (yield from task)
+    first = next(task)  # by then its networks are made
+    for text in trained.notes:
+        yield Note(text)
+    yield first
+    return (yield from task)
 
 
 def _check_read(run: Run, cache: Path) -> None:
