@@ -19,9 +19,14 @@ from napari_cellda.core.devices import find_device
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Task, never
 from napari_cellda.core.jobs import Run
-from napari_cellda.core.processes import rank, wait_for
+from napari_cellda.core.processes import rank, wait_for, world_size
 from napari_cellda.core.run_record import hash_input
-from napari_cellda.core.runs.folder import check_new_folder, copy_into
+from napari_cellda.core.runs.folder import (
+    check_new_folder,
+    clear_failed,
+    copy_into,
+    failed_before_first_step,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -73,7 +78,8 @@ def begin_adaptation(
     ProgramRefused
         If the project's enhancer is a program that is not among the trusted.
     UserError
-        For bad inputs or settings, or a folder that holds something; nothing is written then.
+        For bad inputs or settings, or a folder that holds something but a run that failed before
+        its first step; nothing is written then.
     """
     if rank():
         wait_for(folder / "run.yaml")
@@ -81,13 +87,20 @@ def begin_adaptation(
     settings = method.settings(preset, overrides)
     find_device(device)
     opened = open_inputs(inputs, method)
-    check_new_folder(folder)
+    # Of several processes the others would take the run that failed for the new one.
+    again = world_size() == 1 and failed_before_first_step(folder)
+    if not again:
+        check_new_folder(folder)
+    if inputs.pretrained is not None:
+        read_trained(inputs.pretrained)
     if inputs.project is not None:
         check_classes(inputs.project, opened.class_names)
         open_pipeline(inputs.project, trusted=trusted)  # what it lacks is told before all else
     paths = inputs.paths
     if bundle:
         paths = {role: _copy_in(path, folder / "inputs" / role) for role, path in paths.items()}
+    if again:
+        clear_failed(folder)
     options = inputs.model_dump(mode="json", exclude=set(inputs.paths))
     return Run.create(
         folder,
@@ -108,7 +121,7 @@ def resume_adaptation(folder: Path, inputs: Path | None = None) -> Run:
     folder : Path
     inputs : Path, optional
         Where the inputs lie now, if they were moved: files and folders of their old names, or one
-        folder per input, named as the options are.
+        folder per input, named as the options are. What is not there may still be in its place.
 
     Raises
     ------
@@ -250,19 +263,32 @@ def inputs_of(run: Run) -> AdaptInputs:
 
 
 def _copy_in(source: Path, target: Path) -> Path:
+    """Copy an input into the run, where an earlier beginning may have copied it before."""
     target = target if source.is_dir() else target / source.name
+    if target.resolve() == source.resolve():
+        return target
+    others = _files_below(target) - _files_below(source)
+    if others:
+        raise UserError(
+            f"'{target}' holds '{min(others)}', which is not in '{source}': choose a new folder."
+        )
     with plain_disk_errors(target):
         copy_into(source, target)
     return target
 
 
+def _files_below(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
 def _point_to(run: Run, folder: Path) -> None:
-    """Rewrite where the inputs lie, after finding each of them by name and content."""
+    """Rewrite where the inputs lie, after finding each by name and content, there or in place."""
     moved = {}
     for item in run.record.inputs:
         name = Path(item.path).name
         roles = [folder / item.role, folder / item.role.replace("_", "-")]
         candidates = [folder / name, *roles, *(role / name for role in roles)]
+        candidates.append(run.input_path(item.role))
         for path in candidates:
             if path.exists() and hash_input(path) == item.hash:
                 moved[item.role] = path.resolve()
@@ -270,7 +296,8 @@ def _point_to(run: Run, folder: Path) -> None:
         else:
             raise UserError(
                 f"'{folder}' holds no '{name}' with the content that the run began with "
-                f"({item.role.replace('_', ' ')})."
+                f"({item.role.replace('_', ' ')}), and '{run.input_path(item.role)}' does not "
+                "either."
             )
     run.move_inputs(moved)
 
