@@ -142,10 +142,10 @@ def _refusal(trained: Trained, network: Packable, share: float) -> str:
             f"'{trained.source}' holds {theirs}, and what is trained here is {ours}; choose the "
             "run or package of a method that trains the same."
         )
-    sentence = f"Only {share:.0%} of the weights of '{trained.source}' fit"
+    sentence = f"'{trained.source}' holds another network: only {share:.0%} of the weights fit"
     if not trained.config:
-        return f"{sentence}: choose one of the same method, width and depth."
-    return f"{sentence} ({_compared(trained, network)}): {_advice(trained, network)}."
+        return f"{sentence}; choose one of the same method, width and depth."
+    return f"{sentence} ({_compared(trained, network)}); {_advice(trained, network)}."
 
 
 def _shortfall(trained: Trained, network: Packable, share: float) -> str:
