@@ -314,9 +314,10 @@ def test_models_are_listed_and_shown(capsys):
     assert run("methods") == 0
 
 
-def test_the_installed_command_answers():
+@pytest.mark.parametrize("module", ["napari_cellda", "napari_cellda.cli"])
+def test_the_installed_command_answers(module):
     done = subprocess.run(
-        [sys.executable, "-m", "napari_cellda.cli", "--version"], capture_output=True, text=True
+        [sys.executable, "-m", module, "--version"], capture_output=True, text=True
     )
     assert done.returncode == 0
     assert done.stdout.startswith("napari-cellda ")

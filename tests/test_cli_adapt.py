@@ -17,8 +17,11 @@ import torch
 import yaml
 
 from napari_cellda.cli import main
+from napari_cellda.core.adaptation.run import resume_adaptation
+from napari_cellda.core.errors import UserError
 from napari_cellda.core.images import open_image
 from napari_cellda.core.inspect.trained import check_run
+from napari_cellda.core.jobs import Run
 from napari_cellda.core.modelzoo import package
 from napari_cellda.core.samples import nuclei_field
 from napari_cellda.core.tiles import Region
@@ -149,6 +152,25 @@ def test_moved_inputs_are_found_again(finished, folders, tmp_path):
     assert run("adapt", "--resume", "-o", run_folder, *DEVICE) == 2
 
 
+def test_inputs_that_were_not_moved_are_found_where_they_were(finished, folders, tmp_path):
+    import shutil
+
+    run_folder, data = tmp_path / "run", tmp_path / "data"
+    shutil.copytree(finished, run_folder)
+    record = yaml.safe_load((run_folder / "run.yaml").read_text())
+    for item in record["inputs"]:
+        if item["role"] == "target_images":
+            item["path"] = str(tmp_path / "gone" / "images")
+    (run_folder / "run.yaml").write_text(yaml.safe_dump(record))
+    data.mkdir()
+    with pytest.raises(UserError, match=r"holds no .images. with .*gone/images. does not either"):
+        resume_adaptation(run_folder, data)
+    shutil.copytree(folders / "target" / "images", data / "images")
+    resumed = resume_adaptation(run_folder, data)
+    assert resumed.input_path("target_images") == data / "images"
+    assert resumed.input_path("source_images") == folders / "source" / "images"
+
+
 @pytest.mark.parametrize("name", ["last", "best"])
 def test_a_checkpoint_of_another_training_is_told(name, finished, tmp_path, capsys):
     import shutil
@@ -188,7 +210,20 @@ WRONG = {
         "--device is 'mps', but torch finds no such device here; expected auto or cpu.",
     ),
     "style crop": (["stylefilter", "SOURCE", "--set", "style_crop=33"], "multiple of 4"),
-    "nothing": (["supervised"], "Nothing is annotated"),
+    "nothing": (["supervised"], "supervised needs annotated images of another kind or masks of"),
+    "images alone": (
+        ["supervised", "SOURCE IMAGES"],
+        "supervised needs masks of the source images",
+    ),
+    "no such name": (
+        ["supervised", "SOURCE", "--set", "widht=3"],
+        "supervised has no setting 'widht'; did you mean width?",
+    ),
+    "damaged network": (
+        ["supervised", "SOURCE", "--pretrained", "JUNK"],
+        "junk.pt cannot be read as a state dict; it is damaged.",
+    ),
+    "no network": (["supervised", "SOURCE", "--pretrained", "IMAGES"], "no model package"),
 }
 
 
@@ -197,12 +232,17 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(case, folders, tmp_path, c
     for backend in ("torch.cuda", "torch.backends.mps"):
         monkeypatch.setattr(f"{backend}.is_available", lambda: False)
     words, expected = WRONG[case]
+    junk = tmp_path / "junk.pt"
+    junk.write_text("junk")
     given = []
     for word in words:
         given += {
             "SOURCE": source(folders),
             "MAPS": ["--pseudo-labels", folders / "target" / "maps"],
             "TARGET MASKS": ["--target-masks", folders / "target" / "masks"],
+            "SOURCE IMAGES": source(folders)[:2],
+            "IMAGES": [folders / "source" / "images"],
+            "JUNK": [junk],
         }.get(word, [word])
     if "--device" not in given:
         given += DEVICE
@@ -211,8 +251,54 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(case, folders, tmp_path, c
     said = capsys.readouterr().err.strip()
     assert expected in said
     assert said.count("\n") == 0
-    if case != "nothing":
-        assert not out.exists()
+    assert not out.exists()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Leave ONNX weights, which take seconds, out of packages."""
+    monkeypatch.setattr(package, "can_export_onnx", lambda: False)
+
+
+def test_a_run_that_failed_before_its_first_step_is_begun_anew(quick, folders, tmp_path, capsys):
+    empty, out = tmp_path / "empty", tmp_path / "run"
+    empty.mkdir()
+    tifffile.imwrite(empty / "f0.tif", np.zeros((64, 72), np.uint8))
+    words = ["adapt", "supervised", *target(folders), *SMALL, *SHALLOW, *DEVICE, "-o", out]
+    assert run(*words, "--target-strokes", empty, "--bundle") == 2
+    assert "Nothing is annotated" in capsys.readouterr().err
+    (out / "my notes.txt").write_text("not of the run")
+    assert run(*words, *source(folders)) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert Run(out).state == "failed"
+    (out / "my notes.txt").unlink()
+    assert run(*words, *source(folders)) == 0
+    assert Run(out).state == "done"
+    assert len([e for e in Run(out).events("Step") if e["losses"]]) == 4
+    assert run(*words, *source(folders)) == 2  # of what is done nothing is lost
+    assert "is not empty" in capsys.readouterr().err
+
+
+def test_what_is_taken_of_a_trained_network_is_told_at_once(quick, finished, folders, tmp_path):
+    out = tmp_path / "tuned"
+    words = ["adapt", "supervised", *target(folders), *source(folders), *SMALL, *DEVICE]
+    assert run(*words, "--set", "depth=1", "--pretrained", finished, "-o", out) == 0
+    notes = [e["text"] for e in Run(out).events("Note")]
+    assert "it has width 4, depth 2; the network here width 4, depth 1" in notes[0]
+    kinds = [e["type"] for e in Run(out).events()]
+    assert kinds.index("Note") < len(kinds) - 1 - kinds[::-1].index("Stage")
+    assert run("adapt", "--resume", "-o", out, *DEVICE) == 0
+
+
+def test_inputs_that_were_copied_before_do_not_mix_with_others(folders, tmp_path, capsys):
+    out = tmp_path / "run"
+    old = out / "inputs" / "target_images"
+    old.mkdir(parents=True)
+    (old / "a.tif").write_bytes((folders / "target" / "images" / "f0.tif").read_bytes())
+    words = ["adapt", "supervised", *target(folders), *source(folders), *SMALL, *DEVICE]
+    assert run(*words, "--bundle", "-o", out) == 2
+    assert f"'{old}' holds 'a.tif', which is not in" in capsys.readouterr().err
+    assert [path.name for path in old.iterdir()] == ["a.tif"]
 
 
 @pytest.mark.parametrize("role", ["validation", "source"])

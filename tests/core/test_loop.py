@@ -172,8 +172,38 @@ def test_a_loss_that_is_not_finite_ends_with_a_sentence():
         lambda index, batch: {"dice": 0.5, "bce": math.nan if index == 3 else 1.0},
         tiny.batch, steps=9, parts=tiny.parts, store=MemoryStore(), stop=lambda: False,
     )  # fmt: skip
-    with pytest.raises(UserError, match=r"step 4 \(dice = 0.5, bce = nan\)"):
+    with pytest.raises(UserError, match=r"step 4 \(dice = 0.5, bce = nan\).* no checkpoint yet"):
         list(task)
+
+
+def test_a_training_that_breaks_down_keeps_the_best_and_says_what_there_is():
+    tiny, store = Tiny(), MemoryStore()
+
+    def step(index, batch):
+        return {"loss": math.nan if index == 11 else 1.0}
+
+    def validate(index):
+        yield Score("quality", float(index), index + 1)
+
+    task = train(
+        step, tiny.batch, steps=20, parts=tiny.parts, store=store, stop=lambda: False,
+        validate=validate, validate_every=4, select="quality",
+    )  # fmt: skip
+    with pytest.raises(UserError, match="The best checkpoint, of step 8, is kept"):
+        list(task)
+    assert store.load("best")["step"] == 8
+
+
+def test_a_training_that_breaks_down_names_its_last_good_checkpoint(monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
+    tiny, store = Tiny(), MemoryStore()
+    task = train(
+        lambda index, batch: {"loss": math.inf if index == 7 else 1.0}, tiny.batch, steps=100,
+        parts=tiny.parts, store=store, stop=lambda: False,
+    )  # fmt: skip
+    with pytest.raises(UserError, match="The last good checkpoint, of step 6, is kept"):
+        list(task)
+    assert store.load("last")["step"] == 6
 
 
 def test_an_error_while_making_a_batch_is_not_lost():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from napari_cellda.core.instances.windows import (
     FoundObjects,
     WindowParams,
     find_in_plane,
+    finder,
     paint_objects,
 )
 
@@ -109,3 +111,15 @@ def test_it_stops_between_tiles():
     )
     assert len(asked) == 2
     assert labels.max() > 0
+
+
+def test_a_block_that_is_only_read_is_not_written_to():
+    class Writes:
+        def find(self, x):
+            x += 1
+            return torch.zeros(0, 2), torch.zeros(0), torch.zeros(0, 8, 8), torch.zeros(0, 2)
+
+    block = np.zeros((1, 8, 8), np.float32)
+    block.flags.writeable = False
+    finder(Writes())(block)
+    assert not block.any()

@@ -43,6 +43,7 @@ from napari_cellda.ui.adapt_inputs import (
 from napari_cellda.ui.axes import CHOSEN_AXES
 from napari_cellda.ui.compare_layers import CompareLayers
 from napari_cellda.ui.inputs import Picked, layer_stems, prepare
+from napari_cellda.ui.panel_words import panel_words
 from napari_cellda.ui.panels.adapt import AdaptPanel
 from napari_cellda.ui.runs import RunWatch, SessionRuns
 from napari_cellda.ui.state import Session
@@ -131,6 +132,62 @@ def test_cards_are_grey_with_the_reason_until_their_inputs_are_there(panel: Adap
     assert not panel.starter.start.isEnabled()
     panel.cards.others.click()
     assert cards["cks"].isVisible()
+
+
+def test_supervised_waits_for_something_annotated(panel: AdaptPanel):
+    card = panel.cards.cards["supervised"]
+    panel.pickers["target_images"].choose_layers(layers(panel, "target 0"))
+    assert card.reason.text() == "Needs annotated images or masks or strokes on some of yours."
+    choose(panel, "supervised")
+    assert not panel.starter.start.isEnabled()
+    panel.pickers["source_images"].choose_layers(layers(panel, "source 0"))
+    assert card.reason.text() == "Needs their masks."
+    assert not panel.starter.start.isEnabled()
+    panel.pickers["source_masks"].choose_layers(layers(panel, "masks 0"))
+    assert card.reason.text() == "Ready."
+    assert panel.starter.start.isEnabled()
+    panel.pickers["source_images"].choose_layers([])
+    assert not panel.starter.start.isEnabled()
+    panel.pickers["source_masks"].choose_layers([])
+    panel.pickers["target_strokes"].choose_layers(layers(panel, "target_1"))
+    assert panel.starter.start.isEnabled()
+
+
+def test_a_refused_beginning_leaves_nothing_and_speaks_of_the_rows(panel: AdaptPanel, qtbot: QtBot):
+    panel.pickers["target_images"].choose_layers(layers(panel, "target 0"))
+    panel.pickers["points"].choose_layers(layers(panel, "points 0"))
+    choose(panel, "cks")
+    panel.diameter.pixels.setValue(500)
+    panel.starter.start.click()
+    monitor = panel.starter.monitor
+    run = monitor.run
+    assert run is not None, panel.starter.message.text
+    qtbot.waitUntil(lambda: not run.alive, timeout=WAIT_MS)
+    assert monitor.message.text == (
+        "Diameter is 500; expected pixels, from 2 to 80, the longest side of the target images."
+    )
+    assert not monitor.resume.isEnabled()
+    qtbot.waitUntil(lambda: not run.folder.exists(), timeout=WAIT_MS)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (
+            "choose the same number with --channels and --source-channels.",
+            "choose the same number with Channels and Their channels.",
+        ),
+        ("cks needs a diameter; see: napari-cellda methods.", "cks needs a diameter."),
+        ("Name them with --classes (Classes in the panel).", "Name them under Classes."),
+        (
+            "put it back, or say with --inputs where it lies now.",
+            "put it back, then resume the run.",
+        ),
+        ("'a--b' is no folder.", "'a--b' is no folder."),
+    ],
+)
+def test_sentences_are_said_in_the_words_of_the_panel(said: str, shown: str):
+    assert panel_words(said) == shown
 
 
 def test_strokes_and_points_pair_with_their_images(panel: AdaptPanel, tmp_path: Path):

@@ -144,8 +144,8 @@ def train(
     Raises
     ------
     UserError
-        If a loss is not finite: with the step and the terms; earlier checkpoints are kept. If
-        memory runs out in `validate`; in a step, batches become smaller instead.
+        If a loss is not finite: with the step, the terms, and which checkpoint is kept. If memory
+        runs out in `validate`; in a step, batches become smaller instead.
 
     Notes
     -----
@@ -173,7 +173,8 @@ def train(
                 break
             except Exception as error:
                 yield keeper.make_room(error, ready)
-        _check_finite(losses, index + 1)
+        if not all(math.isfinite(value) for value in losses.values()):
+            raise keeper.give_up(losses, index + 1)
         yield Step(index + 1, losses)
         keeper.done = index + 1
         if validate and (keeper.done == steps or _due(keeper.done, validate_every)):
@@ -263,10 +264,26 @@ class _Keeper:
         if since >= CHECKPOINT_SECONDS and self.done - self.kept >= CHECKPOINT_SHARE * self.steps:
             self.keep_last()
 
-    def keep_last(self) -> None:
+    def give_up(self, losses: Mapping[str, float], step: int) -> UserError:
+        """Keep what is good when a loss is not finite; return the sentence that tells of it."""
+        self._write_best()  # the present weights are spoilt
+        steps = {"last good": self.kept, "best": self.best_step or 0}
+        which = max(steps, key=lambda name: steps[name])
+        kept = f"The {which} checkpoint, of step {steps[which]}, is kept"
+        terms = ", ".join(f"{name} = {value:g}" for name, value in losses.items())
+        return UserError(
+            f"Training broke down at step {step} ({terms}); expected finite losses. "
+            f"{kept if steps[which] else 'There is no checkpoint yet'}: begin a new run with a "
+            "smaller learning rate, or full instead of mixed precision."
+        )
+
+    def _write_best(self) -> None:
         if self.best is not None:
             self.store.save("best", self.best)
             self.best = None
+
+    def keep_last(self) -> None:
+        self._write_best()
         if self.done > self.kept:
             self.store.save("last", self._state())
             self.kept, self.clock = self.done, time.monotonic()
@@ -302,16 +319,6 @@ def _seed_torch(seed: int, index: int) -> None:
     import torch
 
     torch.manual_seed(int(np.random.SeedSequence([seed, index]).generate_state(1)[0]))
-
-
-def _check_finite(losses: Mapping[str, float], step: int) -> None:
-    if all(math.isfinite(value) for value in losses.values()):
-        return
-    terms = ", ".join(f"{name} = {value:g}" for name, value in losses.items())
-    raise UserError(
-        f"Training broke down at step {step} ({terms}); expected finite losses. The last good "
-        "checkpoint is kept: try a smaller learning rate, or full instead of mixed precision."
-    )
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:

@@ -172,8 +172,8 @@ METHODS = [
             "gpu": {"width": 32, "crop": 256, "batch": 8, "steps": 5000},
             "published": {"width": 64, "crop": 256, "batch": 16, "steps": 20000},
         },
-        needs=("target_images",),
-        takes=("source_images", "source_masks", "target_masks", "target_strokes", "pretrained"),
+        needs=("target_images", "source_images|target_masks|target_strokes"),
+        takes=("source_masks", "pretrained"),
         multiclass=True,
     )
 ]

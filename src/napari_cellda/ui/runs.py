@@ -70,6 +70,11 @@ class RunWatch:
         return self.folder.name
 
     @property
+    def has_begun(self) -> bool:
+        """Whether there is a run in its folder; one that was refused has left none."""
+        return (self.folder / "run.yaml").is_file()
+
+    @property
     def alive(self) -> bool:
         """Whether it is starting, waiting or at work."""
         return self._beginning is not None or self.view.alive
@@ -84,12 +89,20 @@ class RunWatch:
         prepare : callable, optional
             Called first, in the thread: writes the inputs that are not on disk yet.
         """
+        from napari_cellda.core.runs.folder import drop_unbegun
         from napari_cellda.core.runs.launch import start_run
 
         def begin(stop: Callable[[], bool]) -> Launched | None:
-            if prepare is not None:
-                prepare()
-            return None if stop() else start_run(words, self.folder)
+            launched = None
+            try:
+                if prepare is not None:
+                    prepare()
+                if not stop():
+                    launched = start_run(words, self.folder)
+            finally:
+                if launched is None:
+                    drop_unbegun(self.folder)
+            return launched
 
         self.view, self.wish, self.frames = RunView(), "", {}
         self._beginning = run_task(
@@ -121,15 +134,20 @@ class RunWatch:
 
     def follow(self) -> None:
         """Read what it has done and does, until it has ended."""
+        from napari_cellda.core.runs.folder import drop_unbegun
         from napari_cellda.core.runs.follow import follow_run
         from napari_cellda.ui import plots
 
         if self._following is not None and self._following.running:
             return
+        launched = self._launched
 
         def task(stop: Callable[[], bool]) -> Generator[RunView | Preview, None, RunView]:
             plots.load()
-            return follow_run(self.folder, stop, self._launched)
+            last = yield from follow_run(self.folder, stop, launched)
+            if launched is not None and not (last.alive or launched.crashed):
+                drop_unbegun(self.folder)
+            return last
 
         self._following = run_task(
             task,

@@ -148,8 +148,7 @@ def _check_wanted(inputs: AdaptInputs, method: Method) -> None:
     missing = method.missing(inputs.given)
     if missing:
         raise UserError(f"{method.name} needs {missing[0]}; see: napari-cellda methods.")
-    known = {name for need in method.needs for name in need.split("|")} | set(method.takes)
-    unwanted = sorted(inputs.given - known - {"validation_masks"})
+    unwanted = sorted(inputs.given - method.wanted - {"validation_masks"})
     if unwanted:
         option = "--" + unwanted[0].replace("_", "-")
         raise UserError(f"{method.name} has no use for {option}; leave it out.")
@@ -164,10 +163,6 @@ def _check_wanted(inputs: AdaptInputs, method: Method) -> None:
             f"{method.name} tells foreground from background only, but --classes names "
             f"{len(inputs.classes)} classes."
         )
-    halves = {"source_images": "source_masks", "source_masks": "source_images"}
-    for one, other in halves.items():
-        if one in inputs.given and other not in inputs.given:
-            raise UserError(f"There are {INPUTS[one]}, but no {INPUTS[other]}; both are needed.")
 
 
 def _check_names(paths: Sequence[Path]) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from napari_cellda.core.adaptation.domain import Domain
+    from napari_cellda.core.adaptation.pretrained import Trained
     from napari_cellda.core.events import Stop
     from napari_cellda.core.loop import Progress, Store
 
@@ -40,8 +41,8 @@ class AdaptJob:
     """Names by class index."""
     diameter: float | None = None
     """Of a typical cell, in pixels."""
-    pretrained: Path | None = None
-    """A package, or a checkpoint of ours, to begin with."""
+    pretrained: Path | Trained | None = None
+    """A run, a package or weights to begin with; for `load_pretrained`."""
     seed: int = 0
     device: str = "auto"
     """"auto", "cpu", "cuda" or "mps"."""

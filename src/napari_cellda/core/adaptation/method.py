@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import Field, ValidationError
@@ -35,6 +36,8 @@ INPUTS: dict[str, str] = {
     "pretrained": "a network to begin with",
 }
 """What a method may ask for, in words for people."""
+SOURCE = ("source_images", "source_masks")
+"""Inputs of which one is no use without the other."""
 
 
 class MethodParams(BaseParams):
@@ -99,15 +102,38 @@ class Method:
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"])
+            if first["type"] == "extra_forbidden":
+                raise UserError(self._no_setting(name)) from error
             raise UserError(
-                f"The setting '{name}' of {self.name} is {first['input']!r}: {first['msg']}; "
-                f"its settings are {', '.join(self.params.model_fields)}."
+                f"The setting '{name}' of {self.name} is {first['input']!r}: {first['msg']}."
             ) from error
 
+    def _no_setting(self, name: str) -> str:
+        names = list(self.params.model_fields)
+        near = get_close_matches(name, names)
+        if near:
+            return f"{self.name} has no setting '{name}'; did you mean {' or '.join(near)}?"
+        return f"{self.name} has no setting '{name}'; its settings are {', '.join(names)}."
+
+    @property
+    def wanted(self) -> set[str]:
+        """Names of the inputs that it needs or can use."""
+        return {name for need in self.needs for name in need.split("|")} | set(self.takes)
+
+    def lacking(self, given: set[str]) -> list[str]:
+        """Return what is needed and not among the inputs given, written as in `needs`.
+
+        Of source images and their masks, the one where the other is given is needed too.
+        """
+        lacking = [need for need in self.needs if not given & set(need.split("|"))]
+        for one, other in (SOURCE, SOURCE[::-1]):
+            halved = one in given & self.wanted and other not in given
+            if halved and other not in lacking:
+                lacking.append(other)
+        return lacking
+
     def missing(self, given: set[str]) -> list[str]:
-        """Return, in words, the needed inputs that are not among those given."""
+        """Return, in words, what `lacking` returns."""
         return [
-            " or ".join(INPUTS[name] for name in need.split("|"))
-            for need in self.needs
-            if not given & set(need.split("|"))
+            " or ".join(INPUTS[name] for name in need.split("|")) for need in self.lacking(given)
         ]

@@ -11,6 +11,7 @@ from napari_cellda.core.adaptation.inputs import AdaptInputs, open_inputs
 from napari_cellda.core.adaptation.job import AdaptJob
 from napari_cellda.core.adaptation.package import middle_of, write_adapted
 from napari_cellda.core.adaptation.prepare import prepare_domains
+from napari_cellda.core.adaptation.pretrained import read_trained
 from napari_cellda.core.adaptation.project_maps import check_classes, project_maps
 from napari_cellda.core.atomic import plain_disk_errors
 from napari_cellda.core.batch import open_pipeline
@@ -18,9 +19,14 @@ from napari_cellda.core.devices import find_device
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Task, never
 from napari_cellda.core.jobs import Run
-from napari_cellda.core.processes import rank, wait_for
+from napari_cellda.core.processes import rank, wait_for, world_size
 from napari_cellda.core.run_record import hash_input
-from napari_cellda.core.runs.folder import check_new_folder, copy_into
+from napari_cellda.core.runs.folder import (
+    check_new_folder,
+    clear_failed,
+    copy_into,
+    failed_before_first_step,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -28,7 +34,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from napari_cellda.core.adaptation.job import Adapted
     from napari_cellda.core.adaptation.method import Method, Preset
+    from napari_cellda.core.adaptation.pretrained import Trained
     from napari_cellda.core.events import Stop
 
 NO_NETWORK = Note("Stopped before the first step, so there is no network.")
@@ -70,7 +78,8 @@ def begin_adaptation(
     ProgramRefused
         If the project's enhancer is a program that is not among the trusted.
     UserError
-        For bad inputs or settings, or a folder that holds something; nothing is written then.
+        For bad inputs or settings, or a folder that holds something but a run that failed before
+        its first step; nothing is written then.
     """
     if rank():
         wait_for(folder / "run.yaml")
@@ -78,13 +87,20 @@ def begin_adaptation(
     settings = method.settings(preset, overrides)
     find_device(device)
     opened = open_inputs(inputs, method)
-    check_new_folder(folder)
+    # Of several processes the others would take the run that failed for the new one.
+    again = world_size() == 1 and failed_before_first_step(folder)
+    if not again:
+        check_new_folder(folder)
+    if inputs.pretrained is not None:
+        read_trained(inputs.pretrained)
     if inputs.project is not None:
         check_classes(inputs.project, opened.class_names)
         open_pipeline(inputs.project, trusted=trusted)  # what it lacks is told before all else
     paths = inputs.paths
     if bundle:
         paths = {role: _copy_in(path, folder / "inputs" / role) for role, path in paths.items()}
+    if again:
+        clear_failed(folder)
     options = inputs.model_dump(mode="json", exclude=set(inputs.paths))
     return Run.create(
         folder,
@@ -105,7 +121,7 @@ def resume_adaptation(folder: Path, inputs: Path | None = None) -> Run:
     folder : Path
     inputs : Path, optional
         Where the inputs lie now, if they were moved: files and folders of their old names, or one
-        folder per input, named as the options are.
+        folder per input, named as the options are. What is not there may still be in its place.
 
     Raises
     ------
@@ -192,20 +208,21 @@ def _work(
     )
     _check_read(run, cache)
     example = middle_of(opened.target[0].image)
+    trained = None if inputs.pretrained is None else read_trained(inputs.pretrained)
     job = AdaptJob(
         target=prepared.target,
         source=prepared.source,
         validation=prepared.validation,
         classes=prepared.classes,
         diameter=inputs.diameter,
-        pretrained=inputs.pretrained,
+        pretrained=trained,
         store=run,
         scratch=cache,
         seed=run.record.seed,
         device=device,
         stop=stop,
     )
-    adapted = yield from method.adapt(job, settings)
+    adapted = yield from _told(method.adapt(job, settings), run, trained)
     if not adapted.progress.steps:
         yield NO_NETWORK
         return None
@@ -217,6 +234,17 @@ def _work(
     if not adapted.progress.stopped:
         shutil.rmtree(cache, ignore_errors=True)
     return package
+
+
+def _told(task: Task[Adapted], run: Run, trained: Trained | None) -> Task[Adapted]:
+    """Pass a training on; first tell what was taken of a trained network, if it begins now."""
+    if trained is None or run.checkpoint_path("last").is_file():
+        return (yield from task)
+    first = next(task)  # by then its networks are made
+    for text in trained.notes:
+        yield Note(text)
+    yield first
+    return (yield from task)
 
 
 def _check_read(run: Run, cache: Path) -> None:
@@ -235,19 +263,32 @@ def inputs_of(run: Run) -> AdaptInputs:
 
 
 def _copy_in(source: Path, target: Path) -> Path:
+    """Copy an input into the run, where an earlier beginning may have copied it before."""
     target = target if source.is_dir() else target / source.name
+    if target.resolve() == source.resolve():
+        return target
+    others = _files_below(target) - _files_below(source)
+    if others:
+        raise UserError(
+            f"'{target}' holds '{min(others)}', which is not in '{source}': choose a new folder."
+        )
     with plain_disk_errors(target):
         copy_into(source, target)
     return target
 
 
+def _files_below(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
 def _point_to(run: Run, folder: Path) -> None:
-    """Rewrite where the inputs lie, after finding each of them by name and content."""
+    """Rewrite where the inputs lie, after finding each by name and content, there or in place."""
     moved = {}
     for item in run.record.inputs:
         name = Path(item.path).name
         roles = [folder / item.role, folder / item.role.replace("_", "-")]
         candidates = [folder / name, *roles, *(role / name for role in roles)]
+        candidates.append(run.input_path(item.role))
         for path in candidates:
             if path.exists() and hash_input(path) == item.hash:
                 moved[item.role] = path.resolve()
@@ -255,7 +296,8 @@ def _point_to(run: Run, folder: Path) -> None:
         else:
             raise UserError(
                 f"'{folder}' holds no '{name}' with the content that the run began with "
-                f"({item.role.replace('_', ' ')})."
+                f"({item.role.replace('_', ' ')}), and '{run.input_path(item.role)}' does not "
+                "either."
             )
     run.move_inputs(moved)
 

@@ -214,7 +214,9 @@ def finder(network: Any, device: Any = "cpu", least_score: float | None = None) 
 
     def find(block: NDArray[np.float32]) -> FoundObjects:
         with torch.inference_mode():
-            found = network.find(torch.from_numpy(block).to(device), least_score)
+            # A block may be a part of a file that is only read, which torch warns of.
+            pixels = torch.from_numpy(np.require(block, requirements="W"))
+            found = network.find(pixels.to(device), least_score)
         points, scores, masks, corners = (part.cpu().numpy() for part in found)
         return FoundObjects(points.astype(np.float64), scores, masks, corners.astype(np.int64))
 

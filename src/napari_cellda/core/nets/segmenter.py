@@ -48,11 +48,21 @@ class Segmenter(Packable):
             "up": up,
             "growth": growth,
         }
-        outputs = 1 if n_classes == 2 else n_classes
-        self.unet = UNet(in_channels, outputs, width, depth, norm=norm, up=up, growth=growth)
-        self.in_channels, self.out_channels = in_channels, outputs
+        self.in_channels, self.out_channels = in_channels, 1 if n_classes == 2 else n_classes
+        self._build()
+
+    def _build(self) -> None:
+        given = {key: value for key, value in self.config.items() if key != "n_classes"}
+        self.unet = UNet(out_channels=self.out_channels, **given)
         self.multiple, self.multiples = self.unet.multiple, self.unet.multiples
         self.tiles_exactly = self.unet.tiles_exactly
+
+    def rebuild(self, *, norm: Norm, up: Up, growth: int | None) -> None:
+        """Take another build in place; if it is another indeed, the weights are new ones."""
+        build = {"norm": norm, "up": up, "growth": growth}
+        if any(self.config[key] != value for key, value in build.items()):
+            self.config.update(build)
+            self._build()
 
     def slim(self, axis: int = 0) -> UNet:
         """Return a network that looks as far; see `UNet.slim`."""

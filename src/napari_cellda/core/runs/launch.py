@@ -59,6 +59,11 @@ class Launched:
         """Whether its process ended with an error, of the user or ours."""
         return self._process.poll() in (1, 2)
 
+    @property
+    def crashed(self) -> bool:
+        """Whether its process ended with an error of ours, of which it has printed more."""
+        return self._process.poll() == 1
+
     def kill(self) -> None:
         """End it at once, with all that it started."""
         leads = sys.platform != "win32"

@@ -192,8 +192,7 @@ class AdaptPanel(QWidget):
         return given
 
     def _wanted(self, method: Method) -> set[str]:
-        needs = {name for need in method.needs for name in need.split("|")}
-        return needs | set(method.takes) | set(ALWAYS) | set(OPTIONAL)
+        return method.wanted | set(ALWAYS) | set(OPTIONAL)
 
     def _takes_own_maps(self, method: Method) -> bool:
         """Whether it learns from the maps of this viewer, whose classes have names."""

@@ -44,9 +44,12 @@ def missing_words(method: Method, given: set[str]) -> list[str]:
     """Return, in few words, the needed inputs that are not among those given."""
     return [
         " or ".join(WORDS.get(name, name.replace("_", " ")) for name in need.split("|"))
-        for need in method.needs
-        if not given & set(need.split("|"))
+        for need in method.lacking(given)
     ]
+
+
+def _choices(method: Method) -> int:
+    return sum(need.count("|") for need in method.needs)
 
 
 class MethodCard(QFrame):
@@ -143,8 +146,8 @@ class MethodCards(QWidget):
         self.others.hide()
 
     def fill(self, methods: Sequence[Method]) -> None:
-        """Show these methods, first those that need the least."""
-        for method in sorted(methods, key=lambda one: len(one.needs)):
+        """Show these methods, first those that need the least, or let it be chosen."""
+        for method in sorted(methods, key=lambda one: (len(one.needs), -_choices(one))):
             card = self.cards[method.name] = MethodCard(method)
             card.clicked.connect(lambda method=method: self.choose(method))
             self._layout.addWidget(card)

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_cellda.ui.panel_words import panel_words
 from napari_cellda.ui.panels.banner import Banner
 from napari_cellda.ui.plots import Curves
 from napari_cellda.ui.run_layers import RunLayers, side_by_side
@@ -174,7 +175,7 @@ class RunMonitor(QWidget):
         self._show_layers(*sorted(frames, key=lambda frame: frame.index))
 
     def _on_failure(self, error: Exception) -> None:
-        self.message.tell(str(error) or type(error).__name__, "error")
+        self.message.tell(panel_words(str(error)) or type(error).__name__, "error")
 
     def _refresh(self) -> None:
         run = self.run
@@ -189,11 +190,12 @@ class RunMonitor(QWidget):
         self.curves.draw(view.losses, view.scores)
         self.stop.setEnabled(run.alive and run.wish == "")
         self.cancel.setEnabled(run.alive and run.wish != "cancel")
-        self.resume.setEnabled(not run.alive and view.state in RESUMABLE)
+        self.resume.setEnabled(view.state in RESUMABLE and not run.alive and run.has_begun)
         if view.text and not run.alive:
-            self.message.tell(view.text, "error" if view.state == "failed" else "warning")
+            text = panel_words(view.text)
+            self.message.tell(text, "error" if view.state == "failed" else "warning")
         elif view.notes:
-            self.message.tell(view.notes[-1], "info")
+            self.message.tell(panel_words(view.notes[-1]), "info")
         elif run.alive:
             self.message.clear()
         self.refreshed.emit()

@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.runs.history import RunView
 from napari_cellda.ui.model_loading import agreed, ask_consent
+from napari_cellda.ui.panel_words import panel_words
 from napari_cellda.ui.panels.banner import Banner
 from napari_cellda.ui.panels.run_monitor import RunMonitor, duration, gigabytes, pace_words
 from napari_cellda.ui.runs import SessionRuns, runs_folder
@@ -170,7 +171,7 @@ class RunStarter(QWidget):
             self._abandon()
             again()
         else:
-            self.message.tell(str(error) or repr(error), "error")
+            self.message.tell(panel_words(str(error)) or repr(error), "error")
 
     def watch(self, watch: RunWatch, place: Mapping[str, Sequence[float]] | None = None) -> None:
         """Show a run."""
