@@ -11,6 +11,7 @@ import tifffile
 from napari_cellda.cli import main
 from napari_cellda.core.adaptation.run import inputs_of
 from napari_cellda.core.jobs import Run
+from napari_cellda.core.nets.cks import CksPrincipal
 from napari_cellda.core.samples import nuclei_field
 
 SHAPE = (64, 64)
@@ -140,15 +141,24 @@ def test_points_may_be_found_in_images_of_the_nuclei(data, tmp_path):
     assert inputs.points is None
 
 
-def test_the_least_score_may_be_told_to_models_that_find_objects(data, tmp_path, capsys):
+def test_the_least_score_may_be_told_to_models_that_find_objects(
+    data, tmp_path, capsys, monkeypatch
+):
+    asked = []
+    find = CksPrincipal.find
+
+    def spy(network, x, least_score=None):
+        asked.append(least_score)
+        return find(network, x, least_score)
+
+    monkeypatch.setattr(CksPrincipal, "find", spy)
     model, images = tmp_path / "run", data / "target/images/f0.tif"
     assert run(*words_of("cks", data), "-o", model) == 0
-    counts = []
-    for score in (0.01, 0.99):
-        out = tmp_path / str(score)
-        assert run("predict", model, images, "--least-score", score, "-o", out) == 0
-        counts.append(len((out / "f0_objects.csv").read_text().splitlines()) - 1)
-    assert counts[0] > counts[1] == 0
+    asked.clear()
+    assert run("predict", model, images, "--least-score", 0.3, "-o", tmp_path / "sure") == 0
+    assert run("predict", model, images, "--instances", "-o", tmp_path / "usual") == 0
+    assert asked == [0.3, None]
+    assert (tmp_path / "sure" / "f0_objects.csv").is_file()
     words = ("predict", "nuclei", images, "--least-score", 0.5, "-o", tmp_path / "none")
     assert run(*words) == 2
     assert "'nuclei' does not find objects by itself" in capsys.readouterr().err

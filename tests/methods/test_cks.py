@@ -113,6 +113,7 @@ def test_a_zoom_keeps_places_where_they_are():
         network.score.bias.fill_(3.0)
         network.apart = 1
         found = network.find(torch.rand(1, 32, 48))
+        assert not len(network.find(torch.rand(1, 32, 48), least_score=0.99).points)
     # The centre of a 4 x 4 cell, which is 2 x 2 pixels here; known to a zoomed pixel.
     assert float(found.points.min()) == pytest.approx(0.5, abs=0.26)
     assert float(found.points[:, 0].max()) == pytest.approx(30.5, abs=0.26)
