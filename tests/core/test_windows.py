@@ -115,7 +115,7 @@ def test_it_stops_between_tiles():
 
 def test_a_block_that_is_only_read_is_not_written_to():
     class Writes:
-        def find(self, x):
+        def find(self, x, least_score):
             x += 1
             return torch.zeros(0, 2), torch.zeros(0), torch.zeros(0, 8, 8), torch.zeros(0, 2)
 

@@ -149,7 +149,7 @@ def test_supervised_waits_for_something_annotated(panel: AdaptPanel):
     panel.pickers["source_images"].choose_layers([])
     assert not panel.starter.start.isEnabled()
     panel.pickers["source_masks"].choose_layers([])
-    panel.pickers["target_strokes"].choose_layers(layers(panel, "target_1"))
+    panel.pickers["target_strokes"].choose_layers(layers(panel, "target 1"))
     assert panel.starter.start.isEnabled()
 
 
