@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from napari_cellda.core.runs import launch
 from painting import WAIT_MS
 
 if TYPE_CHECKING:
@@ -50,6 +51,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(stop)
     # napari's random colours, now and then.
     config.addinivalue_line("filterwarnings", "ignore:Conversion from CIE-LAB:UserWarning")
+
+
+@pytest.fixture(autouse=True)
+def runs_as_urgent_as_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs have their share of a machine that other tests keep busy."""
+    monkeypatch.setattr(launch, "NICENESS", 0)
 
 
 @pytest.fixture(autouse=True)

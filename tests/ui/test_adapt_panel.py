@@ -634,7 +634,6 @@ def test_a_run_on_one_channel_of_a_layer_is_applied_to_that_channel(
     panel: AdaptPanel, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rgb: bool
 ):
     monkeypatch.setattr(launch, "PROGRAM", (sys.executable, "-c", WITHOUT_ONNX))
-    monkeypatch.setattr(launch, "NICENESS", 0)
     viewer = panel.session.viewer
     grey = viewer.layers["target 1"].data
     data = np.stack([grey[::-1], grey, grey[:, ::-1]], axis=-1 if rgb else 0)
