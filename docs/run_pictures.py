@@ -153,6 +153,7 @@ def runs(folder: Path) -> None:
     run = one.panel.monitor.run
     wait_until(lambda: run.view.state == "done", "the curves")
     one.viewer.reset_view()
+    one.panel.folder.setText("cellda/runs")
     one.picture("runs")
     one.viewer.close()
 
