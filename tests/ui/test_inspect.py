@@ -476,6 +476,7 @@ def run(tmp_path: Path) -> Run:
             yield Step(step, {"discrepancy": 0.6 / step})
             yield Preview("network m", np.full((40, 50), 0.9, np.float32), step)
             yield Preview("network n", np.full((40, 50), 0.9 - 0.6 / step, np.float32), step)
+            yield Preview("found cells", np.array([[1.0, 2, 0.5]]), step, "points")
 
     run_quietly(run.drive(task()))
     return run
@@ -494,6 +495,7 @@ def test_the_discrepancy_of_a_run_has_a_slider_and_a_curve(
     tab = panel.heatmap
     tab.open_run(run.folder)
     assert (tab.first.currentText(), tab.second.currentText()) == ("network m", "network n")
+    assert tab.first.findText("found cells") < 0
     tab.show_run.click()
     qtbot.waitUntil(lambda: not tab.heatmap.running, timeout=WAIT_MS)
     assert threading.main_thread() not in threads

@@ -26,7 +26,7 @@ from napari_cellda.core.runs.turn import QUEUE_VARIABLE
 from napari_cellda.ui import closing
 from napari_cellda.ui.frames import FrameStack
 from napari_cellda.ui.panels import verdict
-from napari_cellda.ui.panels.run_monitor import duration, gigabytes
+from napari_cellda.ui.panels.run_monitor import RunMonitor, duration, gigabytes
 from napari_cellda.ui.panels.runs import RunsPanel, _cells, _tip
 from napari_cellda.ui.panels.train import TrainPanel, model_id
 from napari_cellda.ui.run_layers import RunLayers, side_by_side
@@ -445,6 +445,22 @@ def test_points_are_seen_at_their_time_in_every_plane_with_their_scores(planes):
     assert layer.features["score"][second][:2].tolist() == [0.9, 0.7]
     layers.show(Preview("detected", np.zeros((0, 3)), 30, "points"))
     assert len(layer.data) == 3 * (planes or 1)
+
+
+def test_points_are_no_picture_of_the_monitor(qtbot: QtBot, viewer: ViewerModel):
+    watch = RunWatch(Session.of(viewer), Path("run"))
+    monitor = RunMonitor()
+    qtbot.addWidget(monitor)
+    nothing = Preview("early", np.zeros((0, 3)), 10, "points")
+    watch.frames["early"] = [nothing]
+    monitor.watch(watch)
+    for frame in (
+        Preview("cells", np.array([[1.0, 2, 0.5]]), 10, "points"),
+        Preview("map", np.full((8, 8), 0.5, np.float32), 10),
+    ):
+        watch._on_news(frame)
+    assert [monitor.which.itemText(k) for k in range(monitor.which.count())] == ["map"]
+    assert {"run · early", "run · cells", "run · map"} <= {layer.name for layer in viewer.layers}
 
 
 def test_pictures_that_come_later_do_not_turn_the_time_back():

@@ -245,7 +245,13 @@ def run_pictures(folder: Path) -> list[str]:
     """
     from napari_cellda.core.jobs import Run
 
-    names = sorted(Run(folder).previews())
+    run = Run(folder)
+    # Points are no maps.
+    names = sorted(
+        name
+        for name, steps in run.previews().items()
+        if steps and run.preview(name, steps[0]).kind == "picture"
+    )
     if not names:
         raise UserError(f"The run in '{folder}' kept no pictures of its way.")
     return names

@@ -141,14 +141,14 @@ class RunMonitor(QWidget):
         if self.run is not None:
             getattr(self.run, wish)()
 
-    def _offer(self, name: str) -> None:
-        """Let a picture be chosen."""
-        if self.which.findText(name) < 0:
-            self.which.addItem(name)
+    def _offer(self, frame: Preview) -> None:
+        """Let a picture be chosen; points are no picture, but a layer only."""
+        if frame.kind == "picture" and self.which.findText(frame.name) < 0:
+            self.which.addItem(frame.name)
             self.which.setVisible(self.which.count() > 1)
 
     def _on_frame(self, frame: Preview) -> None:
-        self._offer(frame.name)
+        self._offer(frame)
         if frame.name == self.which.currentText():
             self._show_picture()
         self._show_layers(frame)
@@ -168,11 +168,11 @@ class RunMonitor(QWidget):
         """Show what was taken before it was looked at."""
         if self.run is None:
             return
-        for name in self.run.frames:
-            self._offer(name)
+        for frames in self.run.frames.values():
+            self._offer(frames[-1])
         self._show_picture()
-        frames = (frame for frames in self.run.frames.values() for frame in frames)
-        self._show_layers(*sorted(frames, key=lambda frame: frame.index))
+        taken = (frame for frames in self.run.frames.values() for frame in frames)
+        self._show_layers(*sorted(taken, key=lambda frame: frame.index))
 
     def _on_failure(self, error: Exception) -> None:
         self.message.tell(panel_words(str(error)) or type(error).__name__, "error")
