@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.paths import find_images, stem
-from napari_cellda.ui.axes import channel_count
+from napari_cellda.ui.axes import channel_count, data_of
 from napari_cellda.ui.inputs import Picked, Prepared, layer_stems, prepare
 from napari_cellda.ui.nuclei import nuclei_channel
 
@@ -229,8 +229,8 @@ def preview_place(layers: Sequence[Any], side: int = 512) -> dict[str, tuple[flo
         return None
     stems = layer_stems(layers)
     first = layers[stems.index(min(stems))]
-    data = first.data[0] if first.multiscale else first.data
-    plane = data.shape[-3:-1] if first.rgb else data.shape[-2:]
+    shape = data_of(first).shape
+    plane = shape[-3:-1] if first.rgb else shape[-2:]
     scale = tuple(float(one) for one in first.scale[-2:])
     translate = tuple(
         float(start) + max(0, (length - side) // 2) * step

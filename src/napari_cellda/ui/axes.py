@@ -82,8 +82,12 @@ def channel_count(layer: Any) -> int:
     axes = axes_of(layer)
     if layer.rgb or "c" not in axes:
         return 1
-    shape = layer.data[0].shape if layer.multiscale else layer.data.shape
-    return int(shape[axes.index("c")])
+    return int(data_of(layer).shape[axes.index("c")])
+
+
+def data_of(layer: Any) -> Any:
+    """Return a layer's data, of several levels the finest."""
+    return layer.data[0] if getattr(layer, "multiscale", False) else layer.data
 
 
 def _named_axes(layer: Any, choices: Sequence[str]) -> str | None:
@@ -138,7 +142,7 @@ def read_layer(choice: ImageChoice) -> Image:
 def _stack(layers: list[Any]) -> Any:
     import dask.array as da
 
-    arrays = [layer.data[0] if layer.multiscale else layer.data for layer in layers]
+    arrays = [data_of(layer) for layer in layers]
     if len({tuple(array.shape) for array in arrays}) > 1:
         found = ", ".join(f"'{layer.name}' {tuple(layer.data.shape)}" for layer in layers)
         raise UserError(f"Layers used as channels need the same shape; found {found}.")

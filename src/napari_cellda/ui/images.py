@@ -12,7 +12,14 @@ from napari_cellda.core.events import never
 from napari_cellda.core.images.label_arrays import read_region, write_region
 from napari_cellda.core.tiles import grid
 from napari_cellda.ui.arrays import SpreadArray
-from napari_cellda.ui.axes import ImageChoice, axes_of, default_channels, keep_axes, read_layer
+from napari_cellda.ui.axes import (
+    ImageChoice,
+    axes_of,
+    data_of,
+    default_channels,
+    keep_axes,
+    read_layer,
+)
 from napari_cellda.ui.classes import MAX_CLASSES, class_list
 from napari_cellda.ui.layers import (
     STROKES_OPACITY,
@@ -197,7 +204,7 @@ def take_over(session: Session, mask: Any, *, foreground_only: bool = False) -> 
         If the shape does not fit.
     """
     painted = session.require_current()
-    data = mask.data[0] if mask.multiscale else mask.data
+    data = data_of(mask)
     if tuple(data.shape) != painted.image.label_shape:
         raise UserError(
             f"The mask '{mask.name}' has shape {tuple(data.shape)}, but '{painted.name}' needs "

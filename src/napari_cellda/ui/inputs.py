@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.paths import safe_stem, stem
-from napari_cellda.ui.axes import CHOSEN_AXES, axes_of
+from napari_cellda.ui.axes import CHOSEN_AXES, axes_of, data_of
 from napari_cellda.ui.layers import TAG
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _shows_file(layer: Any, path: Path) -> bool:
     """
     from napari_cellda.core.images.readers import read_file
 
-    shown = layer.data[0] if layer.multiscale else layer.data
+    shown = data_of(layer)
     try:
         file = read_file(path)
         on_disk = file.array

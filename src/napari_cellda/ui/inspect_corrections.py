@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.ui.axes import data_of
 from napari_cellda.ui.inputs import write_points
-from napari_cellda.ui.inspect_layers import data_of, painted_of, placement, plane_of
+from napari_cellda.ui.inspect_layers import painted_of, placement, plane_of
 from napari_cellda.ui.layers import keep_selection
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from napari_cellda.core.inspect.guidance import (
     spread_planes,
     z_step,
 )
-from napari_cellda.ui.inspect_layers import data_of
+from napari_cellda.ui.axes import data_of
 from napari_cellda.ui.uncertain import go_to_place, painted_mask, stroke_tiles
 from napari_cellda.ui.worker import run_task
 

@@ -14,10 +14,10 @@ from napari_cellda.core.inspect.discrepancy import (
     lazy_discrepancy,
 )
 from napari_cellda.core.inspect.maps import as_map
+from napari_cellda.ui.axes import data_of
 from napari_cellda.ui.background import BackgroundWork
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.inspect_layers import (
-    data_of,
     go_to,
     placement,
     plane_of,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_cellda.ui.axes import data_of
 from napari_cellda.ui.layers import TAG, keep_selection
 
 if TYPE_CHECKING:
@@ -38,11 +39,6 @@ def is_probable_map(layer: Any) -> bool:
         return True
     limits = getattr(layer, "contrast_limits", (0, 255))
     return np.dtype(layer.dtype).kind == "f" and limits[0] >= 0 and limits[1] <= 1
-
-
-def data_of(layer: Any) -> Any:
-    """Return a layer's data, of several levels the finest."""
-    return layer.data[0] if getattr(layer, "multiscale", False) else layer.data
 
 
 def plane_of(session: Session, layer: Any) -> tuple[int, ...]:

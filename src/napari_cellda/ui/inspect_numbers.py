@@ -13,9 +13,10 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note
 from napari_cellda.core.inspect.comparison import Comparing, refuse_ignored, to_labels
 from napari_cellda.core.inspect.maps import check_shapes
+from napari_cellda.ui.axes import data_of
 from napari_cellda.ui.background import BackgroundWork
 from napari_cellda.ui.connect import connect_while_alive
-from napari_cellda.ui.inspect_layers import data_of, go_to
+from napari_cellda.ui.inspect_layers import go_to
 from napari_cellda.ui.object_scores import scores_of
 
 if TYPE_CHECKING:

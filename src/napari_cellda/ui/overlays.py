@@ -13,11 +13,11 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.inspect.comparison import Comparing, compare_planes
 from napari_cellda.core.inspect.maps import check_shapes
 from napari_cellda.core.inspect.objects import match_stack
+from napari_cellda.ui.axes import data_of
 from napari_cellda.ui.background import BackgroundWork
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.inspect_layers import (
     ShownPlane,
-    data_of,
     go_to,
     placement,
     plane_of,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_cellda.ui.axes import data_of
 from napari_cellda.ui.frames import FrameStack, PointStack
 from napari_cellda.ui.layers import TAG, fade_in, keep_selection
 from napari_cellda.ui.view import camera_of
@@ -189,5 +190,4 @@ def _between(viewer: Any) -> tuple[int, ...]:
     deep = next((layer for layer in others if layer.ndim == ndim), None)
     if deep is None or ndim == 2:
         return ()
-    shape = (deep.data[0] if deep.multiscale else deep.data).shape
-    return tuple(shape[: ndim - 2])
+    return tuple(data_of(deep).shape[: ndim - 2])

@@ -8,6 +8,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.ui.axes import data_of
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.layers import TAG
 
@@ -128,7 +129,7 @@ class JudgedOn(QWidget):
         layer = self.truth.currentData()
         if layer is None or layer not in self._session.viewer.layers:
             return None
-        data = layer.data[0] if layer.multiscale else layer.data
+        data = data_of(layer)
         if tuple(data.shape) != image.label_shape:
             raise UserError(
                 f"The mask '{layer.name}' has shape {tuple(data.shape)}, but '{image.name}' "
