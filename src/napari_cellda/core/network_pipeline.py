@@ -14,8 +14,7 @@ from napari_cellda.core.events import Stage, Step, never
 from napari_cellda.core.instances.drawn import DrawnObjects
 from napari_cellda.core.modelzoo.preprocessing import rdf_normalisation
 from napari_cellda.core.modelzoo.structures import known_structure
-from napari_cellda.core.pipeline import PIECE_2D, PIECE_3D, Maps, write_enhanced
-from napari_cellda.core.tiles import grid
+from napari_cellda.core.pipeline import PIECE_2D, PIECE_3D, Maps, pieces_of, write_enhanced
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -91,7 +90,6 @@ class NetworkPipeline:
         import torch
 
         network: Any = self.network.model.network
-
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return DrawnObjects(deepcopy(network).to(device), source, stack, folder, device)
 
@@ -104,7 +102,7 @@ class NetworkPipeline:
     def pieces(self, image: Image) -> list[Region]:
         """Return the pieces in which an image is computed, in scan order."""
         shape = PIECE_3D if self.network.card.ndim == 3 else PIECE_2D
-        return [p for t in range(image.n_times) for p in grid(image.limits, shape, t)]
+        return pieces_of(image, shape)
 
     def map_piece(
         self, source: Normalised, piece: Region, stop: Stop = never

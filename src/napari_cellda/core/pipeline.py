@@ -31,6 +31,11 @@ PIECE_2D = (1, 1024, 1024)
 PIECE_3D = (32, 256, 256)
 
 
+def pieces_of(image: Image, shape: Spot = PIECE_2D) -> list[Region]:
+    """Return the pieces in which an image is computed or written, all times, in scan order."""
+    return [piece for t in range(image.n_times) for piece in grid(image.limits, shape, t)]
+
+
 @dataclass(frozen=True)
 class Maps:
     """The maps of one image, each with the image's own axes after the classes."""
@@ -45,6 +50,11 @@ class Maps:
     """Whether the foreground is the membranes between the objects, and not the objects."""
     drawn: DrawnObjects | None = None
     """The objects that the network finds itself; None: they are to be made of the maps."""
+
+    def classes(self, image: Image, region: Region) -> np.ndarray:
+        """Return the likeliest class of each pixel, (Z, Y, X) uint8; the first one of a tie."""
+        found = read_region(image, self.probability, region).argmax(axis=0)
+        return np.asarray(found, np.uint8)
 
 
 class MapMaker(Protocol):
@@ -144,7 +154,7 @@ class Pipeline:
 
     def pieces(self, image: Image) -> list[Region]:
         """Return the pieces in which an image is computed, in scan order."""
-        return [p for t in range(image.n_times) for p in grid(image.limits, self.piece, t)]
+        return pieces_of(image, self.piece)
 
     def forest_piece(
         self, source: Normalised, piece: Region, stop: Stop = never

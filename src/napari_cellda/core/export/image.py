@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -27,7 +28,7 @@ from napari_cellda.core.images.label_arrays import (
 )
 from napari_cellda.core.instances import InstanceParams
 from napari_cellda.core.instances.whole_image import find_instances
-from napari_cellda.core.pipeline import PIECE_2D
+from napari_cellda.core.pipeline import PIECE_2D, pieces_of
 from napari_cellda.core.tiles import grid
 
 if TYPE_CHECKING:
@@ -179,13 +180,9 @@ class _Output:
 def _outputs(
     image: Image, maps: Maps, instances: np.ndarray | None, choice: ExportChoice
 ) -> list[_Output]:
-    def mask_of(region: Any) -> np.ndarray:
-        found = read_region(image, maps.probability, region).argmax(axis=0)
-        return np.asarray(found, np.uint8)
-
     found = []
     if choice.mask:
-        found.append(_Output("mask", np.uint8, mask_of))
+        found.append(_Output("mask", np.uint8, partial(maps.classes, image)))
     if choice.instances and instances is not None:
         found.append(_Output("instances", np.uint32, lambda r: read_region(image, instances, r)))
     if choice.probabilities:
@@ -211,7 +208,7 @@ def _write_by_regions(
     """Write TIFF or OME-Zarr region by region; all files appear, or none if stopped."""
     outputs = _outputs(image, maps, instances, choice)
     paths = [_path(image, output.name, choice) for output in outputs]
-    pieces = [p for t in range(image.n_times) for p in grid(image.limits, PIECE_2D, t)]
+    pieces = pieces_of(image)
     if outputs:
         yield Stage(f"Writing {image.name}", len(pieces))
     with ExitStack() as stack:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_cellda.core.atomic import scratch_array
 from napari_cellda.core.events import Stage, Step, never
-from napari_cellda.core.images.label_arrays import read_region, write_region
+from napari_cellda.core.images.label_arrays import write_region
 from napari_cellda.core.instances import InstanceParams
 from napari_cellda.core.instances.whole_image import find_instances
-from napari_cellda.core.pipeline import PIECE_2D
-from napari_cellda.core.tiles import grid
+from napari_cellda.core.pipeline import pieces_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +89,7 @@ def label_maps(
     if stop():
         return None
     if not objects:
-        labels = yield from by_pieces(image, np.uint8, folder, _classes(image, maps), stop)
+        labels = yield from by_pieces(image, np.uint8, folder, partial(maps.classes, image), stop)
         return None if labels is None else Applied(maps, labels)
     with scratch_array(image.label_shape, np.uint32, folder) as instances:
         table = yield from find_instances(image, maps, InstanceParams(), instances, stop=stop)
@@ -120,7 +120,7 @@ def by_pieces(
     ndarray, MappedArray or None
         None when stopped.
     """
-    pieces = [p for t in range(image.n_times) for p in grid(image.limits, PIECE_2D, t)]
+    pieces = pieces_of(image)
     yield Stage(f"Reading the maps of {image.name}", len(pieces))
     with scratch_array(image.label_shape, dtype, folder) as room:
         for done, piece in enumerate(pieces, 1):
@@ -129,8 +129,3 @@ def by_pieces(
             write_region(image, room, piece, read(piece))
             yield Step(done)
     return room
-
-
-def _classes(image: Image, maps: Maps) -> Callable[[Region], np.ndarray]:
-    """Return what reads the class of every pixel; ties are background."""
-    return lambda region: read_region(image, maps.probability, region).argmax(axis=0)
