@@ -12,7 +12,42 @@ MOST_POINTS = 200_000
 """The same for points, counted in every plane that they are seen in."""
 
 
-class FrameStack:
+class _Taken:
+    """What a run took under one name, at several steps.
+
+    Parameters
+    ----------
+    between : tuple of int
+        Lengths of the axes between time and Y, along which all is the same, so that it lines up
+        with stacks in the viewer.
+    start : int
+        Where it begins on a time axis that it shares with others.
+    """
+
+    def __init__(self, between: tuple[int, ...], start: int) -> None:
+        self._arrays: list[np.ndarray] = []
+        self.indices: list[int] = []
+        """The step of each."""
+        self.start = start
+        self._between = between
+        self.ndim = 3 + len(between)
+
+    def append(self, index: int, array: np.ndarray) -> None:
+        """Add the latest; one of the same step is replaced."""
+        if index in self.indices:
+            self._arrays[self.indices.index(index)] = array
+            return
+        self._arrays.append(array)
+        self.indices.append(index)
+        if self._too_many():
+            del self._arrays[1:-1:2], self.indices[1:-1:2]
+
+    def _too_many(self) -> bool:
+        """Whether every second of the earlier ones goes."""
+        raise NotImplementedError
+
+
+class FrameStack(_Taken):
     """Pictures of one shape, seen as an array with a time axis; grows without copying.
 
     Parameters
@@ -20,27 +55,21 @@ class FrameStack:
     shape : tuple of int
         (Y, X) of a picture.
     dtype : dtype
-    between : tuple of int
-        Lengths of axes between time and Y along which all is the same, so that the pictures line
-        up with stacks in the viewer.
+    between, start
+        See `_Taken`.
     """
 
     def __init__(
         self, shape: tuple[int, ...], dtype: Any, between: tuple[int, ...] = (), start: int = 0
     ) -> None:
-        self._frames: list[np.ndarray] = []
-        self.indices: list[int] = []
-        """The step of each picture."""
-        self.start = start
-        """Where it begins on a time axis that it shares with others."""
-        self._plane, self._between = shape, between
+        super().__init__(between, start)
+        self._plane = shape
         self.dtype = np.dtype(dtype)
-        self.ndim = 1 + len(between) + len(shape)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(T, ..., Y, X)."""
-        return (len(self._frames), *self._between, *self._plane)
+        return (len(self._arrays), *self._between, *self._plane)
 
     @property
     def size(self) -> int:
@@ -51,15 +80,8 @@ class FrameStack:
         """Whether a picture is as large as the others."""
         return self._plane == picture.shape
 
-    def append(self, index: int, picture: np.ndarray) -> None:
-        """Add the latest picture; one of the same step is replaced."""
-        if index in self.indices:
-            self._frames[self.indices.index(index)] = picture
-            return
-        self._frames.append(picture)
-        self.indices.append(index)
-        if len(self._frames) * picture.nbytes > MOST_BYTES:
-            del self._frames[1:-1:2], self.indices[1:-1:2]
+    def _too_many(self) -> bool:
+        return sum(picture.nbytes for picture in self._arrays) > MOST_BYTES
 
     def __getitem__(self, key: Any) -> np.ndarray:
         """Read like an array."""
@@ -67,7 +89,7 @@ class FrameStack:
         first, *rest = key
         if first is Ellipsis:
             return np.asarray(self)[key]
-        picked = self._frames[first]
+        picked = self._arrays[first]
         if isinstance(first, slice):
             planes = np.stack(picked) if picked else np.zeros((0, *self._plane), self.dtype)
             return self._spread(planes)[(slice(None), *rest)]
@@ -83,38 +105,28 @@ class FrameStack:
         return np.asarray(self[:], dtype=dtype)
 
 
-class PointStack:
+class PointStack(_Taken):
     """Points with a score at several steps, as the places of one layer with a time axis.
+
+    Each is an (n, 3) table of rows, columns and scores.
 
     Parameters
     ----------
-    between : tuple of int
-        Lengths of axes between time and Y; the points are seen everywhere along them.
-    start : int
-        See `FrameStack`.
+    between, start
+        See `_Taken`.
     """
 
     def __init__(self, between: tuple[int, ...] = (), start: int = 0) -> None:
-        self.indices: list[int] = []
-        self.start = start
-        self._tables: list[np.ndarray] = []
+        super().__init__(between, start)
         planes = np.indices(between).reshape(len(between), -1).T if between else np.zeros((1, 0))
         self._planes = planes.astype(float)
-        self.ndim = 3 + len(between)
 
     def fits(self, table: np.ndarray) -> bool:
         """Whether a table has places in planes and scores."""
         return table.ndim == 2 and table.shape[1] == 3
 
-    def append(self, index: int, table: np.ndarray) -> None:
-        """Add the latest (n, 3) table of rows, columns and scores, or replace one of its step."""
-        if index in self.indices:
-            self._tables[self.indices.index(index)] = table
-            return
-        self._tables.append(table)
-        self.indices.append(index)
-        if sum(map(len, self._tables)) * len(self._planes) > MOST_POINTS:
-            del self._tables[1:-1:2], self.indices[1:-1:2]
+    def _too_many(self) -> bool:
+        return sum(map(len, self._arrays)) * len(self._planes) > MOST_POINTS
 
     @property
     def places(self) -> np.ndarray:
@@ -127,12 +139,12 @@ class PointStack:
                     np.tile(table[:, :2], (len(self._planes), 1)),
                 ]
             )
-            for time, table in enumerate(self._tables)
+            for time, table in enumerate(self._arrays)
         ]
         return np.concatenate([np.zeros((0, self.ndim)), *parts])
 
     @property
     def scores(self) -> np.ndarray:
         """(n,), in the order of `places`."""
-        parts = [np.tile(table[:, 2], len(self._planes)) for table in self._tables]
+        parts = [np.tile(table[:, 2], len(self._planes)) for table in self._arrays]
         return np.concatenate([np.zeros(0), *parts])
