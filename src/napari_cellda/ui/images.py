@@ -154,7 +154,7 @@ def adopt_strokes(session: Session, painted: PaintedImage) -> Any:
         named = layer.name == f"Strokes · {painted.name}"
         if not (named and isinstance(layer, Labels)) or any(layer is other for other in taken):
             continue
-        if tuple(layer.data.shape) != spread_for_viewer(painted, _stand_in(shape)).shape:
+        if tuple(layer.data.shape) != spread_for_viewer(painted.choice, _stand_in(shape)).shape:
             continue
         _take_layer(session, painted, layer)
         return layer

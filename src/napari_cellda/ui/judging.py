@@ -9,7 +9,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_cellda.ui.layers import TAG, fade_in, keep_selection, last_axes
+from napari_cellda.ui.compare_layers import OWN
+from napari_cellda.ui.layers import TAG, fade_in, keep_selection, last_axes, spread_for_viewer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -161,7 +162,7 @@ def show_applied(
     made: list[Any] = []
     for k, name in enumerate(names, 1):
         data, place = on_layer(choice, applied.maps.probability[k])
-        looks = {"colormap": fade_in("#009e73"), "contrast_limits": (0, 1), "visible": False}
+        looks = {"colormap": fade_in(OWN), "contrast_limits": (0, 1), "visible": False}
         tag = {TAG: {"role": f"applied:{name}"}}
         made.append(ImageLayer(data, name=f"{title} · {name} map", metadata=tag, **looks, **place))
     data, place = on_layer(choice, applied.labels)
@@ -177,14 +178,8 @@ def show_applied(
 
 def on_layer(choice: ImageChoice, array: Any) -> tuple[Any, dict[str, Any]]:
     """Return an array of the image's `label_shape` as the viewer needs it, and its place."""
-    from napari_cellda.ui.arrays import spread
-    from napari_cellda.ui.axes import spread_axis
-
-    layer = choice.layer
-    axis = spread_axis(choice.axes, bool(layer.rgb))
-    whole = layer.data[0] if layer.multiscale else layer.data
-    shown = spread(array, axis, 1 if axis is None else whole.shape[axis])
-    return shown, last_axes(layer, shown.ndim)
+    shown = spread_for_viewer(choice, array)
+    return shown, last_axes(choice.layer, shown.ndim)
 
 
 # -- figures ------------------------------------------------------------------------------------

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cellda.ui.axes import spread_axis
+from napari_cellda.ui.axes import data_of, spread_axis
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from napari_cellda.core.images import Image
+    from napari_cellda.ui.axes import ImageChoice
     from napari_cellda.ui.painted import PaintedImage
     from napari_cellda.ui.state import Session
 
@@ -30,7 +31,7 @@ def geometry(painted: PaintedImage) -> dict[str, Any]:
         Keyword arguments of a layer whose data has the image's axes without channels (with them
         where `spread_axis` says so).
     """
-    ndim = len(painted.image.label_axes) + (_spread_axis(painted) is not None)
+    ndim = len(painted.image.label_axes) + (_spread_axis(painted.choice) is not None)
     return last_axes(painted.layer, ndim)
 
 
@@ -69,16 +70,16 @@ def _shear(shear: np.ndarray, first: int) -> np.ndarray:
     return rest[np.triu_indices(len(rest), 1)]
 
 
-def _spread_axis(painted: PaintedImage) -> int | None:
-    return spread_axis(painted.choice.axes, bool(painted.layer.rgb))
+def _spread_axis(choice: ImageChoice) -> int | None:
+    return spread_axis(choice.axes, bool(choice.layer.rgb))
 
 
-def spread_for_viewer(painted: PaintedImage, array: Any) -> Any:
-    """Return a label-shaped array as the viewer needs it (see `spread_axis`)."""
+def spread_for_viewer(choice: ImageChoice, array: Any) -> Any:
+    """Return an array of an image's `label_shape` as the viewer needs it (see `spread_axis`)."""
     from napari_cellda.ui.arrays import spread
 
-    axis = _spread_axis(painted)
-    length = 1 if axis is None else painted.layer.data.shape[axis]
+    axis = _spread_axis(choice)
+    length = 1 if axis is None else data_of(choice.layer).shape[axis]
     return spread(array, axis, length)
 
 
@@ -103,7 +104,7 @@ def make_strokes(session: Session, painted: PaintedImage, array: Any = None) -> 
         array = session.scratch.zeros(painted.image.label_shape, np.uint8)
     painted.strokes_array = array
     layer = Labels(
-        spread_for_viewer(painted, array),
+        spread_for_viewer(painted.choice, array),
         name=f"Strokes · {painted.name}",
         colormap=stroke_colormap(session),
         opacity=STROKES_OPACITY,
@@ -227,7 +228,7 @@ def ensure_layer(
 def _data_for_viewer(painted: PaintedImage, role: str) -> Any:
     """Return a result's array, or the list of its levels if its planes are large."""
     arrays = [painted.arrays[role], *painted.levels.get(role, ())]
-    spread_out = [spread_for_viewer(painted, array) for array in arrays]
+    spread_out = [spread_for_viewer(painted.choice, array) for array in arrays]
     return spread_out if len(arrays) > 1 else spread_out[0]
 
 

@@ -107,14 +107,13 @@ class JudgedOn(QWidget):
 
     def _axes(self, layer: Any, grey: bool) -> str:
         """Return the axes that the user has chosen for a layer elsewhere, or the likeliest."""
-        from napari_cellda.ui.axes import axes_choices
+        from napari_cellda.ui.axes import CHOSEN_AXES, axes_choices, axes_of
 
-        for painted in self._session.images:
-            if painted.layer is layer:
-                return painted.choice.axes
-        choices = axes_choices(layer)
-        flat = [axes for axes in choices if "c" not in axes] if grey else []
-        return (*flat, *choices)[0]
+        painted = any(one.layer is layer for one in self._session.images)
+        if not grey or painted or CHOSEN_AXES in layer.metadata:
+            return axes_of(layer)
+        flat = (axes for axes in axes_choices(layer) if "c" not in axes)
+        return next(flat, axes_of(layer))
 
     def read_truth(self, image: Image) -> Image | None:
         """Return the truth that is chosen for an image; None when there is none.
