@@ -316,7 +316,7 @@ def judge(one: User, method: str) -> None:
         one.show(box)
         box.setCurrentIndex(box.findText(text))
     one.press(verdict.compare)
-    wait_until(lambda: verdict.task is None, "the maps", PATIENCE)
+    wait_until(lambda: not verdict.work.running, "the maps", PATIENCE)
     assert verdict.message.text == "", verdict.message.text
     one.press(verdict.apart)
     one.hide_all_but("new 11", "Compare")
@@ -339,7 +339,7 @@ def apply(one: User, folder: Path) -> None:
         if not verdict.instances.isChecked():
             one.press(verdict.instances)
         verdict.apply(images, results)
-        wait_until(lambda: verdict.task is None, "the files", PATIENCE)
+        wait_until(lambda: not verdict.work.running, "the files", PATIENCE)
         assert verdict.message.kind == "success", verdict.message.text
         assert (results / "more_instances.tif").is_file()
     one.press(verdict.keep)

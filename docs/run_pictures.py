@@ -132,7 +132,7 @@ def adapt(folder: Path) -> None:
         box.setCurrentIndex(box.findText(text))
     verdict.other.setCurrentIndex(1)
     one.click(verdict.compare)
-    wait_until(lambda: verdict.task is None, "the maps", PATIENCE)
+    wait_until(lambda: not verdict.work.running, "the maps", PATIENCE)
     for layer in one.viewer.layers:
         layer.visible = layer.name == "tissue 1" or layer.name.startswith("Compare")
     verdict.apart.setChecked(True)

@@ -600,7 +600,7 @@ def test_a_real_run_is_started_followed_judged_applied_and_discarded(
     verdict.image.setCurrentIndex(verdict.image.findText("target 1"))
     verdict.truth.setCurrentIndex(verdict.truth.findText("truth 1"))
     verdict.compare.click()
-    qtbot.waitUntil(lambda: verdict.task is None, timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: not verdict.work.running, timeout=WAIT_MS)
     assert verdict.message.text == ""
     (figures,) = verdict.figures
     assert figures.agreement == 1
@@ -610,7 +610,7 @@ def test_a_real_run_is_started_followed_judged_applied_and_discarded(
     assert np.isclose((np.asarray(shown.data) >= 0.5).mean(), figures.foreground)
 
     verdict.layer.click()
-    qtbot.waitUntil(lambda: verdict.task is None, timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: not verdict.work.running, timeout=WAIT_MS)
     labels = viewer.layers[f"target 1 · {run.name}"]
     np.testing.assert_array_equal(labels.data > 0, np.asarray(shown.data) > 0.5)
 
@@ -618,7 +618,7 @@ def test_a_real_run_is_started_followed_judged_applied_and_discarded(
     folder.mkdir()
     iio.imwrite(folder / "new.png", viewer.layers["target 0"].data)
     verdict.apply(folder, tmp_path / "results")
-    qtbot.waitUntil(lambda: verdict.task is None, timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: not verdict.work.running, timeout=WAIT_MS)
     assert verdict.message.kind == "success", verdict.message.text
     assert (tmp_path / "results" / "new_mask.tif").is_file()
 
@@ -652,13 +652,13 @@ def test_a_run_on_one_channel_of_a_layer_is_applied_to_that_channel(
     verdict = panel.verdict
     verdict.image.setCurrentIndex(verdict.image.findText("colours"))
     verdict.compare.click()
-    qtbot.waitUntil(lambda: verdict.task is None, timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: not verdict.work.running, timeout=WAIT_MS)
     assert verdict.message.text == ""
     shown = viewer.layers[f"Compare · {run.name}"]
     np.testing.assert_allclose(shown.data, expected, atol=1e-6)
 
     verdict.apply(image.parent, tmp_path / "results")
-    qtbot.waitUntil(lambda: verdict.task is None, timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: not verdict.work.running, timeout=WAIT_MS)
     assert verdict.message.kind == "success", verdict.message.text
     mask = tifffile.imread(tmp_path / "results" / f"{image.stem}_mask.tif")
     np.testing.assert_array_equal(mask > 0, expected > 0.5)

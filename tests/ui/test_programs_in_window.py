@@ -143,6 +143,6 @@ def test_a_run_from_elsewhere_is_asked_about_when_it_is_applied(
     qtbot.addWidget(verdict)
     verdict.run = RunWatch(verdict.session, run)
     apply = partial(verdict.apply, maps, results)
-    twice(apply, lambda: verdict.task is None, qtbot)
+    twice(apply, lambda: not verdict.work.running, qtbot)
     check_asked(answer, verdict.session, digest)
     assert (results / "f0_mask.tif").exists() == answer[0]

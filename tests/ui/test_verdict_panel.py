@@ -120,7 +120,7 @@ def entries(box: Any) -> list[str]:
 
 
 def done(judge: verdict.Verdict, qtbot: QtBot) -> None:
-    qtbot.waitUntil(lambda: judge.task is None, timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: not judge.work.running, timeout=WAIT_MS)
 
 
 def test_the_lists_follow_the_viewer_and_keep_what_is_chosen(

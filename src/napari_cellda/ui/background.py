@@ -45,7 +45,7 @@ class BackgroundWork(QObject):
         super().__init__(parent)
         self._session = session
         self.stage = ""
-        self._total = 0
+        self._total = self._given = 0
         self._task: TaskHandle | None = None
         self.destroyed.connect(lambda: self._abandon())
 
@@ -83,7 +83,7 @@ class BackgroundWork(QObject):
                 self._on_error(error)
 
         self._abandon()
-        self.stage, self._total = title, total
+        self.stage, self._total, self._given = title, total, total
         self._task = run_task(
             make_task,
             session=self._session,
@@ -113,7 +113,7 @@ class BackgroundWork(QObject):
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, Stage):
-            self.stage, self._total = event.title, event.total or self._total
+            self.stage, self._total = event.title, event.total or self._given
             self.progressed.emit(0, self._total)
         elif isinstance(event, Step):
             self.progressed.emit(event.index, self._total)

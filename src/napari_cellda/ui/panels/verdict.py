@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Note, Stage, Step
+from napari_cellda.ui.background import BackgroundWork
 from napari_cellda.ui.compare_layers import NEXT_KEY, CompareLayers
 from napari_cellda.ui.judging import (
     apply_run,
@@ -32,11 +32,10 @@ from napari_cellda.ui.judging import (
     show_applied,
     takes_grey,
 )
-from napari_cellda.ui.model_loading import agreed, ask_consent
 from napari_cellda.ui.panels.banner import Banner
 from napari_cellda.ui.panels.judged_on import ENHANCER, JudgedOn
 from napari_cellda.ui.panels.parts import check_box, row_of
-from napari_cellda.ui.worker import TaskHandle, run_task
+from napari_cellda.ui.worker import run_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,12 +67,16 @@ class Verdict(QWidget):
         super().__init__()
         self.session = session
         self.run: RunWatch | None = None
-        self.task: TaskHandle | None = None
         self.layers: CompareLayers | None = None
         self.figures: list[MapFigures] = []
         self._card: ModelCard | None = None
+        self.work = BackgroundWork(session, self)
         self._make_widgets()
         self._lay_out()
+        self.work.changed.connect(self._show_state)
+        self.work.progressed.connect(self._show_progress)
+        self.work.noted.connect(lambda text: self.message.tell(text, "warning"))
+        self.work.failed.connect(lambda text: self.message.tell(text, "error"))
         self.compare.clicked.connect(lambda: self.compare_maps())
         self.apart.toggled.connect(self._on_apart)
         self.stop.clicked.connect(lambda: self._ask_to_stop())
@@ -81,7 +84,6 @@ class Verdict(QWidget):
         self.folder.clicked.connect(lambda: self._choose_folder())
         self.keep.clicked.connect(lambda: self._keep())
         self.discard.clicked.connect(lambda: self._discard())
-        self.destroyed.connect(lambda: self._abandon())
         self._show_state()
         self.hide()
 
@@ -169,31 +171,16 @@ class Verdict(QWidget):
 
     # -- work beside the window -----------------------------------------------------------------
 
-    def _begin(
-        self,
-        title: str,
-        work: Callable[[Stop], Any],
-        on_result: Callable[[Any], None],
-        again: Callable[[], None],
-    ) -> None:
-        """Run a task with progress and a stop; `again` is called after a yes to a program."""
+    def _begin(self, title: str, task: Callable[[Stop], Any], take: Callable[[Any], None]) -> None:
+        """Run a task with progress and a stop."""
         self.message.clear()
         self.status.setText("Getting ready\u2026")
         self.progress.setRange(0, 0)
-        self.task = run_task(
-            work,
-            session=self.session,
-            title=title,
-            on_event=self._on_event,
-            on_result=on_result,
-            on_error=partial(self._on_error, again),
-            on_finished=self._on_finished,
-        )
-        self._show_state()
+        self.work.begin(task, title, take)
 
     def _show_state(self) -> None:
         """Show progress in the place of what begins other work, so that nothing moves."""
-        working = self.task is not None
+        working = self.work.running
         for widget in (self.status, self.progress, self.stop):
             widget.setVisible(working)
         for widget in (self.use, self.instances, self.layer, self.folder):
@@ -202,44 +189,22 @@ class Verdict(QWidget):
         for button in (self.compare, self.discard):
             button.setEnabled(not working)
 
-    def _on_event(self, event: Any) -> None:
-        if isinstance(event, Stage):
-            if self.stop.isEnabled():
-                self.status.setText(f"{event.title}\u2026")
-            self.progress.setRange(0, event.total or 0)
-            self.progress.setValue(0)
-        elif isinstance(event, Step):
-            self.progress.setValue(event.index)
-        elif isinstance(event, Note):
-            self.message.tell(event.text, "warning")
+    def _show_progress(self, done: int, total: int) -> None:
+        if self.stop.isEnabled():
+            self.status.setText(f"{self.work.stage}\u2026")
+        self.progress.setRange(0, total)
+        self.progress.setValue(done)
 
     def _ask_to_stop(self) -> None:
-        if self.task is not None:
-            self.task.stop()
-            self.stop.setEnabled(False)
-            self.status.setText("Stopping\u2026")
-
-    def _on_error(self, again: Callable[[], None], error: Exception) -> None:
-        if agreed(self.session, error, partial(ask_consent, self)):
-            self._abandon()
-            again()
-        else:
-            self.message.tell(str(error) or repr(error), "error")
-
-    def _on_finished(self) -> None:
-        self.task = None
-        self._show_state()
-
-    def _abandon(self) -> None:
-        if self.task is not None:
-            self.task.abandon()
-            self.task = None
+        self.work.stop()
+        self.stop.setEnabled(False)
+        self.status.setText("Stopping\u2026")
 
     # -- comparing ------------------------------------------------------------------------------
 
     def compare_maps(self) -> None:
         """Show what the session, another run and this one make of the image."""
-        if self.run is None or self.task is not None:
+        if self.run is None or self.work.running:
             return
         try:
             choice, image = self.on.read(grey=takes_grey(self._card))
@@ -255,12 +220,11 @@ class Verdict(QWidget):
         pipeline, name = self._session_pipeline(), own_name(self.run.name)
         line = self.other.currentData()
         others = [] if line is None else [(other_name(line, name), line.folder)]
-        models, trusted = [*others, (name, self.run.folder)], frozenset(self.session.trusted)
+        models, trusted = [*others, (name, self.run.folder)], self.session.trusted
         self._begin(
             "compare",
-            lambda stop: compare_models(pipeline, models, image, truth, trusted, stop),
+            lambda stop: compare_models(pipeline, models, image, truth, frozenset(trusted), stop),
             partial(self._on_compared, self.run),
-            self.compare_maps,
         )
 
     def _session_pipeline(self) -> Pipeline | None:
@@ -285,7 +249,7 @@ class Verdict(QWidget):
 
     def apply_to_layer(self) -> None:
         """Add what the run shows of the whole image as a Labels layer."""
-        if self.run is None or self.task is not None:
+        if self.run is None or self.work.running:
             return
         try:
             choice, image = self.on.read(grey=takes_grey(self._card))
@@ -293,12 +257,11 @@ class Verdict(QWidget):
             self.message.tell(str(error), "error")
             return
         name, folder = self.run.name, self.run.folder
-        objects, trusted = self.instances.isChecked(), frozenset(self.session.trusted)
+        objects, trusted = self.instances.isChecked(), self.session.trusted
         self._begin(
             "apply to layer",
-            lambda stop: apply_run(folder, image, trusted, objects, stop),
+            lambda stop: apply_run(folder, image, frozenset(trusted), objects, stop),
             partial(self._on_applied, choice, name),
-            self.apply_to_layer,
         )
 
     def _on_applied(
@@ -323,15 +286,15 @@ class Verdict(QWidget):
 
     def apply(self, images: Path, target: Path) -> None:
         """Write maps and masks of all images of a folder."""
-        if self.run is None or self.task is not None:
+        if self.run is None or self.work.running:
             return
         model, instances = str(self.run.folder), self.instances.isChecked()
-        trusted = tuple(self.session.trusted)
+        trusted = self.session.trusted
 
         def work(stop: Stop) -> Any:
             from napari_cellda.core.batch import BatchOptions, insist, predict_batch
 
-            options = BatchOptions(trusted=trusted)
+            options = BatchOptions(trusted=tuple(trusted))
             return insist(
                 predict_batch(
                     model, [images], target, instances=instances, options=options, stop=stop
@@ -342,7 +305,6 @@ class Verdict(QWidget):
             "apply to folder",
             work,
             lambda paths: self.message.tell(f"Wrote {len(paths)} files to {target}.", "success"),
-            partial(self.apply, images, target),
         )
 
     # -- keeping and discarding -----------------------------------------------------------------
