@@ -165,7 +165,7 @@ class RunWatch:
         self.changed.emit()
 
         def ask(stop: Callable[[], bool]) -> None:
-            if (self.folder / "run.yaml").is_file():
+            if self.has_begun:
                 Run(self.folder).ask_to_stop()
             else:  # it has not begun: there is nothing to keep
                 self._cancel()

@@ -286,11 +286,11 @@ def _cells(line: RunLine) -> tuple[str, ...]:
 def _tip(line: RunLine) -> str:
     """Tell where it lies, which step was chosen and how, and what else was measured there."""
     words = [str(line.folder)]
-    others = [f"{name}: {value:.3f}" for name, value in line.scores.items()]
+    scores = {name: value for name, value in line.scores.items() if name != line.chosen_by}
+    others = [f"{name}: {value:.3f}" for name, value in scores.items()]
     if line.chosen_by:
         chosen = f"{line.chosen_by} {line.scores[line.chosen_by]:.3f}"
         words.append(f"Step {line.step} was chosen, the highest: {chosen}")
-        others = [text for text in others if not text.startswith(f"{line.chosen_by}: ")]
         words += ["Measured there, too:"] if others else []
     elif others:
         words.append("No score chose among the steps. The latest:")
