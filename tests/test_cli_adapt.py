@@ -112,7 +112,7 @@ def run_on_square(finished, folders, tmp_path, pixels):
     return tifffile.imread(tmp_path / "square" / "square_probability.tif")
 
 
-def test_a_bundle_can_move_to_another_machine(folders, tmp_path):
+def test_a_bundle_can_move_to_another_machine(folders, tmp_path, without_onnx):
     out = tmp_path / "run"
     words = ["adapt", "supervised", *target(folders), *source(folders), *SMALL, *SHALLOW, *DEVICE]
     assert run(*words, "--bundle", "-o", out) == 0
@@ -137,7 +137,7 @@ def test_words_that_would_be_ignored_are_refused(words, expected, finished, caps
     assert expected in capsys.readouterr().err
 
 
-def test_moved_inputs_are_found_again(finished, folders, tmp_path):
+def test_moved_inputs_are_found_again(finished, folders, tmp_path, without_onnx):
     import shutil
 
     run_folder, data = tmp_path / "run", tmp_path / "data"
@@ -455,7 +455,7 @@ def test_maps_of_more_classes_say_how_to_name_them(folders, tmp_path, capsys):
     assert "--classes" in said
 
 
-def test_a_killed_run_joins_the_uninterrupted_one(folders, tmp_path):
+def test_a_killed_run_joins_the_uninterrupted_one(folders, tmp_path, without_onnx):
     words = [
         sys.executable, "-m", "napari_cellda.cli", "adapt", "supervised",
         *target(folders), *source(folders), *DEVICE, "--set", "steps=120", "--set", "crop=32",

@@ -42,7 +42,7 @@ def quick_packages(request, monkeypatch):
     Torch then computes in full precision, as onnxruntime and other programs do.
     """
     if not request.config.getoption("--runslow"):
-        monkeypatch.setattr("napari_cellda.core.modelzoo.package.can_export_onnx", lambda: False)
+        request.getfixturevalue("without_onnx")
         monkeypatch.setattr("napari_cellda.core.modelzoo.network.has_bfloat16", lambda: False)
 
 

@@ -67,7 +67,9 @@ def stopped_run(project: Path, digest: str, folder: Path) -> Path:
     return folder
 
 
-def test_a_resume_needs_it_only_until_its_maps_are_there(theirs, tmp_path, monkeypatch, capfd):
+def test_a_resume_needs_it_only_until_its_maps_are_there(
+    theirs, tmp_path, monkeypatch, capfd, without_onnx
+):
     run = stopped_run(*theirs, tmp_path / "run")
     assert theirs[1] not in (run / "run.yaml").read_text()  # a yes is nobody else's
     (run / "cache").rename(tmp_path / "maps")

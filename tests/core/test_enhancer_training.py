@@ -1,4 +1,5 @@
 import gc
+import warnings
 from dataclasses import replace
 
 import imageio.v3 as imageio
@@ -44,10 +45,12 @@ QUICK = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _collect():
     yield
-    gc.collect()  # those files, while the warning is ignored
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()  # those files
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ UNIT = Normalisation(offset=(0.0,), factor=(1 / 255,))
 SIDE = 96
 
 
+@cache
 def nuclei_domain(look: str, count: int = 3, *, first: int = 0) -> Domain:
     """Fields of nuclei with instance labels, points, image labels and soft pseudo-labels."""
     rng = np.random.default_rng(first)

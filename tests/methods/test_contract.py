@@ -25,6 +25,8 @@ SMALL = {
     "batch": 2,
     "preview_every": 3,
     "width": 4,
+    "decoder_width": 4,
+    "discriminator_width": 4,
     "depth": 2,
     "warmup": 1,
     "validate_every": 3,
@@ -37,13 +39,24 @@ PRINCIPAL = {
     "drawing": 8,
     "head_start": 2,
 }
-EXTRA: dict[str, dict[str, object]] = {"cks": PRINCIPAL, "cks-masks": PRINCIPAL}
+STYLE = {"style_crop": 32, "style_width": 4, "style_blocks": 1, "patches": 8}
+EXTRA: dict[str, dict[str, object]] = {
+    "cks": PRINCIPAL,
+    "cks-masks": PRINCIPAL,
+    "stylefilter": STYLE,
+}
 """Tiny versions of settings that only one method has."""
 
 
-@pytest.fixture(params=METHODS, ids=lambda method: method.name)
+@pytest.fixture(params=METHODS, ids=lambda method: method.name, scope="module")
 def method(request):
     return request.param
+
+
+@pytest.fixture(scope="module")
+def whole(method, tmp_path_factory):
+    """The events and the result of a run that nothing interrupted."""
+    return drive(method, job_for(method, tmp_path_factory.mktemp("whole")), small(method))
 
 
 def small(method, **changes):
@@ -72,9 +85,8 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_losses_are_finite_and_the_network_gives_probabilities(method, tmp_path):
-    job = job_for(method, tmp_path)
-    events, adapted = drive(method, job, small(method))
+def test_losses_are_finite_and_the_network_gives_probabilities(whole):
+    events, adapted = whole
     steps = [event for event in events if isinstance(event, Step)]
     assert steps
     assert all(math.isfinite(v) for step in steps for v in step.losses.values())
@@ -86,7 +98,7 @@ def test_losses_are_finite_and_the_network_gives_probabilities(method, tmp_path)
     assert isinstance(network, Packable)
     assert not network.training
     with torch.inference_mode():
-        maps = network(torch.rand(1, job.target.n_channels, 70, 45))
+        maps = network(torch.rand(1, 1, 70, 45))
     assert maps.shape == (1, network.out_channels, 70, 45)
     assert 0 <= maps.min() <= maps.max() <= 1
     assert len(adapted.output_names) == network.out_channels
@@ -94,8 +106,8 @@ def test_losses_are_finite_and_the_network_gives_probabilities(method, tmp_path)
         assert torch.allclose(maps.sum(dim=1), torch.ones(()), atol=1e-4)
 
 
-def test_it_is_rebuilt_from_its_configuration(method, tmp_path):
-    _, adapted = drive(method, job_for(method, tmp_path), small(method))
+def test_it_is_rebuilt_from_its_configuration(whole):
+    _, adapted = whole
     twin = type(adapted.network)(**adapted.network.config)
     twin.load_state_dict(adapted.network.state_dict())
     x = torch.rand(1, 1, 64, 64)
@@ -103,11 +115,9 @@ def test_it_is_rebuilt_from_its_configuration(method, tmp_path):
         assert torch.allclose(twin.eval()(x), adapted.network(x), atol=1e-4)
 
 
-def test_the_same_seed_gives_the_same_network(method, tmp_path):
-    runs = [
-        weights(drive(method, job_for(method, tmp_path / name), small(method))[1]) for name in "ab"
-    ]
-    assert same(*runs)
+def test_the_same_seed_gives_the_same_network(method, whole, tmp_path):
+    _, again = drive(method, job_for(method, tmp_path), small(method))
+    assert same(weights(again), weights(whole[1]))
 
 
 def test_it_stops_within_one_step(method, tmp_path):
@@ -127,10 +137,10 @@ def test_it_stops_within_one_step(method, tmp_path):
 
 
 @pytest.mark.parametrize("after", [1, 4])
-def test_a_resume_joins_exactly(method, tmp_path, after):
-    straight, expected = drive(method, job_for(method, tmp_path / "one"), small(method))
+def test_a_resume_joins_exactly(method, whole, tmp_path, after):
+    straight, expected = whole
     store, taken = MemoryStore(), []
-    job = job_for(method, tmp_path / "two", store=store, stop=lambda: len(taken) >= after)
+    job = job_for(method, tmp_path, store=store, stop=lambda: len(taken) >= after)
     task = method.adapt(job, small(method))
     while True:
         try:
@@ -139,10 +149,9 @@ def test_a_resume_joins_exactly(method, tmp_path, after):
             break
         if isinstance(event, Step) and event.losses:
             taken.append(event)
-    again, adapted = drive(method, job_for(method, tmp_path / "two", store=store), small(method))
+    again, adapted = drive(method, job_for(method, tmp_path, store=store), small(method))
     rest = [event for event in again if isinstance(event, Step) and event.losses]
-    whole = [event for event in straight if isinstance(event, Step) and event.losses]
-    assert [*taken, *rest] == whole
+    assert [*taken, *rest] == [e for e in straight if isinstance(e, Step) and e.losses]
     assert same(weights(adapted), weights(expected))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from napari_cellda.core.runs import launch
+from napari_cellda.ui import live
 from painting import WAIT_MS
 
 if TYPE_CHECKING:
@@ -57,6 +58,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def runs_as_urgent_as_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let runs have their share of a machine that other tests keep busy."""
     monkeypatch.setattr(launch, "NICENESS", 0)
+
+
+@pytest.fixture(autouse=True)
+def answers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Show each answer without the pauses that keep a window smooth."""
+    for name in ("VIEW_MS", "REDRAW_MS", "LAYER_MS"):
+        monkeypatch.setattr(live, name, 5)
 
 
 @pytest.fixture(autouse=True)

@@ -580,9 +580,14 @@ def done_quickly(panel: AdaptPanel, qtbot: QtBot, **settings: int) -> RunWatch:
     return run
 
 
+@pytest.fixture
+def quick_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "PROGRAM", (sys.executable, "-c", WITHOUT_ONNX))
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_real_run_is_started_followed_judged_applied_and_discarded(
-    panel: AdaptPanel, qtbot: QtBot, viewer: ViewerModel, tmp_path: Path
+    panel: AdaptPanel, qtbot: QtBot, viewer: ViewerModel, tmp_path: Path, quick_program: None
 ):
     panel.pickers["target_images"].choose_layers(layers(panel, "target 0", "target 1"))
     panel.pickers["source_images"].choose_layers(layers(panel, "source 0", "source 1"))
@@ -629,11 +634,10 @@ def test_a_real_run_is_started_followed_judged_applied_and_discarded(
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-@pytest.mark.parametrize("rgb", [False, True])
+@pytest.mark.parametrize("rgb", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_run_on_one_channel_of_a_layer_is_applied_to_that_channel(
-    panel: AdaptPanel, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rgb: bool
+    panel: AdaptPanel, qtbot: QtBot, tmp_path: Path, quick_program: None, rgb: bool
 ):
-    monkeypatch.setattr(launch, "PROGRAM", (sys.executable, "-c", WITHOUT_ONNX))
     viewer = panel.session.viewer
     grey = viewer.layers["target 1"].data
     data = np.stack([grey[::-1], grey, grey[:, ::-1]], axis=-1 if rgb else 0)
