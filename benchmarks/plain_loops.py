@@ -4,6 +4,7 @@ Eager float32 in torch's own memory layout, the losses of torch.nn.functional, c
 device already, a constant learning rate, and no loss is read. Networks are copies of the trainer's
 and the batch is the trainer's, so that the first loss has to be the trainer's, too. Losses of CKS
 that are a page long are the method's own: the plain loop is not made slow by writing them anew.
+Where our layers of the style networks are written for speed, it has those of the published code.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from napari_cellda.core.nets import cut
 from napari_cellda.core.nets.cks_windows import blank_windows, in_window, ridges
 from napari_cellda.methods import _cks_losses
 
@@ -28,6 +30,30 @@ if TYPE_CHECKING:
 
 def copies(*networks: torch.nn.Module) -> list[Any]:
     return [deepcopy(n).to(memory_format=torch.contiguous_format).train() for n in networks]
+
+
+class Halve(torch.nn.Module):
+    """A low-pass filter, one channel at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        line = torch.tensor([1.0, 2.0, 1.0]) / 4
+        self.register_buffer("kernel", torch.outer(line, line)[None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = F.pad(x, (1, 1, 1, 1), mode="reflect")
+        kernel = self.kernel.expand(x.shape[1], 1, 3, 3)
+        return F.conv2d(padded, kernel, stride=2, groups=x.shape[1])
+
+
+def as_published(network: torch.nn.Module) -> torch.nn.Module:
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, cut.Halve):
+                setattr(module, name, Halve().to(next(network.parameters()).device))
+            elif isinstance(child, torch.nn.InstanceNorm2d):
+                setattr(module, name, torch.nn.InstanceNorm2d(child.num_features))
+    return network
 
 
 def update(loss: Tensor, *optimisers: torch.optim.Optimizer) -> None:
@@ -145,7 +171,7 @@ def style(trainer: Any, batch: Any) -> Step:
     """FastCUT: for half of the steps the mirrored image has to become the mirrored drawing."""
     seed, params = trainer.job.seed, trainer.params
     networks = (trainer.network.generator, trainer.style.discriminator, trainer.style.projection)
-    g, d, f = copies(*networks)
+    g, d, f = map(as_published, copies(*networks))
     g_adam, d_adam, f_adam = (
         torch.optim.Adam(net.parameters(), params.style_rate, (0.5, 0.999)) for net in (g, d, f)
     )

@@ -227,15 +227,31 @@ def test_generator_keeps_the_size_and_gives_the_features_of_its_taps():
     assert len(again) == 5
 
 
-def test_halving_is_the_filter_at_every_second_pixel():
-    x = torch.rand(1, 2, 6, 8)
+@pytest.mark.parametrize("shape", [(6, 8), (5, 7), (2, 3)])
+def test_halving_is_the_filter_at_every_second_pixel(shape):
+    x = torch.rand(1, 2, *shape)
     padded = nn.functional.pad(x, (1, 1, 1, 1), mode="reflect")
     line = [0.25, 0.5, 0.25]
     y = Halve()(x)
-    for c, i, j in np.ndindex(2, 3, 4):
+    assert y.shape == (1, 2, *((side + 1) // 2 for side in shape))
+    for c, i, j in np.ndindex(*y.shape[1:]):
         window = padded[0, c, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3]
         expected = sum(line[a] * line[b] * float(window[a, b]) for a, b in np.ndindex(3, 3))
         assert float(y[0, c, i, j]) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_each_image_is_normed_for_itself_whether_it_trains_or_not(images):
+    x = torch.rand(images, 3, 5, 6).to(memory_format=torch.channels_last).requires_grad_()
+    norm = Generator(1, width=3, blocks=1).layers[2]
+    assert isinstance(norm, nn.InstanceNorm2d)
+    expected = (x - x.mean((2, 3), True)) / (
+        x.var((2, 3), correction=0, keepdim=True) + 1e-5
+    ).sqrt()
+    (slope,) = torch.autograd.grad((expected**3).sum(), x)
+    for norm.training in (True, False):
+        assert torch.allclose(norm(x), expected, atol=1e-5)
+        assert torch.allclose(torch.autograd.grad((norm(x) ** 3).sum(), x)[0], slope, atol=1e-3)
 
 
 def test_projection_gives_unit_vectors_at_the_places():
