@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from napari_cellda.core import batches, loop
-from napari_cellda.core.batches import halved, smaller_side
+from napari_cellda.core.batches import halved, made_ahead, smaller_side
 from napari_cellda.core.devices import prepare
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Score, Step, drive, run_quietly
@@ -364,3 +364,22 @@ def test_memory_that_runs_out_in_a_validation_is_said():
 def test_smaller_crops_keep_sides_that_networks_take():
     sides = [smaller_side(side) for side in (544, 272, 160, 96, 65, 64, 40)]
     assert sides == [256, 128, 64, 64, 64, 64, 40]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU leaves all cores to the batches")
+def test_batches_are_made_on_one_core_and_training_keeps_the_others():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        seen = []
+
+        def batch(index):
+            torch.rand(64, 64) @ torch.rand(64, 64)
+            return torch.get_num_threads()
+
+        for _, threads in made_ahead(batch, 0, 3):
+            torch.rand(64, 64) @ torch.rand(64, 64)
+            seen.append((threads, torch.get_num_threads()))
+        assert seen == [(1, 3)] * 3
+    finally:
+        torch.set_num_threads(before)

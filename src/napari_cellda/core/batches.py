@@ -24,13 +24,27 @@ def made_ahead(
     batch: Callable[[int], Batch], start: int, steps: int
 ) -> Iterator[tuple[int, Batch]]:
     """Make each batch while the one before it is in use."""
-    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+    with ThreadPoolExecutor(1, "batches", _leave_the_cores) as pool:
         coming = pool.submit(batch, start) if start < steps else None
         for index in range(start, steps):
             assert coming is not None
             ready = coming.result()
             coming = pool.submit(batch, index + 1) if index + 1 < steps else None
             yield index, ready
+
+
+def _leave_the_cores() -> None:
+    """Let this thread compute on one core, unless a GPU trains.
+
+    Else it has as many helpers as the thread that trains, and both wait for each other: on two
+    cores a step of CKS takes twice as long.
+    """
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    if not torch.cuda.is_available():
+        torch.get_num_threads()  # torch would set it anew at this thread's first computation
+        threadpool_limits(1, user_api="openmp")
 
 
 def halved(batch: Any, times: int) -> Any:
