@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -288,6 +289,30 @@ def test_abandoned_thread_ends_and_is_silent(questions: Questions, qtbot: QtBot)
     assert questions.idle == 0
     questions.thread.submit("b")
     assert not questions.thread.alive
+
+
+class _Panel(QWidget):
+    """Nobody but its own work holds it."""
+
+    def work(self, stop: Stop) -> int:
+        return 1
+
+    def take(self, number: int) -> None:
+        pass
+
+
+def test_a_widget_that_its_work_held_last_is_deleted_in_the_windows_thread(qtbot: QtBot) -> None:
+    threads: list[threading.Thread] = []
+    count = 400
+    for number in range(count):
+        panel = _Panel()
+        weakref.finalize(panel, lambda: threads.append(threading.current_thread()))
+        run_task(panel.work, on_result=panel.take)
+        del panel
+        if number % 7 == 0:
+            qtbot.wait(1)
+    qtbot.waitUntil(lambda: len(threads) == count)
+    assert set(threads) == {threading.main_thread()}
 
 
 def test_program_ends_with_its_main_thread() -> None:

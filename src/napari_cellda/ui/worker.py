@@ -181,7 +181,11 @@ def run_task(
         if callback is not None and not handle._silent:
             callback(*args)
 
-    def end() -> None:
+    def end(*held: Any) -> None:
+        # Until the thread has let them go: what they belong to may be a widget that nobody else
+        # holds any more, and Qt wants it to be deleted in the window's thread.
+        if handle._thread is not None:
+            handle._thread.join()
         if owner is not None:
             with contextlib.suppress(RuntimeError, TypeError):  # deleted already
                 owner.destroyed.disconnect(handle.abandon)
@@ -198,7 +202,7 @@ def run_task(
             post(tell, on_result, result)
         finally:
             running.discard(handle)
-            post(end)
+            post(end, make_task, on_event, on_result, on_error)
 
     handle._thread = threading.Thread(target=body, name=f"napari-cellda {title}", daemon=True)
     running.add(handle)
