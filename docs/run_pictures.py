@@ -24,6 +24,8 @@ from napari_cellda.ui.compare_layers import NEXT_KEY
 from napari_cellda.ui.demo import PLUGIN, WINDOW_SIZE, wait_until
 
 IMAGES = Path(__file__).parent / "images"
+SHOWN_FOLDER = "cellda/runs"
+"""Shown where there is a temporary one."""
 PATIENCE = 1200
 """Seconds that a run may take."""
 ENHANCER = {"forests": 8, "validation_forests": 2, "maps_per_forest": 3, "map_size": 128,
@@ -94,6 +96,7 @@ def train(folder: Path) -> None:
     one.click(one.panel.starter.start)
     one.wait_for_run(frames=4)
     one.viewer.reset_view()
+    one.panel.starter.folder.setText(SHOWN_FOLDER)
     one.scroll(0.6)
     one.picture("train-running")
     one.wait_for_run()
@@ -115,21 +118,23 @@ def adapt(folder: Path) -> None:
     one.picture("adapt-methods")
     panel.pickers["source_images"].choose_layers([pair[0] for pair in source])
     panel.pickers["source_masks"].choose_layers([pair[1] for pair in source])
-    for method in ("supervised", "culpico"):
+    for method in ("supervised", "cellseguda"):
         panel.cards.cards[method].clicked.emit()
         panel.settings.choose("cpu", ADAPT)
         one.click(panel.starter.start)
-        if method == "culpico":
+        if method == "cellseguda":
             one.wait_for_run(frames=3)
             for layer in one.viewer.layers:  # the pictures lie on the first image
                 if layer.name == "tissue 1" or layer.name.startswith("supervised"):
                     layer.visible = False
+            panel.starter.folder.setText(SHOWN_FOLDER)
             one.scroll(0.75)
             one.picture("adapt-running")
         one.wait_for_run()
     verdict = panel.verdict
     for box, text in ((verdict.image, "tissue 1"), (verdict.truth, "tissue 1 masks")):
         box.setCurrentIndex(box.findText(text))
+    wait_until(lambda: verdict.other.count() > 1, "the other runs")
     verdict.other.setCurrentIndex(1)
     one.click(verdict.compare)
     wait_until(lambda: not verdict.work.running, "the maps", PATIENCE)
@@ -153,7 +158,7 @@ def runs(folder: Path) -> None:
     run = one.panel.monitor.run
     wait_until(lambda: run.view.state == "done", "the curves")
     one.viewer.reset_view()
-    one.panel.folder.setText("cellda/runs")
+    one.panel.folder.setText(SHOWN_FOLDER)
     one.picture("runs")
     one.viewer.close()
 
