@@ -77,7 +77,8 @@ def pictures(rest):
 
 def test(rest):
     """Run pytest in a few processes, with a virtual display where there is none."""
-    several = ["-n", "auto", "--maxprocesses", "4"]
+    # Neighbours stay together, so that what a file prepares for its tests is prepared once.
+    several = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
     run([PYTHON, "-m", "pytest", *several, *rest], screen=True)
 
 
