@@ -244,14 +244,9 @@ def run_pictures(folder: Path) -> list[str]:
         If there is no run in the folder, or it kept none.
     """
     from napari_cellda.core.jobs import Run
+    from napari_cellda.core.runs.previews import list_pictures
 
-    run = Run(folder)
-    # Points are no maps.
-    names = sorted(
-        name
-        for name, steps in run.previews().items()
-        if steps and run.preview(name, steps[0]).kind == "picture"
-    )
+    names = list_pictures(Run(folder).folder)
     if not names:
         raise UserError(f"The run in '{folder}' kept no pictures of its way.")
     return names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -48,8 +48,23 @@ def read_preview(run: Path, name: str, index: int) -> Preview:
     import zarr
 
     stored = zarr.open_array(_path(run, name, index), mode="r")
-    points = stored.attrs.get("kind") == "points"
-    return Preview(name, np.asarray(stored), index, "points" if points else "picture")
+    return Preview(name, np.asarray(stored), index, _kind(stored))
+
+
+def list_pictures(run: Path) -> list[str]:
+    """Return the names of the previews that are pictures, sorted; nothing of them is read."""
+    import zarr
+
+    firsts = {name: steps[0] for name, steps in list_previews(run).items() if steps}
+    return sorted(
+        name
+        for name, step in firsts.items()
+        if _kind(zarr.open_array(_path(run, name, step), mode="r")) == "picture"
+    )
+
+
+def _kind(stored: Any) -> Literal["picture", "points"]:
+    return "points" if stored.attrs.get("kind") == "points" else "picture"
 
 
 def _path(run: Path, name: str, index: int) -> Path:
