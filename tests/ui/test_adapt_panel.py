@@ -634,7 +634,7 @@ def test_a_real_run_is_started_followed_judged_applied_and_discarded(
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-@pytest.mark.parametrize("rgb", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rgb", [False, True])
 def test_a_run_on_one_channel_of_a_layer_is_applied_to_that_channel(
     panel: AdaptPanel, qtbot: QtBot, tmp_path: Path, quick_program: None, rgb: bool
 ):
