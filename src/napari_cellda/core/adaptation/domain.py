@@ -143,7 +143,7 @@ def cut_plane(
     )
 
     def cut(array: NDArray[Any]) -> NDArray[Any]:
-        return np.asarray(array)[..., rows[:, None], columns]
+        return np.asarray(array)[..., rows, :][..., columns]
 
     labels = np.full((size, size), UNKNOWN) if plane.labels is None else cut(plane.labels)
     maps = None if plane.pseudo_map is None else cut(plane.pseudo_map).astype(np.float32)
@@ -168,8 +168,10 @@ def _place(plane: Plane, size: int, rng: np.random.Generator) -> tuple[int, int]
     return int(rng.integers(rows + 1)), int(rng.integers(columns + 1))
 
 
-def _reflected(start: int, size: int, side: int) -> NDArray[np.intp]:
-    """Return the indices of a cut along one axis; beyond the border it is mirrored."""
+def _reflected(start: int, size: int, side: int) -> slice | NDArray[np.intp]:
+    """Return where a cut lies along one axis; beyond the border it is mirrored."""
+    if 0 <= start <= side - size:
+        return slice(start, start + size)  # which is read several times as fast as indices
     period = max(2 * side - 2, 1)
     index = np.arange(start, start + size) % period
     return np.minimum(index, period - index)
