@@ -21,6 +21,7 @@ from napari_cellda.core.nets.cks_windows import (
     Windows,
     blank_windows,
     canvas_index,
+    doubled,
     grid_centres,
     in_window,
     refine,
@@ -413,6 +414,15 @@ def test_ridges_lie_where_two_cells_are_about_as_near():
         expected[image, row, column] = len(distances) > 1 and distances[1] - distances[0] < 2.0
     assert 0 < expected.sum() < expected.size
     np.testing.assert_array_equal(found.numpy(), expected)
+
+
+@pytest.mark.parametrize("count", [3, 0])
+def test_doubled_maps_are_what_interpolation_gives(count):
+    maps = torch.randn(count, 16, 16, requires_grad=True)
+    expected = torch.nn.functional.interpolate(maps[:, None], scale_factor=2.0, mode="bilinear")
+    torch.testing.assert_close(doubled(maps), expected[:, 0])
+    doubled(maps).sum().backward()
+    torch.testing.assert_close(maps.grad, torch.full_like(maps, 4.0))
 
 
 def test_the_gradient_of_the_foreground_loss_is_eq_7():

@@ -15,6 +15,7 @@ from napari_cellda.core.nets.cks_windows import (
     Detections,
     Found,
     Windows,
+    doubled,
     gather,
     grid_centres,
     paint_largest,
@@ -196,9 +197,8 @@ class CksPrincipal(Packable):
             encoding, size=(2 * half, 2 * half), mode="bilinear", align_corners=False
         )
         features = gather(drawing, owner, middle - half, 2 * half).permute(0, 3, 1, 2)
-        logits = self.finish(features + self.join(encoding))
-        logits = F.interpolate(logits, scale_factor=2.0, mode="bilinear", align_corners=False)
-        return Windows(logits[:, 0].float(), (middle - half) * STRIDE, owner)
+        logits = doubled(self.finish(features + self.join(encoding))[:, 0])
+        return Windows(logits.float(), (middle - half) * STRIDE, owner)
 
     def forward(self, x: Tensor, points: Tensor | None = None, owner: Tensor | None = None) -> Any:
         """Return the four maps of images; with points, what a training step needs.

@@ -199,3 +199,13 @@ def gather(features: Tensor, owner: Tensor, corners: Tensor, side: int) -> Tenso
     index = rows[:, :, None] * width + (corners[:, 1:] + steps)[:, None, :]
     flat = padded.reshape(-1, channels)
     return flat[index.flatten()].view(-1, side, side, channels)
+
+
+def doubled(maps: Tensor) -> Tensor:
+    """Return square maps (n, S, S) at twice their sides, between pixels bilinear.
+
+    Two matrix products: ``F.interpolate``, made for many channels, takes several times as long.
+    """
+    identity = torch.eye(maps.shape[-1], device=maps.device, dtype=maps.dtype)[None]
+    spread = F.interpolate(identity, scale_factor=2.0, mode="linear", align_corners=False)[0].T
+    return spread @ maps @ spread.T
