@@ -3,7 +3,8 @@
     python benchmarks/ablations.py [METHOD ...] [--seeds N] [--set KEY=VALUE ...]
 
 Every variant is a run of its own, with the inputs, images and scores of `adaptation.py`, and
-differs from the method's cpu preset by the settings in its row alone. Finished ones are kept.
+differs from the method's cpu preset by the settings in its row alone. Finished ones are kept,
+and so are the rows that another machine wrote.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adaptation import CONTESTS, WORK, Contest, do_cell, learn, score
+from page import as_row, read_rows
 from pairs import pair
 from timing import DATA, RESULTS, where
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+TABLE = RESULTS / "ablations.md"
 
 
 @dataclass(frozen=True)
@@ -110,16 +114,20 @@ def do_variant(what: Ablation, name: str, seed: int, changes: list[str]) -> dict
 def table(seeds: int, changes: list[str]) -> str:
     """Return the table as Markdown, from the variants that are done."""
     rows = ["| pair | method | variant | settings | score | mean | sd | seeds |", "|---" * 8 + "|"]
+    columns = "pair", "method", "variant", "settings"
+    before = {tuple(row[c] for c in columns): row for row in read_rows(TABLE)}
     for what in ABLATIONS:
         for name, settings in what.variants.items():
             files = [place(what, name, seed, changes) / "scores.json" for seed in range(seeds)]
             key = what.contest.score
             values = [json.loads(f.read_text())[key] for f in files if f.exists()]
-            if values:
-                rows.append(
-                    f"| {what.pair} | {what.cell} | {name} | {' '.join((*settings, *changes))} | "
-                    f"{key} | {np.mean(values):.3f} | {np.std(values):.3f} | {len(values)} |"
-                )
+            words = what.pair, what.cell, name, " ".join((*settings, *changes))
+            known = before.get(words, {"seeds": "0"})
+            if len(values) < int(known["seeds"]):  # its runs are another machine's
+                rows.append(as_row(known.values()))
+            elif values:
+                found = f"{np.mean(values):.3f}", f"{np.std(values):.3f}", f"{len(values)}"
+                rows.append(as_row([*words, key, *found]))
     return "\n".join(rows) + "\n"
 
 
@@ -152,7 +160,7 @@ def main() -> None:
     made = table(options.seeds, options.set)
     words = where("torch", "numpy", "lightning-fabric")
     print(made)
-    (RESULTS / "ablations.md").write_text(
+    TABLE.write_text(
         "# What the terms of each method are worth\n\n`python benchmarks/ablations.py`; cpu "
         f"preset, scores on all test images.\n\n{words}\n\n{made}"
     )

@@ -14,7 +14,10 @@ import re
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -122,20 +125,22 @@ PAPERS = {
 
 def read_scores(path: Path) -> dict[tuple[str, str], Score]:
     """Read the table of adaptation.py: its scores by pair and cell; {} without the file."""
-    if not path.is_file():
-        return {}
-    rows = [[cell.strip() for cell in line.strip("|\n ").split("|")] for line in _lines(path)]
-    header = next((row for row in rows if row[:3] == ["pair", "score", "cell"]), None)
     found = {}
-    for row in rows if header else ():
-        named = dict(zip(header or (), row, strict=False))
-        try:
-            minutes = float(named["minutes"]) if named.get("minutes") else None
-            score = Score(float(named["mean"]), float(named["sd"]), int(named["seeds"]), minutes)
-        except (KeyError, ValueError):
-            continue  # the heading and its rule
-        found[named["pair"], named["cell"]] = score
+    for row in read_rows(path):
+        minutes = float(row["minutes"]) if row.get("minutes") else None
+        score = Score(float(row["mean"]), float(row["sd"]), int(row["seeds"]), minutes)
+        found[row["pair"], row["cell"]] = score
     return found
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Read the rows of a file's only table, by the words of its heading; [] without one."""
+    lines = _lines(path) if path.is_file() else []
+    heading, _, *rows = [
+        [cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|")]
+        for line in lines or ("|", "|")
+    ]
+    return [dict(zip(heading, row, strict=True)) for row in rows]
 
 
 def _lines(path: Path) -> list[str]:
@@ -176,13 +181,13 @@ def _of(paper: Paper, pair: str) -> list[str]:
 def paper_table(paper: Paper, scores: dict[tuple[str, str], Score]) -> str:
     """Return one paper's table, its chart, how to make it, and what it says."""
     header = ["", *paper.columns.values()]
-    lines = [_row(header), _row(["---"] + ["---:"] * len(paper.columns))]
+    lines = [as_row(header), as_row(["---"] + ["---:"] * len(paper.columns))]
     for pair, title in paper.rows.items():
         cells = [
             _cell(scores.get((pair, cell))) if cell in _of(paper, pair) else ""
             for cell in paper.columns
         ]
-        lines.append(_row([title, *cells]))
+        lines.append(as_row([title, *cells]))
     own = [s for (pair, cell), s in scores.items() if pair in paper.rows and cell in paper.columns]
     minutes = sum((s.minutes or 0) * s.seeds for s in own)
     told = f"{paper.score} on all test images, mean ± deviation over seeds (how many)"
@@ -193,7 +198,8 @@ def paper_table(paper: Paper, scores: dict[tuple[str, str], Score]) -> str:
     return "\n\n".join(parts)
 
 
-def _row(cells: list[str]) -> str:
+def as_row(cells: Iterable[str]) -> str:
+    """Return one row of a table, as it is written in Markdown."""
     return "| " + " | ".join(cells) + " |"
 
 

@@ -108,3 +108,10 @@ def test_the_page_as_it_is_holds_every_table(page: SimpleNamespace):
     assert "<!--" not in text
     for paper in page.PAPERS.values():
         assert " | ".join(paper.columns.values()) in text
+
+
+def test_rows_that_were_read_are_written_as_they_were(page: SimpleNamespace, folder: Path):
+    rows = page.read_rows(folder / "adaptation.md")
+    lines = [line for line in ADAPTATION.splitlines() if line.startswith("|")]
+    assert [page.as_row(row.values()) for row in rows] == lines[2:]
+    assert page.read_rows(folder / "none.md") == []
