@@ -12,13 +12,12 @@ import argparse
 import json
 import os
 import shutil
-from typing import TYPE_CHECKING
+import tempfile
+from contextlib import suppress
+from pathlib import Path
 
 from adaptation import CONTESTS, WORK, learn, paint, score
 from pairs import CACHE, Pair, pair
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def without_test_images(whole: Pair) -> Pair:
@@ -26,8 +25,8 @@ def without_test_images(whole: Pair) -> Pair:
     folder = CACHE.parent / "kept aside" / whole.name
     if folder.is_dir():
         return Pair(whole.name, folder)
-    making = folder.with_name(f".{folder.name}")
-    shutil.rmtree(making, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    making = Path(tempfile.mkdtemp(dir=folder.parent))
     images = sorted((whole.folder / "target" / "images").iterdir())
     aside = {path.stem for path in images[2::6]}
     for kind in (whole.folder / "target").iterdir():
@@ -41,7 +40,9 @@ def without_test_images(whole: Pair) -> Pair:
         head, *rows = table.read_text().splitlines()
         kept = [row for row in rows if row.split(",")[0] not in aside]
         (making / table.name).write_text("\n".join([head, *kept]) + "\n")
-    making.rename(folder)
+    with suppress(OSError):  # another process was quicker
+        making.rename(folder)
+    shutil.rmtree(making, ignore_errors=True)
     return Pair(whole.name, folder)
 
 
