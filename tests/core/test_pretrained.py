@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from napari_cellda.core.adaptation.pretrained import Trained, load_pretrained
+from napari_cellda.core.adaptation.pretrained import Trained, load_pretrained, read_trained
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.nets.ensemble import TwinSegmenters
 from napari_cellda.core.nets.segmenter import Segmenter
@@ -83,3 +83,12 @@ def test_weights_alone_are_taken_by_their_shapes():
     assert same(network, theirs)
     with pytest.raises(UserError, match="of the same method, width and depth"):
         load_pretrained(Segmenter(width=8, depth=4), trained(theirs, architecture="", config={}))
+
+
+def test_a_runs_checkpoint_is_refused_and_its_folder_named(tmp_path):
+    (tmp_path / "run.yaml").write_text("method: supervised\n")
+    path = tmp_path / "checkpoints" / "best.pt"
+    path.parent.mkdir()
+    torch.save({"step": 1, "parts": {}}, path)
+    with pytest.raises(UserError, match=r"best.pt' is to resume a run from; give the run's folder"):
+        read_trained(path)

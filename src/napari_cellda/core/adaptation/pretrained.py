@@ -62,12 +62,17 @@ def read_trained(source: Path) -> Trained:
     Raises
     ------
     UserError
-        If it is damaged, would run code, or has no state dict.
+        If it is damaged, would run code, has no state dict, or is a checkpoint in a run's folder:
+        the run's model is what it came to.
     """
     from napari_cellda.core.modelzoo.rdf import read_card
     from napari_cellda.core.modelzoo.source import find_package
     from napari_cellda.core.modelzoo.weights import load_state, weights_path
+    from napari_cellda.core.runs.folder import CHECKPOINTS
 
+    run = source.parent.parent
+    if source.parent.name == CHECKPOINTS and (run / "run.yaml").is_file():
+        raise UserError(f"'{source}' is to resume a run from; give the run's folder, '{run}'.")
     if source.is_file() and source.suffix in (".pt", ".pth", ".safetensors"):
         return Trained(source, load_state(source))
     folder = source / "model" if (source / "run.yaml").is_file() else source
