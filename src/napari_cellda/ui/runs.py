@@ -192,6 +192,8 @@ class RunWatch:
             self.changed.emit()
             return
         self._launched = launched
+        if self.wish:  # asked when the process was about to start
+            (self.stop if self.wish == "stop" else self.cancel)()
         if not self.session.is_closed:
             self.follow()
 

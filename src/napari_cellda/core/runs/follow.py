@@ -132,7 +132,10 @@ class _Reader:
         if end is not None:
             state: State = end["state"]
             return state
-        return "killed" if (self.folder / "run.yaml").is_file() else "failed"
+        if (self.folder / "run.yaml").is_file():
+            return "killed"
+        # Before there is a run to write it down in, only who has ended it knows.
+        return "cancelled" if self._launched is not None and self._launched.cancelled else "failed"
 
     def _obituary(self) -> str:
         if is_full(self.folder):

@@ -48,6 +48,8 @@ class Launched:
     def __init__(self, folder: Path, process: subprocess.Popen[bytes]) -> None:
         self.folder = folder
         self._process = process
+        self.cancelled = False
+        """Whether `kill` has ended it."""
 
     @property
     def alive(self) -> bool:
@@ -68,6 +70,7 @@ class Launched:
         """End it at once, with all that it started."""
         leads = sys.platform != "win32"
         _kill(RunProcess(self._process.pid, "", leads, "", 0, 0))
+        self.cancelled = True
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(DEATH_SECONDS)
 
