@@ -43,6 +43,8 @@ class Diameter(QWidget):
         self.pixels.setDecimals(1)
         self.pixels.setSuffix(" px")
         self.pixels.setSpecialValueText("not known")
+        # Else a narrow panel cuts digits off, and what is left reads as another number.
+        self.pixels.setMinimumWidth(self.pixels.sizeHint().width())
         self.pixels.setToolTip("Diameter of a typical cell, in pixels of the image")
         self.measure = QPushButton("Measure")
         self.measure.setToolTip("Draw a line across a cell; of several lines the mean counts")
