@@ -35,10 +35,10 @@ from napari_cellda.core.samples import nuclei_field
 from napari_cellda.methods import find_method
 from napari_cellda.ui.adapt_inputs import (
     AdaptPicks,
+    image_names,
     partners,
     prepare_all,
     preview_place,
-    target_names,
 )
 from napari_cellda.ui.axes import CHOSEN_AXES
 from napari_cellda.ui.compare_layers import CompareLayers
@@ -223,6 +223,8 @@ def test_points_become_a_table_and_the_diameter_an_option(panel: AdaptPanel, tmp
     panel.diameter.measure.click()
     panel.diameter._layer.add_lines(np.array([[10.0, 10.0], [10.0, 28.0]]))
     assert panel.diameter.value == pytest.approx(18)
+    pixels = panel.diameter.pixels
+    assert pixels.minimumWidth() >= pixels.sizeHint().width()  # no digit is cut off
     plan = panel.plan(tmp_path / "run")
     plan.write_inputs()
     table = (tmp_path / "run/inputs/points/target 0.csv").read_text().splitlines()
@@ -469,8 +471,8 @@ def test_a_mask_of_another_shape_is_told_with_both_shapes(panel: AdaptPanel, tmp
     panel.pickers["target_images"].choose_layers(layers(panel, "target 0"))
     panel.pickers["target_masks"].choose_layers(layers(panel, "target 0 mask"))
     choose(panel, "supervised")
-    with pytest.raises(UserError, match=r"shape \(10, 12\), its image 'target 0' \(64, 80\)"):
-        read(panel, tmp_path / "run")
+    with pytest.raises(UserError, match="'target 0 mask' has 10 x 12 pixels, its image 'target 0'"):
+        panel.plan(tmp_path / "run")
 
 
 def test_cards_begin_with_what_needs_least(panel: AdaptPanel):
@@ -510,11 +512,69 @@ def test_classes_of_images_are_filled_in_by_hand(panel: AdaptPanel, tmp_path: Pa
     assert table == ["image,round,long,flat", "target 0,1,1,1", "target 1,0,1,1"]
 
 
+def test_masks_of_the_source_go_to_the_images_whose_names_they_have(
+    panel: AdaptPanel, tmp_path: Path
+):
+    viewer = panel.session.viewer
+    masks = {}
+    for index in range(2):
+        masks[index] = viewer.layers[f"masks {index}"].data
+        viewer.layers[f"masks {index}"].name = f"source {index} masks"
+    panel.pickers["target_images"].choose_layers(layers(panel, "target 0"))
+    panel.pickers["source_images"].choose_layers(layers(panel, "source 0", "source 1"))
+    panel.pickers["source_masks"].choose_layers(layers(panel, "source 1 masks", "source 0 masks"))
+    choose(panel, "cellseguda")
+    plan = panel.plan(tmp_path / "run")
+    plan.write_inputs()
+    folder = Path(option(plan.words, "--source-masks"))
+    for index in range(2):
+        np.testing.assert_array_equal(tifffile.imread(folder / f"source {index}.tif"), masks[index])
+    viewer.layers["source 1 masks"].name = "source 0 too"
+    with pytest.raises(UserError, match="'source 0 too' and 'source 0 masks' both seem to belong"):
+        panel.plan(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("points", "sentence"),
+    [
+        ([], "The layer 'points 0' has no points: click once on every cell."),
+        (
+            [[3.0, 4.0], [70.2, 5.0]],
+            "The layer 'points 0' has 1 point(s) outside its image 'target 0', such as row 70, "
+            "column 5; the image has 64 x 80 pixels.",
+        ),
+    ],
+)
+def test_points_that_cannot_be_used_are_told_by_their_layer(
+    panel: AdaptPanel, tmp_path: Path, points: list[list[float]], sentence: str
+):
+    panel.session.viewer.layers["points 0"].data = np.reshape(points, (-1, 2))
+    panel.pickers["target_images"].choose_layers(layers(panel, "target 0"))
+    panel.pickers["points"].choose_layers(layers(panel, "points 0"))
+    choose(panel, "cks")
+    panel.diameter.pixels.setValue(12)
+    with pytest.raises(UserError) as caught:
+        panel.plan(tmp_path / "run")
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize(("label", "words"), [(0, "no strokes"), (1, "which is background")])
+def test_strokes_that_say_nothing_are_told_by_their_layer(
+    panel: AdaptPanel, tmp_path: Path, label: int, words: str
+):
+    panel.session.viewer.layers["target 1 strokes"].data[:] = label
+    panel.pickers["target_images"].choose_layers(layers(panel, "target 1"))
+    panel.pickers["target_strokes"].choose_layers(layers(panel, "target 1 strokes"))
+    choose(panel, "supervised")
+    with pytest.raises(UserError, match=f"The layer 'target 1 strokes' has .*{words}"):
+        panel.plan(tmp_path / "run")
+
+
 def test_a_layer_of_an_unknown_image_is_refused(viewer: ViewerModel):
     target = Picked(layers=(viewer.layers["target 0"], viewer.layers["target 1"]))
     names = layer_stems(target.layers)
     session = Session.of(viewer)
-    with pytest.raises(UserError, match="which of your images 'truth 1' belongs to"):
+    with pytest.raises(UserError, match="which of the images 'truth 1' belongs to"):
         partners(session, [viewer.layers["truth 1"]], target, names)
     viewer.layers["truth 1"].name = "target 1 (truth)"
     assert partners(session, [viewer.layers["target 1 (truth)"]], target, names) == ["target 1"]
@@ -545,7 +605,7 @@ def test_opened_layers_pair_with_files_by_their_names(tmp_path: Path, names: tup
         target = Picked(layers=tuple(chosen))
         tables = tmp_path if chosen[1:] else next(iter(sorted(tmp_path.glob("*.csv"))))
         inputs = {"target_images": target, "points": Picked(path=tables)}
-        rows = "".join(f'"{name}",1\n' for name in target_names(target))
+        rows = "".join(f'"{name}",1\n' for name in image_names(target))
         picks = AdaptPicks(inputs, {"diameter": 5}, image_table=f"image,round\n{rows}")
         options, items = prepare_all(Session.of(viewer), picks, tmp_path / f"run {len(chosen)}")
         for item in items:

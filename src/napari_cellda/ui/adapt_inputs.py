@@ -73,24 +73,23 @@ def prepare_all(
     copied = len(target.layers) > 1 or any(
         picks.inputs.get(role, Picked()).layers for role in BESIDE_TARGET
     )
-    names = target_names(target)
-    layer_of = dict(zip(names, target.layers, strict=False))
     prepared: dict[str, Prepared] = {}
     for role, picked in picks.inputs.items():
         if not picked:
             continue
         given: Sequence[str] = ()
         images: Sequence[Any] = ()
-        if role == "target_images" and target.layers and copied:
-            given = names
-        elif role in BESIDE_TARGET and picked.layers:
-            given = partners(session, picked.layers, target, names)
-            images = [layer_of[name] for name in given] if target.layers else ()
-        elif role in ("source_images", "source_masks"):
-            given = _source_names(picks, role)
+        if role in ("target_images", "source_images"):
+            masks = picks.inputs.get("source_masks", Picked())
+            named = copied if role == "target_images" else masks.layers
+            given = image_names(picked) if named else ()
+        elif picked.layers:
+            owner = "source_images" if role == "source_masks" else "target_images"
+            given, images = paired(session, picked.layers, picks.inputs.get(owner, Picked()))
         kind = ROLES[role][1] or "image"
         prepared[role] = prepare(picked, kind, folder / "inputs" / role, given, images)
     _check_planes(picks, prepared)
+    _check_painted(picks)
     items = list(prepared.values())
     options: dict[str, Any] = {role: item.path for role, item in prepared.items()}
     if nuclei := picks.inputs.get("nuclei_images"):
@@ -132,33 +131,72 @@ def _write_text(path: Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8")
 
 
-def target_names(target: Picked) -> list[str]:
-    """Return the names of the target images without ending.
+def _check_painted(picks: AdaptPicks) -> None:
+    """Refuse points and strokes that are none, by the layers that the user knows."""
+    points = picks.inputs.get("points", Picked()).layers
+    if points and not any(len(layer.data) for layer in points):
+        raise UserError(f"{_named(points)} no points: click once on every cell.")
+    strokes = picks.inputs.get("target_strokes", Picked()).layers
+    top = max((int(data_of(layer).max()) for layer in strokes), default=2)
+    if top < 1:
+        raise UserError(f"{_named(strokes)} no strokes: paint some first.")
+    if top == 1:
+        raise UserError(
+            f"{_named(strokes)} only strokes of label 1, which is background: paint cells with "
+            "label 2."
+        )
+
+
+def _named(layers: Sequence[Any]) -> str:
+    names = ", ".join(f"'{layer.name}'" for layer in layers)
+    return f"The layer {names} has" if len(layers) == 1 else f"The layers {names} have"
+
+
+def image_names(images: Picked) -> list[str]:
+    """Return the names of images without ending.
 
     Raises
     ------
     UserError
         If the folder holds no images.
     """
-    if target.path is not None:
-        return [stem(path) for path in find_images(target.path)]
-    return layer_stems(target.layers)
+    if images.path is not None:
+        return [stem(path) for path in find_images(images.path)]
+    return layer_stems(images.layers)
 
 
-def partners(
-    session: Session, layers: Sequence[Any], target: Picked, names: Sequence[str]
-) -> list[str]:
-    """Return the name of the target image that each layer belongs to.
-
-    Strokes know their image; a layer may be called like it, perhaps with more words after it, such
-    as "field 1 masks"; as many layers as images pair in order.
+def paired(
+    session: Session, layers: Sequence[Any], images: Picked
+) -> tuple[Sequence[str], Sequence[Any]]:
+    """Return the name of each layer's image and that image's layer; no layers for a folder's.
 
     Raises
     ------
     UserError
         If a layer's image is not known.
     """
-    by_layer = {id(layer): name for layer, name in zip(target.layers, names, strict=False)}
+    if not images:
+        return (), ()
+    names = image_names(images)
+    given = partners(session, layers, images, names)
+    layer_of = dict(zip(names, images.layers, strict=False))
+    return given, [layer_of[name] for name in given] if images.layers else ()
+
+
+def partners(
+    session: Session, layers: Sequence[Any], images: Picked, names: Sequence[str]
+) -> list[str]:
+    """Return the name of the image that each layer belongs to.
+
+    Strokes know their image; a layer may be called like it, perhaps with more words, such as
+    "field 1 masks"; as many layers as images pair in order.
+
+    Raises
+    ------
+    UserError
+        If a layer's image is not known, or the same as another's.
+    """
+    by_layer = {id(layer): name for layer, name in zip(images.layers, names, strict=False)}
     own = layer_stems(layers)
     found: list[str] = []
     for layer, name in zip(layers, own, strict=True):
@@ -173,28 +211,24 @@ def partners(
             image = names[len(found)]
         if image is None:
             raise UserError(
-                f"It is not clear which of your images '{layer.name}' belongs to: give it the name "
+                f"It is not clear which of the images '{layer.name}' belongs to: give it the name "
                 "of its image, or choose as many layers as images, in the same order."
+            )
+        if image in found:
+            other = layers[found.index(image)].name
+            raise UserError(
+                f"'{other}' and '{layer.name}' both seem to belong to the image '{image}': give "
+                "each the name of its own."
             )
         found.append(image)
     return found
 
 
 def _called_like(name: str, images: Sequence[str]) -> str | None:
-    """Return the image with the longest name that a name begins with, as a whole word."""
-    alike = [one for one in images if re.match(rf"{re.escape(one)}(?![0-9A-Za-z])", name)]
+    """Return the image with the longest name that stands in a name, as whole words."""
+    whole = r"(?<![0-9A-Za-z]){}(?![0-9A-Za-z])"
+    alike = [one for one in images if re.search(whole.format(re.escape(one)), name)]
     return max(alike, key=len, default=None)
-
-
-def _source_names(picks: AdaptPicks, role: str) -> Sequence[str]:
-    """Name source images and masks alike when both are layers."""
-    images, masks = (picks.inputs.get(r, Picked()) for r in ("source_images", "source_masks"))
-    if images.layers and masks.layers:
-        return layer_stems(images.layers)
-    if role == "source_masks" and masks.layers and images.path is not None:
-        names = [stem(path) for path in find_images(images.path)]
-        return names if len(names) == len(masks.layers) else ()
-    return ()
 
 
 def _map_maker(pipeline: Pipeline, images: Path, folder: Path) -> Callable[[], None]:

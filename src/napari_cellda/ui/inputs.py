@@ -68,12 +68,14 @@ def prepare(
         File names without ending, by which the layers pair with images; by default those of the
         layers themselves.
     images : sequence of napari Image layers
-        For points: the image of each layer, in whose pixels they are written.
+        The image of each layer of points or labels: in its pixels points are written, and labels
+        have its size.
 
     Raises
     ------
     UserError
-        If nothing is chosen, or names are given but not as many as layers.
+        If nothing is chosen, names are given but not as many as layers, or a layer does not fit its
+        image.
     """
     if picked.path is not None:
         return Prepared(picked.path)
@@ -89,6 +91,8 @@ def prepare(
             "image, in the same order."
         )
     stems = list(names) or layer_stems(picked.layers)
+    for layer, image in zip(picked.layers, images, strict=False):
+        _check_fit(layer, kind, image)
     # The layers as they are now: the user may go on painting while they are written.
     if kind == "points":
         partners = images or [None] * len(stems)
@@ -101,6 +105,29 @@ def prepare(
             write_layer(data, meta, kind, folder / f"{name}.tif")
 
     return Prepared(folder, write)
+
+
+def _check_fit(layer: Any, kind: Kind, image: Any) -> None:
+    """Refuse labels of another size than their image, and points outside it."""
+    sizes = dict(zip(axes_of(image), data_of(image).shape, strict=True))
+    size = " x ".join(str(n) for axis, n in sizes.items() if axis != "c" and n > 1)
+    if kind == "labels":
+        own = " x ".join(str(n) for n in data_of(layer).shape if n > 1)
+        if own != size:
+            raise UserError(
+                f"The layer '{layer.name}' has {own} pixels, its image '{image.name}' {size}."
+            )
+    elif kind == "points":
+        points, axes = points_on(layer, image)
+        limits = np.array([sizes.get(axis, np.inf) for axis in axes])
+        outside = ~((points > -0.5) & (points < limits - 0.5)).all(axis=1)
+        if outside.any():
+            row, column = points[outside][0, -2:]
+            raise UserError(
+                f"The layer '{layer.name}' has {outside.sum()} point(s) outside its image "
+                f"'{image.name}', such as row {row:.0f}, column {column:.0f}; the image has {size} "
+                "pixels."
+            )
 
 
 def _shows_file(layer: Any, path: Path) -> bool:

@@ -21,9 +21,9 @@ from napari_cellda.ui.adapt_inputs import (
     FILES,
     ROLES,
     AdaptPicks,
+    image_names,
     prepare_all,
     preview_place,
-    target_names,
 )
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.inputs import Picked
@@ -240,7 +240,7 @@ class AdaptPanel(QWidget):
         if on:
             names = [name.strip() for name in self.classes.text().split(",") if name.strip()]
             try:
-                images = target_names(self.pickers["target_images"].picked)
+                images = image_names(self.pickers["target_images"].picked)
             except UserError:
                 images = []
             self.image_table.show_axes(images, names)
