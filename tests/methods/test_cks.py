@@ -28,7 +28,7 @@ from napari_cellda.core.nets.cks_windows import (
     ridges,
 )
 from napari_cellda.methods import find_method
-from napari_cellda.methods._cks_crops import Batch, at_most, cut_crop, noisy, turned
+from napari_cellda.methods._cks_crops import Batch, at_most, cut_crop, hazed, noisy, turned
 from napari_cellda.methods._cks_losses import (
     balanced_loss,
     border_canvas,
@@ -583,6 +583,17 @@ def test_half_of_the_crops_get_noise_of_any_grain_and_no_more_than_asked_for():
     assert min(grains) < 0.01
     assert max(grains) > 0.5
     assert all(torch.equal(noisy(images, 0.0, np.random.default_rng(s)), images) for s in range(9))
+
+
+def test_half_of_the_crops_get_smooth_light_and_no_more_than_asked_for():
+    images = torch.from_numpy(np.random.default_rng(0).normal(5, 3, (1, 2, 48, 48))).float()
+    added = [hazed(images, 2.0, np.random.default_rng(seed)) - images for seed in range(200)]
+    lights = [light for light in added if light.any()]
+    assert 70 < len(lights) < 130
+    # A bicubic curve may leave the values between which it runs by a little.
+    assert 1.8 < max(float(light.max()) for light in lights) / 3 < 2.3
+    assert max(float(light.diff().abs().max()) for light in lights) < 0.7
+    assert all(torch.equal(hazed(images, 0.0, np.random.default_rng(s)), images) for s in range(9))
 
 
 def test_half_of_a_batch_keeps_the_cells_of_its_crops():

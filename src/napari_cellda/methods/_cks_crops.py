@@ -138,6 +138,21 @@ def noisy(images: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     return images + deviation * F.interpolate(torch.from_numpy(grain), images.shape[-2:])
 
 
+def hazed(images: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    """Add uneven light to half of all crops, up to `strength` times their deviation.
+
+    As light from out of focus lies over tissue: smooth, and often brighter than a dim cell.
+    """
+    if strength == 0 or rng.random() < 0.5:
+        return images
+    deviation = images.std(dim=(1, 2, 3), keepdim=True) * float(rng.uniform(0, strength))
+    side = int(rng.integers(2, 5))
+    haze = torch.from_numpy(rng.random((1, 1, side, side), np.float32))
+    return images + deviation * F.interpolate(
+        haze, images.shape[-2:], mode="bicubic", align_corners=True
+    )
+
+
 def cells_of(plane: Plane, with_masks: bool) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the points (n, 2) of a plane and the ids (n,) of their cells."""
     if with_masks and plane.labels is not None:

@@ -19,6 +19,7 @@ from napari_cellda.methods._cks_crops import (
     at_most,
     cells_of,
     cut_crop,
+    hazed,
     lit,
     noisy,
     on_device,
@@ -140,7 +141,8 @@ class Trainer:
         zoom = self.principal.zoom * 1.15 ** float(rng.uniform(-1, 1))
         plane, cells = self.training.planes[chosen], self.tables[chosen]
         cut = turned(cut_crop(plane, cells, self.params.crop, zoom, rng), rng)
-        images = noisy(lit(cut.images, rng), self.params.noise, rng)
+        hazy = hazed(cut.images, self.params.haze, rng)
+        images = noisy(lit(hazy, rng), self.params.noise, rng)
         return cut._replace(images=images)
 
     def step(self, index: int, batch: Batch) -> dict[str, float]:

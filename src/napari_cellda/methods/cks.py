@@ -49,6 +49,9 @@ class Params(MethodParams):
     noise: float = Field(0.4, ge=0, le=4)
     """Largest standard deviation of the noise that half of the crops get, as a share of theirs; 0
     as published. Without it, grain that training never saw is taken for cells."""
+    haze: float = Field(2.0, ge=0, le=8)
+    """Most uneven light that half of the crops get, as a share of their standard deviation; 0 as
+    published. Without it, a bright background is taken for one large cell."""
     learning_rate: float = Field(1e-3, gt=0, le=1)
     """Largest learning rate; it rises over the first steps and falls along half a cosine."""
     cell_size: float = Field(28.0, ge=8, le=512)
@@ -252,6 +255,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "drop_path": 0.2,
         "prior_width": 0.45,
         "noise": 0.0,
+        "haze": 0.0,
         "score_weight": 1.0,
         "head_start": 0,
         "leak": 0.0,
