@@ -84,6 +84,20 @@ def test_what_libraries_say_on_a_full_disk_is_translated(tmp_path, monkeypatch, 
         raise error
 
 
+def test_a_disk_that_cannot_be_written_to_is_one_sentence(tmp_path, monkeypatch):
+    def refuse(path, *_, **__):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr("pathlib.Path.write_text", refuse)
+    monkeypatch.setattr("pathlib.Path.unlink", refuse)  # even of a file that is not there
+    target = tmp_path / "a.csv"
+    with (
+        pytest.raises(UserError, match=r"a.csv' cannot be written: Read-only file system.$"),
+        write_atomically(target) as aside,
+    ):
+        aside.write_text("row,col")
+
+
 def test_numpy_on_a_full_disk_is_translated_too(tmp_path, monkeypatch):
     error = OSError("400 requested and 0 written")
     with pytest.raises(OSError, match="requested"), write_atomically(tmp_path / "a.npy"):

@@ -170,8 +170,8 @@ def remove(path: Path) -> None:
             time.sleep(pause)
             if not path.exists():
                 return
-    else:
-        with suppress(FileNotFoundError, NotADirectoryError):
+    elif os.path.lexists(path):  # to remove nothing from a read-only disk would be refused, too
+        with suppress(FileNotFoundError):
             path.unlink()
 
 

@@ -92,7 +92,7 @@ def sync_log(path: Path) -> int:
 def cut_log(path: Path, size: int) -> None:
     """Forget what came after the first `size` bytes."""
     if path.exists():
-        with path.open("r+b") as log:
+        with plain_disk_errors(path), path.open("r+b") as log:
             log.truncate(min(log_size(path), size))
 
 
