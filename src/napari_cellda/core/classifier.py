@@ -57,6 +57,12 @@ class Normalised:
         block = self.image.read(region)
         return self.normalisation.apply(block), np.isfinite(block).all(axis=0)
 
+    def count_invalid(self, region: Region) -> int:
+        """Return how many pixels of a region hold no finite number."""
+        if not np.issubdtype(self.image.data.dtype, np.floating):
+            return 0
+        return int(np.count_nonzero(~self.read(region)[1]))
+
 
 def tile_features(
     source: Normalised, tile: Region, spec: FeatureSpec, cache: FeatureCache | None = None

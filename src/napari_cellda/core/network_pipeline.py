@@ -14,7 +14,14 @@ from napari_cellda.core.events import Stage, Step, never
 from napari_cellda.core.instances.drawn import DrawnObjects
 from napari_cellda.core.modelzoo.preprocessing import rdf_normalisation
 from napari_cellda.core.modelzoo.structures import known_structure
-from napari_cellda.core.pipeline import PIECE_2D, PIECE_3D, Maps, pieces_of, write_enhanced
+from napari_cellda.core.pipeline import (
+    PIECE_2D,
+    PIECE_3D,
+    Maps,
+    note_invalid,
+    pieces_of,
+    write_enhanced,
+)
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -57,12 +64,15 @@ class NetworkPipeline:
         source = self.prepare(image, normalisation)
         maps, pieces = self.new_maps(image, stack, folder), self.pieces(image)
         yield Stage(f"{self.network.card.name} on {image.name}", len(pieces))
+        not_finite = 0
         for done, piece in enumerate(pieces, 1):
             found = self.map_piece(source, piece, stop)
             if found is None:
                 break
             write_enhanced(image, maps, piece, found)
+            not_finite += source.count_invalid(piece)
             yield Step(done)
+        yield from note_invalid(image, not_finite)
         return replace(maps, drawn=self.drawn_objects(source, stack, folder))
 
     def prepare(self, image: Image, normalisation: Normalisation | None = None) -> Normalised:

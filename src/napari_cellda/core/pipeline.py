@@ -160,11 +160,7 @@ class Pipeline:
         self, source: Normalised, piece: Region, stop: Stop = never
     ) -> tuple[np.ndarray, int]:
         """Return the forest's map of one piece, (K, Z, Y, X), and its count of invalid pixels."""
-        not_finite = 0
-        if np.issubdtype(source.image.data.dtype, np.floating):
-            _, valid_mask = source.read(piece)
-            not_finite = int(np.count_nonzero(~valid_mask))
-        return self.classifier.predict(source, piece, stop=stop), not_finite
+        return self.classifier.predict(source, piece, stop=stop), source.count_invalid(piece)
 
     def enhanced_piece(
         self,

@@ -177,7 +177,10 @@ def _run_network(
 ) -> Task[None]:
     pieces = pipeline.pieces(image)
     yield Stage(f"{pipeline.network.card.name} on {image.name}", len(pieces))
+    not_finite = 0
     tasks = (graph.tile(piece, network_tile) for piece in pieces)
-    for done, (index, found) in enumerate(graph.results(tasks, stop), 1):
+    for done, (index, (found, invalid)) in enumerate(graph.results(tasks, stop), 1):
         write_enhanced(image, maps, pieces[index], found)
+        not_finite += invalid
         yield Step(done)
+    yield from note_invalid(image, not_finite)

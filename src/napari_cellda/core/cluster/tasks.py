@@ -158,11 +158,11 @@ def tile_range(tile: Tile, k: int) -> tuple[float, float]:
 
 def network_tile(
     model: RemoteModel, image: RemoteImage, normalisation: Normalisation, piece: Region
-) -> Enhanced:
-    """Compute a network's maps of one piece."""
+) -> tuple[Enhanced, int]:
+    """Compute a network's maps of one piece, and count its invalid pixels."""
     pipeline, opened = _opened(model, image)
-    found: Enhanced = pipeline.map_piece(Normalised(opened, normalisation), piece)
-    return found
+    source = Normalised(opened, normalisation)
+    return pipeline.map_piece(source, piece), source.count_invalid(piece)
 
 
 def worker_version() -> str:
