@@ -85,6 +85,14 @@ def test_a_run_is_a_folder_that_says_what_was_done(finished, folders):
     assert card["cite"][0]["doi"] == "10.1007/978-3-319-24574-4_28"
 
 
+def test_pixels_without_a_number_are_told_by_networks_too(finished, tmp_path, capsys):
+    pixels = np.random.default_rng(0).random((40, 50)).astype(np.float32)
+    pixels[3:5, 7:12] = np.nan
+    tifffile.imwrite(tmp_path / "cells.tif", pixels)
+    assert run("predict", finished, tmp_path / "cells.tif", "-o", tmp_path / "out") == 0
+    assert "'cells' has 10 pixels that are NaN or infinite" in capsys.readouterr().err
+
+
 @pytest.mark.filterwarnings("ignore")  # it leaves files open
 def test_predict_gives_what_bioimageio_core_gives(finished, folders, tmp_path):
     core = pytest.importorskip("bioimageio.core")
@@ -163,8 +171,12 @@ def test_inputs_that_were_not_moved_are_found_where_they_were(finished, folders,
             item["path"] = str(tmp_path / "gone" / "images")
     (run_folder / "run.yaml").write_text(yaml.safe_dump(record))
     data.mkdir()
-    with pytest.raises(UserError, match=r"holds no .images. with .*gone/images. does not either"):
+    with pytest.raises(UserError, match=r"holds no .images. with .* \(target images\).$"):
         resume_adaptation(run_folder, data)
+    shutil.copytree(folders / "source" / "images", data / "images")
+    with pytest.raises(UserError, match=r"/data/images. is another \(its newest file is '.*'\).$"):
+        resume_adaptation(run_folder, data)
+    shutil.rmtree(data / "images")
     shutil.copytree(folders / "target" / "images", data / "images")
     resumed = resume_adaptation(run_folder, data)
     assert resumed.input_path("target_images") == data / "images"

@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -62,8 +63,16 @@ def test_inputs_inside_the_run_are_kept_relative(tmp_path):
 def test_changed_inputs_are_refused(run, images):
     run.check_inputs()
     (images / "b.png").write_bytes(b"other")
-    with pytest.raises(UserError, match=r"images.*has changed"):
+    os.utime(images / "a.png", (0, 0))
+    words = r"images' \(images\) has changed since the run began \(its newest file is 'b.png'\), so"
+    with pytest.raises(UserError, match=words):
         run.check_inputs()
+
+
+def test_what_systems_leave_in_folders_is_no_change(run, images):
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store"):
+        (images / name).write_bytes(b"somebody looked")
+    run.check_inputs()
 
 
 def test_the_hash_sees_content_and_names(images):
@@ -145,6 +154,28 @@ def test_failure_and_stop_are_written_down(run):
     assert run.state == "stopped"
 
 
+def test_a_run_that_is_ended_from_the_keyboard_is_cancelled(run):
+    def interrupted():
+        yield Step(1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_quietly(run.drive(interrupted()))
+    assert run.state == "cancelled"
+    assert run.events()[-1]["text"] == ""
+
+
+def test_a_run_without_a_model_says_how_it_stands(run):
+    with pytest.raises(UserError, match="run' has no model: it was ended from outside; resume it"):
+        run.finished_model()
+    run_quietly(run.drive(everything(np.zeros((2, 2)))))
+    with pytest.raises(UserError, match="it is done, but its package was taken away"):
+        run.finished_model()
+    run.model_folder.mkdir()
+    (run.model_folder / "rdf.yaml").touch()
+    assert run.finished_model() == run.model_folder
+
+
 def test_a_line_cut_off_by_a_crash_is_left_out(run):
     run_quietly(run.drive(everything(np.zeros((2, 2)))))
     whole = len(run.events())
@@ -192,7 +223,7 @@ def test_a_checkpoint_with_a_program_in_it_is_refused(run):
     path = run.folder / "checkpoints" / "last.pt"
     path.parent.mkdir()
     torch.save({"step": 1, "parts": {}, "log_bytes": 0, "bad": Run}, path)
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"last.pt' is refused: .* would run code when loaded.$"):
         run.load("last")
 
 

@@ -14,6 +14,7 @@ import typer
 
 from napari_cellda import __version__
 from napari_cellda.cli import adapt, enhancer, evaluate, main_job, models
+from napari_cellda.cli.stopping import INTERRUPTED
 from napari_cellda.cli.support import expand_lists
 from napari_cellda.core.errors import ProgramRefused, UserError
 
@@ -62,7 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         return _complain(str(error))
     except typer.Abort:
-        return 130
+        typer.echo("Ended at once.", err=True)
+        return INTERRUPTED
     except Exception as error:
         # Typer carries its own copy of click in some releases, so its usage errors are known by
         # what they can do and not by their class.

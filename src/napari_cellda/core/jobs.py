@@ -12,6 +12,7 @@ While a process works on it, ``.lock`` is locked and ``process.json`` tells whic
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import time
 from contextlib import suppress
 from io import BytesIO
@@ -39,6 +40,7 @@ from napari_cellda.core.run_record import (
     RunRecord,
     hash_input,
     installed_versions,
+    newest_file,
     portable_path,
 )
 from napari_cellda.core.runs.folder import CHECKPOINTS, MODEL, check_new_folder, tidy
@@ -194,6 +196,18 @@ class Run:
                     f"drive or put it back, {advice}."
                 )
 
+    def finished_model(self) -> Path:
+        """Return the package that it has written.
+
+        Raises
+        ------
+        UserError
+            If there is none yet.
+        """
+        if not (self.model_folder / "rdf.yaml").is_file():
+            raise UserError(f"The run '{self.folder}' has no model: it {_STANDING[self.state]}.")
+        return self.model_folder
+
     def check_inputs(self, advice: str = "then resume the run") -> None:
         """Make sure that every input is what it was when the run began.
 
@@ -207,8 +221,9 @@ class Run:
             path = self.input_path(item.role)
             if hash_input(path) != item.hash:
                 raise UserError(
-                    f"'{path}' ({item.role}) has changed since the run began, so the run cannot "
-                    "go on with it: put the old files back, or begin a new run."
+                    f"'{path}' ({item.role.replace('_', ' ')}) has changed since the run began"
+                    f"{newest_file(path)}, so the run cannot go on with it: put the old "
+                    "files back, or begin a new run."
                 )
 
     def checkpoint_path(self, name: str) -> Path:
@@ -247,6 +262,11 @@ class Run:
             state = torch.load(path, map_location="cpu", weights_only=True)
             if not {"step", "parts", "log_bytes"} <= set(state):
                 raise ValueError("it lacks what a checkpoint holds")
+        except pickle.UnpicklingError as error:
+            raise UserError(
+                f"The checkpoint '{path}' is refused: it is damaged, or a pickle that would run "
+                "code when loaded."
+            ) from error
         except Exception as error:  # whatever torch meets in a foreign or cut-off file
             raise UserError(f"The checkpoint '{path}' cannot be read: {_short(error)}") from error
         return dict(state)
@@ -323,9 +343,12 @@ class Run:
             raise
         except BaseException as error:
             told = self._explained(error)
-            wished = self._stop_asked and isinstance(told, UserError)
             with suppress(UserError):  # the disk may be full: the first error counts
-                end("stopped" if wished else "failed", _short(told))
+                if isinstance(error, KeyboardInterrupt):
+                    end("cancelled")
+                else:
+                    wished = self._stop_asked and isinstance(told, UserError)
+                    end("stopped" if wished else "failed", _short(told))
             if told is error:
                 raise
             raise told from error
@@ -386,6 +409,17 @@ class Run:
     def _cut_log_back(self) -> None:
         last = self.load("last")
         cut_log(self.events_path, int(last["log_bytes"]) if last else 0)
+
+
+_STANDING: dict[State, str] = {
+    "waiting": "waits for the runs before it",
+    "running": "is still at work",
+    "done": "is done, but its package was taken away",
+    "stopped": "was stopped too early; resume it first",
+    "cancelled": "was cancelled; resume it first",
+    "failed": "failed; resume it first, or begin a new one",
+    "killed": "was ended from outside; resume it first",
+}
 
 
 def _short(error: BaseException) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 FORMAT = 1
+LITTER = ("thumbs.db", "desktop.ini")
 
 
 class RunInput(BaseParams):
@@ -59,8 +60,25 @@ def hash_input(path: Path) -> str:
         return _digest([(path.name, path)])
     if not path.is_dir():
         raise UserError(f"There is no file or folder '{path}'.")
-    below = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-    return _digest((p.relative_to(path).as_posix(), p) for p in below)
+    return _digest((p.relative_to(path).as_posix(), p) for p in _files_below(path))
+
+
+def newest_file(path: Path) -> str:
+    """Return words that name the file of a folder that changed last, the likeliest to differ."""
+    files = _files_below(path)
+    if not files:
+        return ""
+    newest = max(files, key=lambda file: file.stat().st_mtime)
+    return f" (its newest file is '{newest.relative_to(path).as_posix()}')"
+
+
+def _files_below(path: Path) -> list[Path]:
+    """Return the files in a folder; what systems put there when somebody looks does not count."""
+    return sorted(
+        p
+        for p in path.rglob("*")
+        if p.is_file() and not p.name.startswith(".") and p.name.lower() not in LITTER
+    )
 
 
 def _digest(files: Iterable[tuple[str, Path]]) -> str:

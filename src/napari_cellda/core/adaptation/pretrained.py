@@ -65,6 +65,7 @@ def read_trained(source: Path) -> Trained:
         If it is damaged, would run code, has no state dict, or is a checkpoint in a run's folder:
         the run's model is what it came to.
     """
+    from napari_cellda.core.jobs import Run
     from napari_cellda.core.modelzoo.rdf import read_card
     from napari_cellda.core.modelzoo.source import find_package
     from napari_cellda.core.modelzoo.weights import load_state, weights_path
@@ -75,7 +76,7 @@ def read_trained(source: Path) -> Trained:
         raise UserError(f"'{source}' is to resume a run from; give the run's folder, '{run}'.")
     if source.is_file() and source.suffix in (".pt", ".pth", ".safetensors"):
         return Trained(source, load_state(source))
-    folder = source / "model" if (source / "run.yaml").is_file() else source
+    folder = Run(source).finished_model() if (source / "run.yaml").is_file() else source
     card = read_card(find_package(folder))
     for entry in card.weights:
         if entry.format == "pytorch_state_dict":

@@ -20,7 +20,7 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Task, never
 from napari_cellda.core.jobs import Run
 from napari_cellda.core.processes import rank, wait_for, world_size
-from napari_cellda.core.run_record import hash_input
+from napari_cellda.core.run_record import hash_input, newest_file
 from napari_cellda.core.runs.folder import (
     check_new_folder,
     clear_failed,
@@ -294,10 +294,11 @@ def _point_to(run: Run, folder: Path) -> None:
                 moved[item.role] = path.resolve()
                 break
         else:
+            there = next((path for path in candidates if path.exists()), None)
+            hint = f"; '{there}' is another{newest_file(there)}" if there is not None else ""
             raise UserError(
                 f"'{folder}' holds no '{name}' with the content that the run began with "
-                f"({item.role.replace('_', ' ')}), and '{run.input_path(item.role)}' does not "
-                "either."
+                f"({item.role.replace('_', ' ')}){hint}."
             )
     run.move_inputs(moved)
 

@@ -60,7 +60,8 @@ def open_map_maker(
     if path.suffix == ".cellda":
         return open_pipeline(path, channels, trusted)
     run = Run(path) if (path / "run.yaml").is_file() else None
-    network = TiledNetwork(open_model(model if run is None else run.model_folder, trusted=trusted))
+    source = model if run is None else run.finished_model()
+    network = TiledNetwork(open_model(source, trusted=trusted))
     if channels is None:
         channels = _usual_channels(network.card, run)
     return NetworkPipeline(network, channels), {}, None

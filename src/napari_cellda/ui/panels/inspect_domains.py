@@ -208,11 +208,12 @@ def _grey(image: Image) -> Image:
 
 
 def _open_network(source: Path) -> Any:
+    from napari_cellda.core.jobs import Run
     from napari_cellda.core.modelzoo.model import open_model
 
     is_run = (source / "run.yaml").is_file()
     try:
-        network = open_model(source / "model" if is_run else source).network
+        network = open_model(Run(source).finished_model() if is_run else source).network
     except ProgramRefused:
         network = None  # a yes would not help: nobody can look into a program
     if network is None:
