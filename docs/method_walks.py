@@ -298,7 +298,8 @@ def walk(method: str, folder: Path) -> None:
     one.wait_for_run(frames=FRAMES)
     assert run.view.state == "running", run.view.text
     for layer in one.viewer.layers:
-        layer.visible = layer.name in ("new 10", f"{run.name} · {next(iter(run.frames))}")
+        first = f"{run.name} · {next(iter(run.frames))} on "
+        layer.visible = layer.name == "new 10" or layer.name.startswith(first)
     one.viewer.reset_view()
     one.show(panel.starter.monitor.previews)
     one.picture(f"{method}-running")

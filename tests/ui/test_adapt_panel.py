@@ -45,6 +45,7 @@ from napari_cellda.ui.compare_layers import CompareLayers
 from napari_cellda.ui.inputs import Picked, layer_stems, prepare
 from napari_cellda.ui.panel_words import panel_words
 from napari_cellda.ui.panels.adapt import AdaptPanel
+from napari_cellda.ui.run_layers import Place
 from napari_cellda.ui.runs import RunWatch, SessionRuns
 from napari_cellda.ui.state import Session
 from painting import WAIT_MS
@@ -620,11 +621,22 @@ def test_opened_layers_pair_with_files_by_their_names(tmp_path: Path, names: tup
 
 def test_pictures_lie_on_the_middle_of_the_first_image():
     viewer = ViewerModel()
-    viewer.add_image(np.zeros((700, 600)), name="b", scale=(2, 2), translate=(10, 20))
-    viewer.add_image(np.zeros((64, 64)), name="c")
-    place = preview_place(viewer.layers)
-    assert place == {"scale": (2, 2), "translate": (10 + 94 * 2, 20 + 44 * 2)}
-    assert preview_place([]) is None
+    large = viewer.add_image(np.zeros((700, 600)), name="b", scale=(2, 2), translate=(10, 20))
+    small = viewer.add_image(np.zeros((64, 64)), name="c")
+    session = Session.of(viewer)
+
+    def place(*layers: object, **inputs: Picked) -> Place | None:
+        picks = AdaptPicks({"target_images": Picked(layers=layers), **inputs})
+        return preview_place(session, picks)
+
+    assert place(small, large) == Place((2, 2), (10 + 94 * 2, 20 + 44 * 2), "b")
+    assert place() is None
+    # CKS trains on those with points only.
+    points = viewer.add_points([[1, 2]], name="c points")
+    assert place(large, small, points=Picked(layers=(points,))) == Place(shows="c")
+    # A run reads files in the order of their names, endings included.
+    again = viewer.add_image(np.zeros((64, 64)), name="c [1]")
+    assert place(small, again) == Place(shows="c [1]")
 
 
 def done_quickly(panel: AdaptPanel, qtbot: QtBot, **settings: int) -> RunWatch:
@@ -657,7 +669,7 @@ def test_a_real_run_is_started_followed_judged_applied_and_discarded(
     assert record.method == "supervised"
     assert record.params["steps"] == 6
     assert {item.path.split("/")[0] for item in record.inputs} == {"inputs"}
-    picture = viewer.layers[f"{run.name} · foreground"]
+    picture = viewer.layers[f"{run.name} · foreground on target 0"]
     assert picture.data.shape[-2:] == (64, 80)
 
     verdict = panel.verdict

@@ -29,7 +29,7 @@ from napari_cellda.ui.panels import verdict
 from napari_cellda.ui.panels.run_monitor import RunMonitor, duration, gigabytes
 from napari_cellda.ui.panels.runs import RunsPanel, _cells, _tip
 from napari_cellda.ui.panels.train import TrainPanel, model_id
-from napari_cellda.ui.run_layers import RunLayers, side_by_side
+from napari_cellda.ui.run_layers import Place, RunLayers, side_by_side
 from napari_cellda.ui.runs import RunWatch, SessionRuns
 from napari_cellda.ui.state import Session
 from napari_cellda.ui.worker import run_task
@@ -414,7 +414,7 @@ def test_pictures_over_a_stack_are_seen_in_every_plane_and_where_they_belong():
     viewer.add_image(np.zeros((5, 20, 20)), scale=(3, 2, 2))
     viewer.dims.set_current_step(0, 3)
     watch = RunWatch(Session.of(viewer), Path("run"))
-    layers = RunLayers(watch, {"scale": (2, 2), "translate": (4, 6)})
+    layers = RunLayers(watch, Place((2, 2), (4, 6)))
     for index in (1, 2):
         layers.show(Preview("map", np.full((8, 8), index / 2, np.float32), index))
     layer = viewer.layers["run · map"]
@@ -461,6 +461,21 @@ def test_points_are_no_picture_of_the_monitor(qtbot: QtBot, viewer: ViewerModel)
         watch._on_news(frame)
     assert [monitor.which.itemText(k) for k in range(monitor.which.count())] == ["map"]
     assert {"run · early", "run · cells", "run · map"} <= {layer.name for layer in viewer.layers}
+
+
+def test_it_is_told_which_image_the_pictures_show(qtbot: QtBot, viewer: ViewerModel):
+    monitor = RunMonitor()
+    qtbot.addWidget(monitor)
+    watch, other = (RunWatch(Session.of(viewer), Path(name)) for name in ("run", "other"))
+    for run in (watch, other):
+        run.frames["map"] = [Preview("map", np.full((8, 8), 0.5, np.float32), 10)]
+    monitor.watch(watch, Place(shows="tissue"))
+    assert "run · map on tissue" in viewer.layers
+    assert monitor.caption.text() == "The picture shows tissue."
+    assert not monitor.caption.isHidden()
+    monitor.watch(other)
+    assert "other · map" in viewer.layers
+    assert monitor.caption.isHidden()
 
 
 def test_pictures_that_come_later_do_not_turn_the_time_back():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cellda.core.errors import UserError
@@ -12,10 +13,10 @@ from napari_cellda.core.paths import find_images, stem
 from napari_cellda.ui.axes import channel_count, data_of
 from napari_cellda.ui.inputs import Picked, Prepared, layer_stems, prepare
 from napari_cellda.ui.nuclei import nuclei_channel
+from napari_cellda.ui.run_layers import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from napari_cellda.core.pipeline import Pipeline
     from napari_cellda.ui.inputs import Kind
@@ -249,20 +250,27 @@ def _map_maker(pipeline: Pipeline, images: Path, folder: Path) -> Callable[[], N
     return write
 
 
-def preview_place(layers: Sequence[Any], side: int = 512) -> dict[str, tuple[float, float]] | None:
-    """Return where a run's pictures belong: on the middle of the first target image.
+def preview_place(session: Session, picks: AdaptPicks, side: int = 512) -> Place | None:
+    """Return where a run's pictures belong: on the middle of the first image that it trains on.
 
     Parameters
     ----------
-    layers : sequence of napari Image layers
-        The target images, if they are layers.
+    session : Session
+    picks : AdaptPicks
     side : int
         Pictures show at most so many pixels along each axis.
+
+    Returns
+    -------
+    Place or None
+        None if the target images are no layers.
     """
-    if not layers:
+    target = picks.inputs["target_images"]
+    if not target.layers:
         return None
-    stems = layer_stems(layers)
-    first = layers[stems.index(min(stems))]
+    layer_of = dict(zip(target_names(target), target.layers, strict=True))
+    # As the run lists their files: "a b.tif" stands before "a.tif".
+    first = layer_of[min(_trained_on(session, picks), key=lambda name: Path(f"{name}.tif"))]
     shape = data_of(first).shape
     plane = shape[-3:-1] if first.rgb else shape[-2:]
     scale = tuple(float(one) for one in first.scale[-2:])
@@ -270,4 +278,14 @@ def preview_place(layers: Sequence[Any], side: int = 512) -> dict[str, tuple[flo
         float(start) + max(0, (length - side) // 2) * step
         for start, length, step in zip(first.translate[-2:], plane, scale, strict=True)
     )
-    return {"scale": scale, "translate": translate}
+    return Place(scale, translate, shows=first.name)
+
+
+def _trained_on(session: Session, picks: AdaptPicks) -> Sequence[str]:
+    """Return the names of the target layers that a run trains on: of CKS those with points."""
+    target = picks.inputs["target_images"]
+    names = target_names(target)
+    for role in ("points", "nuclei_images"):
+        if layers := picks.inputs.get(role, Picked()).layers:
+            return partners(session, layers, target, names)
+    return names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from napari_cellda.ui.layers import TAG, fade_in, keep_selection
 from napari_cellda.ui.view import camera_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator
 
     from napari_cellda.core.events import Preview
     from napari_cellda.ui.runs import RunWatch
@@ -25,20 +26,32 @@ GAP = 4
 """Pixels between the channels of a picture, which stand side by side."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the first pixel of a run's pictures lies, and how large their pixels are.
+
+    Both are of (Y, X), in the viewer's units.
+    """
+
+    scale: tuple[float, ...] = (1.0, 1.0)
+    translate: tuple[float, ...] = (0.0, 0.0)
+    shows: str = ""
+    """What the pictures are of, in a few words; empty if that is not known."""
+
+
 class RunLayers:
     """Shows what a run has taken pictures of, one layer a name; at first only the first one.
 
     Parameters
     ----------
     watch : RunWatch
-    place : mapping, optional
-        Where a picture's first pixel lies and how large its pixels are: ``translate`` and
-        ``scale`` of (Y, X), in the viewer's units.
+    place : Place, optional
+        None: beside all that is there.
     """
 
-    def __init__(self, watch: RunWatch, place: Mapping[str, Sequence[float]] | None = None) -> None:
+    def __init__(self, watch: RunWatch, place: Place | None = None) -> None:
         self._watch = watch
-        self._place = dict(place or {})
+        self._place = place
         self._stacks: dict[str, FrameStack | PointStack] = {}
         self._layers: dict[str, weakref.ref[Any]] = {}
 
@@ -106,13 +119,13 @@ class RunLayers:
 
     def _make(self, viewer: Any, name: str, stack: FrameStack | PointStack) -> None:
         extra = (1.0,) * (stack.ndim - 2)
-        self._place = self._place or dict(beside(viewer))  # all pictures lie on one another
-        scale, translate = self._place["scale"], self._place["translate"]
+        place = self._place = self._place or beside(viewer)  # all pictures lie on one another
+        title = f"{self._watch.name} · {name}"
         layer = _layer_of(
             stack,
-            name=f"{self._watch.name} · {name}",
-            scale=(*extra, *scale),
-            translate=(float(stack.start), *(0.0,) * (len(extra) - 1), *translate),
+            name=f"{title} on {place.shows}" if place.shows else title,
+            scale=(*extra, *place.scale),
+            translate=(float(stack.start), *(0.0,) * (len(extra) - 1), *place.translate),
             axis_labels=("picture", *(f"axis {i}" for i in range(1, len(extra))), "y", "x"),
             visible=not self._layers,
             metadata={TAG: {"role": f"preview:{name}", "run": str(self._watch.folder)}},
@@ -143,13 +156,13 @@ def _layer_of(stack: FrameStack | PointStack, **settings: Any) -> Any:
     return Image(stack, **_looks(stack), **settings)
 
 
-def beside(viewer: Any) -> dict[str, tuple[float, float]]:
+def beside(viewer: Any) -> Place:
     """Return a place where pictures cover nothing: to the right of all that is there."""
     if not viewer.layers:
-        return {"scale": (1.0, 1.0), "translate": (0.0, 0.0)}
+        return Place()
     (top, _), (_, right) = viewer.layers.extent.world[:, -2:]
     step = tuple(float(one) for one in viewer.layers.extent.step[-2:])
-    return {"scale": step, "translate": (float(top), float(right) + GAP * step[1])}  # type: ignore[dict-item]
+    return Place(step, (float(top), float(right) + GAP * step[1]))
 
 
 @contextmanager

@@ -292,7 +292,8 @@ class AdaptPanel(QWidget):
         missing = method.missing(self.given())
         if missing:
             raise UserError(f"{method.name} still needs {missing[0]}.")
-        options, prepared = prepare_all(self.session, self.picks(method), folder)
+        picks = self.picks(method)
+        options, prepared = prepare_all(self.session, picks, folder)
         options["preset"] = self.settings.preset.currentData()
         settings = self.settings.value.model_dump()
         every = settings.get("validate_every") or settings.get("preview_every") or 1
@@ -308,7 +309,7 @@ class AdaptPanel(QWidget):
             trial={"steps": TRIAL_STEPS},
             ratio=settings["steps"] / TRIAL_STEPS,
             validations=max(1, settings["steps"] // every),
-            place=preview_place(self.pickers["target_images"].picked.layers),
+            place=preview_place(self.session, picks),
             check=check,
         )
 

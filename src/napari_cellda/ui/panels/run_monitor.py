@@ -24,10 +24,9 @@ from napari_cellda.ui.plots import Curves
 from napari_cellda.ui.run_layers import RunLayers, side_by_side
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from napari_cellda.core.events import Preview
     from napari_cellda.core.runs.history import RunView
+    from napari_cellda.ui.run_layers import Place
     from napari_cellda.ui.runs import RunWatch
 
 STATES = {
@@ -70,6 +69,9 @@ class RunMonitor(QWidget):
         self.picture = QLabel()
         self.picture.setToolTip("The latest picture that the run took")
         self.picture.hide()
+        self.caption = QLabel()
+        self.caption.setWordWrap(True)
+        self.caption.hide()
         self.which = QComboBox()
         self.which.setToolTip("Which of its pictures is shown here")
         self.which.hide()
@@ -99,6 +101,7 @@ class RunMonitor(QWidget):
             layout.addWidget(widget)
         layout.addWidget(self.which)
         layout.addWidget(self.picture)
+        layout.addWidget(self.caption)
         layout.addWidget(self.curves)
         row = QHBoxLayout()
         row.setSpacing(6)
@@ -107,19 +110,21 @@ class RunMonitor(QWidget):
         layout.addLayout(row)
         layout.addWidget(self.previews)
 
-    def watch(self, run: RunWatch, place: Mapping[str, Sequence[float]] | None = None) -> None:
+    def watch(self, run: RunWatch, place: Place | None = None) -> None:
         """Show a run instead of the one before.
 
         Parameters
         ----------
         run : RunWatch
-        place : mapping, optional
+        place : Place, optional
             Where its pictures go, see `RunLayers`.
         """
         if run is not self.run:
             self._leave()
             self.run, self.layers = run, RunLayers(run, place)
+            self.caption.setText(f"The picture shows {place.shows}." if place else "")
             self.picture.hide()
+            self.caption.hide()
             self.which.clear()
             self.which.hide()
             run.changed.connect(self._refresh)
@@ -163,6 +168,7 @@ class RunMonitor(QWidget):
         if frames:
             self.picture.setPixmap(thumbnail(frames[-1].array, max(120, self.width())))
             self.picture.show()
+            self.caption.setVisible(bool(self.caption.text()))
 
     def _show_frames(self) -> None:
         """Show what was taken before it was looked at."""

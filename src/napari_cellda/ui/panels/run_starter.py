@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from napari_cellda.core.runs.estimate import Estimate
     from napari_cellda.ui.inputs import Prepared
+    from napari_cellda.ui.run_layers import Place
     from napari_cellda.ui.runs import RunWatch
     from napari_cellda.ui.state import Session
 
@@ -51,8 +52,8 @@ class RunPlan:
     ratio: float = 1.0
     validations: int = 1
     """These three: see `core.runs.estimate.estimate_run`."""
-    place: Mapping[str, Sequence[float]] | None = None
-    """Where its pictures go, see `ui.run_layers.RunLayers`."""
+    place: Place | None = None
+    """Where its pictures go; None: beside all that is there."""
     check: Callable[[], object] | None = None
     """Called in the background before it is started; raises what forbids it."""
 
@@ -173,7 +174,7 @@ class RunStarter(QWidget):
         else:
             self.message.tell(panel_words(str(error)) or repr(error), "error")
 
-    def watch(self, watch: RunWatch, place: Mapping[str, Sequence[float]] | None = None) -> None:
+    def watch(self, watch: RunWatch, place: Place | None = None) -> None:
         """Show a run."""
         self.cost.hide()
         self.monitor.watch(watch, place)
