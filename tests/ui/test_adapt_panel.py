@@ -629,8 +629,17 @@ def test_pictures_lie_on_the_middle_of_the_first_image():
         picks = AdaptPicks({"target_images": Picked(layers=layers), **inputs})
         return preview_place(session, picks)
 
-    assert place(small, large) == Place((2, 2), (10 + 94 * 2, 20 + 44 * 2), "b")
+    assert place(small, large) == Place((2, 2), (10 + 94 * 2, 20 + 44 * 2), shows="b")
     assert place() is None
+    # Of a stack they show the first plane; channels are the same plane.
+    film = viewer.add_image(
+        np.zeros((2, 5, 600, 64)), name="film", axis_labels="tzyx", scale=(1, 3, 2, 2)
+    )
+    assert place(film) == Place((1, 3, 2, 2), (0, 0, 88, 0), (1, 1), "film, time 0, plane 0")
+    film.axis_labels = "zcyx"
+    assert place(film) == Place((1, 3, 2, 2), (0, 0, 88, 0), (1, 5), "film, plane 0")
+    colours = viewer.add_image(np.zeros((5, 64, 64, 3)), name="colours")
+    assert place(colours) == Place((1, 1, 1), (0, 0, 0), (1,), "colours, plane 0")
     # CKS trains on those with points only.
     points = viewer.add_points([[1, 2]], name="c points")
     assert place(large, small, points=Picked(layers=(points,))) == Place(shows="c")

@@ -409,6 +409,26 @@ def test_channels_stand_side_by_side():
     assert side_by_side(array[0]) is not None
 
 
+def test_pictures_of_one_plane_of_a_stack_are_seen_in_that_plane_only():
+    viewer = ViewerModel()
+    viewer.add_image(np.zeros((4, 5, 20, 20)), scale=(1, 3, 2, 2), translate=(0, 6, 0, 0))
+    place = Place((3, 2, 2), (6, 4, 6), (1,), "stack, plane 0")
+    layers = RunLayers(RunWatch(Session.of(viewer), Path("run")), place)
+    layers.show(
+        Preview("map", np.full((8, 8), 0.5, np.float32), 1),
+        Preview("cells", np.array([[1.0, 2, 0.5]]), 1, "points"),
+    )
+    maps, cells = (viewer.layers[f"run · {name} on stack, plane 0"] for name in ("map", "cells"))
+    assert maps.data.shape == (1, 4, 1, 8, 8)
+    assert maps.scale.tolist() == [1, 1, 3, 2, 2]
+    assert maps.translate.tolist() == [0, 0, 6, 4, 6]
+    assert cells.data.tolist() == [[0, time, 0, 1, 2] for time in range(4)]
+    for plane in range(3):
+        viewer.dims.set_point(2, 6 + 3 * plane)
+        value = maps.get_value((0, 0, 6 + 3 * plane, 4, 6), world=True)
+        assert value == (0.5 if plane == 0 else 0)
+
+
 def test_pictures_over_a_stack_are_seen_in_every_plane_and_where_they_belong():
     viewer = ViewerModel()
     viewer.add_image(np.zeros((5, 20, 20)), scale=(3, 2, 2))
@@ -419,7 +439,7 @@ def test_pictures_over_a_stack_are_seen_in_every_plane_and_where_they_belong():
         layers.show(Preview("map", np.full((8, 8), index / 2, np.float32), index))
     layer = viewer.layers["run · map"]
     assert layer.data.shape == (2, 5, 8, 8)
-    assert layer.scale.tolist() == [1, 1, 2, 2]
+    assert layer.scale.tolist() == [1, 3, 2, 2]
     assert layer.translate.tolist() == [0, 0, 4, 6]
     viewer.dims.set_current_step(0, 0)  # the user looks at the first: it stays so
     layers.show(Preview("map", np.ones((8, 8), np.float32), 3))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.paths import find_images, stem
 from napari_cellda.ui.axes import channel_count, data_of
-from napari_cellda.ui.inputs import Picked, Prepared, layer_stems, prepare
+from napari_cellda.ui.inputs import Picked, Prepared, layer_stems, prepare, spatial_axes
 from napari_cellda.ui.nuclei import nuclei_channel
 from napari_cellda.ui.run_layers import Place
 
@@ -42,6 +42,8 @@ FILES = {
     "project": "Projects (*.cellda)",
 }
 """Inputs that are one file."""
+PLANE_WORDS = {"t": "time 0", "z": "plane 0"}
+"""How the first plane of an image is called, by the axes that it has."""
 BESIDE_TARGET = ("target_masks", "target_strokes", "points", "nuclei_images", "validation_masks")
 
 
@@ -251,7 +253,7 @@ def _map_maker(pipeline: Pipeline, images: Path, folder: Path) -> Callable[[], N
 
 
 def preview_place(session: Session, picks: AdaptPicks, side: int = 512) -> Place | None:
-    """Return where a run's pictures belong: on the middle of the first image that it trains on.
+    """Return where a run's pictures belong: on the middle of the first plane that it trains on.
 
     Parameters
     ----------
@@ -271,14 +273,16 @@ def preview_place(session: Session, picks: AdaptPicks, side: int = 512) -> Place
     layer_of = dict(zip(target_names(target), target.layers, strict=True))
     # As the run lists their files: "a b.tif" stands before "a.tif".
     first = layer_of[min(_trained_on(session, picks), key=lambda name: Path(f"{name}.tif"))]
-    shape = data_of(first).shape
-    plane = shape[-3:-1] if first.rgb else shape[-2:]
-    scale = tuple(float(one) for one in first.scale[-2:])
+    lengths = dict(zip(spatial_axes(first), data_of(first).shape, strict=False))  # without RGB
+    scale = tuple(float(one) for one in first.scale)
     translate = tuple(
-        float(start) + max(0, (length - side) // 2) * step
-        for start, length, step in zip(first.translate[-2:], plane, scale, strict=True)
+        float(start) + (max(0, (length - side) // 2) * step if axis in "yx" else 0)
+        for (axis, length), start, step in zip(lengths.items(), first.translate, scale, strict=True)
     )
-    return Place(scale, translate, shows=first.name)
+    before = list(lengths.items())[:-2]
+    between = tuple(length if axis == "c" else 1 for axis, length in before)
+    words = [PLANE_WORDS[axis] for axis, length in before if axis != "c" and length > 1]
+    return Place(scale, translate, between, ", ".join([first.name, *words]))
 
 
 def _trained_on(session: Session, picks: AdaptPicks) -> Sequence[str]:

@@ -30,11 +30,14 @@ GAP = 4
 class Place:
     """Where the first pixel of a run's pictures lies, and how large their pixels are.
 
-    Both are of (Y, X), in the viewer's units.
+    Both are in the viewer's units, of (Y, X) or more of the last axes.
     """
 
     scale: tuple[float, ...] = (1.0, 1.0)
     translate: tuple[float, ...] = (0.0, 0.0)
+    between: tuple[int, ...] = ()
+    """Lengths along those before Y and X: 1 where the pictures are of one plane only. Along axes
+    that are not among them, pictures are the same everywhere."""
     shows: str = ""
     """What the pictures are of, in a few words; empty if that is not known."""
 
@@ -60,21 +63,24 @@ class RunLayers:
         viewer = self._watch.session.viewer
         if viewer is None:
             return
+        self._place = self._place or beside(viewer)  # all pictures lie on one another
         at_end = self._at_end(viewer)
-        for name in dict.fromkeys([self._add(viewer, frame) for frame in frames]):
+        for name in dict.fromkeys([self._add(viewer, self._place, frame) for frame in frames]):
             if name not in self._layers:
-                self._make(viewer, name, self._stacks[name])
+                self._make(viewer, self._place, name, self._stacks[name])
             else:
                 self._update(viewer, name, self._stacks[name])
         if at_end:
             self._go_to_end(viewer)
 
-    def _add(self, viewer: Any, frame: Preview) -> str:
+    def _add(self, viewer: Any, place: Place, frame: Preview) -> str:
         """Add a picture to those of its name, and return that."""
         stack = self._stacks.get(frame.name)
         picture = frame.array if frame.kind == "points" else side_by_side(frame.array)
         if stack is None or not stack.fits(picture):
-            between = tuple(int(n) for n in _between(viewer))
+            lengths = _between(viewer)
+            shared = max(0, len(lengths) - len(place.between))
+            between = (*lengths[:shared], *place.between)
             start = self._start(frame.index)
             stack = (
                 PointStack(between, start)
@@ -117,16 +123,17 @@ class RunLayers:
         layer = reference() if reference is not None else None
         return layer if layer is not None and layer in viewer.layers else None
 
-    def _make(self, viewer: Any, name: str, stack: FrameStack | PointStack) -> None:
-        extra = (1.0,) * (stack.ndim - 2)
-        place = self._place = self._place or beside(viewer)  # all pictures lie on one another
+    def _make(self, viewer: Any, place: Place, name: str, stack: FrameStack | PointStack) -> None:
+        shared = stack.ndim - 1 - len(place.scale)
+        deep = _deepest(viewer)
+        steps, starts = (deep.scale[:shared], deep.translate[:shared]) if shared else ((), ())
         title = f"{self._watch.name} · {name}"
         layer = _layer_of(
             stack,
             name=f"{title} on {place.shows}" if place.shows else title,
-            scale=(*extra, *place.scale),
-            translate=(float(stack.start), *(0.0,) * (len(extra) - 1), *place.translate),
-            axis_labels=("picture", *(f"axis {i}" for i in range(1, len(extra))), "y", "x"),
+            scale=(1.0, *steps, *place.scale),
+            translate=(float(stack.start), *starts, *place.translate),
+            axis_labels=("picture", *(f"axis {i}" for i in range(1, stack.ndim - 2)), "y", "x"),
             visible=not self._layers,
             metadata={TAG: {"role": f"preview:{name}", "run": str(self._watch.folder)}},
         )
@@ -198,9 +205,11 @@ def _looks(stack: FrameStack) -> dict[str, Any]:
 
 def _between(viewer: Any) -> tuple[int, ...]:
     """Return the lengths of the viewer's axes before Y and X, those of earlier pictures apart."""
+    deep = _deepest(viewer)
+    return () if deep is None else tuple(int(n) for n in data_of(deep).shape[: deep.ndim - 2])
+
+
+def _deepest(viewer: Any) -> Any:
+    """Return the first layer of the most axes, pictures apart; None when there are but those."""
     others = [layer for layer in viewer.layers if "run" not in layer.metadata.get(TAG, {})]
-    ndim = max((layer.ndim for layer in others), default=2)
-    deep = next((layer for layer in others if layer.ndim == ndim), None)
-    if deep is None or ndim == 2:
-        return ()
-    return tuple(data_of(deep).shape[: ndim - 2])
+    return max(others, key=lambda layer: layer.ndim, default=None)
