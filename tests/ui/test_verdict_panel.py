@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from napari.components import ViewerModel
+from napari.layers._source import Source
 from pytestqt.qtbot import QtBot
 
 from napari_cellda.core.atomic import scratch_array
@@ -42,6 +43,17 @@ CARDS = {
     ),
     "sup": ModelCard("sup", "sup"),
 }
+
+
+@dataclass
+class Inputs:
+    """A stand-in for a run that has target images."""
+
+    path: Path
+
+    def input_path(self, role: str) -> Path:
+        assert role == "target_images"
+        return self.path.resolve()
 
 
 @dataclass
@@ -145,6 +157,36 @@ def test_the_lists_follow_the_viewer_and_keep_what_is_chosen(
     assert judge.truth.currentText() == "truth"
     viewer.layers.remove(mask)
     qtbot.waitUntil(lambda: judge.truth.currentText() == "none", timeout=WAIT_MS)
+
+
+@pytest.mark.parametrize("source", ["written", "file"])
+def test_an_image_that_the_run_was_made_for_is_proposed(
+    judge: verdict.Verdict,
+    viewer: ViewerModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+):
+    """Not the topmost one, which may be one of another kind."""
+    inside = tmp_path / "sup" / "inputs" / "target_images"
+    target = inside if source == "written" else tmp_path / "tissue.tif"
+    files = [target / "a_b.tif", target / "b.tif"] if source == "written" else [target]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    monkeypatch.setattr("napari_cellda.core.jobs.Run", lambda folder: Inputs(target))
+    for name in ("a/b", "b", "fluo 2"):
+        layer = viewer.add_image(np.zeros((4, 4)), name=name)
+        if source == "file" and name == "b":
+            layer._source = Source(path=str(target))
+    judge.on.fill()
+    assert judge.image.currentText() == "cells"
+    open_run(judge, "sup", tmp_path)
+    assert judge.image.currentText() == "b"
+    if source == "written":
+        pick(judge.image, "a/b")
+        open_run(judge, "style", tmp_path)
+        assert judge.image.currentText() == "a/b"
 
 
 def test_a_closed_panel_hears_no_more_of_layers(qtbot: QtBot, viewer: ViewerModel):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.ui.axes import data_of
+from napari_cellda.core.paths import find_images, safe_stem, stem
+from napari_cellda.ui.axes import data_of, image_name
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.layers import TAG
 
@@ -69,6 +71,13 @@ class JudgedOn(QWidget):
         masks = [layer for layer in viewer.layers if _may_be_truth(layer)]
         _refill(self.image, [(layer.name, layer) for layer in image_layers(viewer)])
         _refill(self.truth, [("none", None), *((layer.name, layer) for layer in masks)])
+
+    def propose(self, run: Path) -> None:
+        """Choose an image that a run was made for, unless one of them is chosen already."""
+        layers = [self.image.itemData(number) for number in range(self.image.count())]
+        own = [layers.index(layer) for layer in _images_of(run, layers)]
+        if own and self.image.currentIndex() not in own:
+            self.image.setCurrentIndex(own[0])
 
     def show_runs(self, lines: Sequence[RunLine]) -> None:
         """List other runs that can be looked at, keeping the choice where it still is."""
@@ -137,6 +146,23 @@ class JudgedOn(QWidget):
         return image_from_array(
             data, image.label_axes, name=layer.name, pixel_size=image.pixel_size, unit=image.unit
         )
+
+
+def _images_of(run: Path, layers: Sequence[Any]) -> list[Any]:
+    """Return those layers that are a run's target images: by their files, else by their names."""
+    from napari_cellda.core.jobs import Run
+
+    try:
+        files = find_images(Run(run).input_path("target_images"))
+    except (UserError, OSError):  # moved since, or not there to be read
+        return []
+    names = {stem(file) for file in files}
+    opened = [layer for layer in layers if layer.source.path]
+    return (
+        [layer for layer in opened if Path(layer.source.path).resolve() in files]
+        or [layer for layer in layers if safe_stem(layer.name) in names]
+        or [layer for layer in opened if image_name(layer) in names]
+    )
 
 
 def _may_be_truth(layer: Any) -> bool:

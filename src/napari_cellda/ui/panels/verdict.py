@@ -146,6 +146,7 @@ class Verdict(QWidget):
             self._card = run_card(run.folder)
             self.instances.setChecked(makes_objects(self._card))
             self.on.fill()
+            self.on.propose(run.folder)
             self.list_runs()
             self.show()
         elif not ready:
