@@ -48,6 +48,7 @@ from napari_cellda.ui.panels.adapt import AdaptPanel
 from napari_cellda.ui.run_layers import Place
 from napari_cellda.ui.runs import RunWatch, SessionRuns
 from napari_cellda.ui.state import Session
+from napari_cellda.ui.view import camera_of
 from painting import WAIT_MS
 
 WITHOUT_ONNX = """
@@ -318,6 +319,23 @@ def test_points_and_maps_lie_on_an_image_wherever_it_is(panel: AdaptPanel, qtbot
     first, second = (one.data_to_world((20, 30)) for one in maps.layers)
     along = np.subtract(image.data_to_world((0, 0, 9)), image.data_to_world((0, 0, 0)))[1:]
     assert np.dot(second - np.array(first), along) > 0
+
+
+def test_maps_laid_out_are_all_in_view():
+    viewer = ViewerModel()
+    image = viewer.add_image(np.zeros((40, 50), np.float32))
+    maps = CompareLayers(Session.of(viewer), image)
+    camera = camera_of(viewer)
+    camera.center, camera.zoom = (0, 3, 4), 99
+    maps.show({name: np.zeros((40, 50), np.float32) for name in ("forest", "run", "other")})
+    maps.set_apart(False)
+    assert (camera.center, camera.zoom) == ((0, 3, 4), 99)  # nobody asked for another view
+    maps.set_apart(True)
+    np.testing.assert_allclose(camera.center[-2:], (19.5, 78.5))
+    wide = camera.zoom
+    maps.show_next()
+    np.testing.assert_allclose(camera.center[-2:], (19.5, 24.5))
+    assert camera.zoom > wide
 
 
 def test_points_lie_in_the_axes_of_their_image(panel: AdaptPanel, tmp_path: Path):

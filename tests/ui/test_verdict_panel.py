@@ -317,6 +317,8 @@ def test_names_and_figures():
     assert own_name("cks") == "cks"
     plain = MapFigures("run", 0.5, 0.5, 1)
     assert "not how right" in figures_text([plain])
+    assert "Press" not in figures_text([plain])
+    assert "Press <b>Y</b> to see the next map." in figures_text([plain, plain])
     several = MapFigures("run", 0.5, 0.5, 1, 0.75, 0.6, {"<mito>": 0.5, "membrane": 1})
     text = figures_text([plain, several])
     assert "Dice &lt;mito&gt;" in text

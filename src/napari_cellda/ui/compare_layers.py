@@ -90,7 +90,8 @@ class CompareLayers:
         return name
 
     def set_apart(self, apart: bool) -> None:
-        """Lay all maps side by side, or on top of each other, one visible."""
+        """Lay all maps side by side, or on top of each other, one visible, and show them whole."""
+        moved = apart or self.apart
         self.apart = apart
         image = self._image()
         layers = self.layers
@@ -103,6 +104,8 @@ class CompareLayers:
             # Along the rows of the image, which may be turned.
             layer.translate = image.translate[image.ndim - layer.ndim :] + layer.rotate @ step
             layer.visible = apart or number == len(layers) - 1
+        if moved:  # else the view stays where the user looks
+            self._session.viewer.reset_view()
 
     def clear(self) -> None:
         """Take the layers out of the viewer."""

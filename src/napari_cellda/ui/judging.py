@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_cellda.ui.compare_layers import OWN
+from napari_cellda.ui.compare_layers import NEXT_KEY, OWN
 from napari_cellda.ui.layers import TAG, fade_in, keep_selection, last_axes, spread_for_viewer
 
 if TYPE_CHECKING:
@@ -197,9 +197,11 @@ def figures_text(figures: Sequence[MapFigures]) -> str:
         scores = [_number(one.dice), _number(one.iou)] if scored else []
         rows.append([one.name, *shares, *scores])
     if not scored:
-        note = "Agreement is with the new map: it tells how alike, not how right."
-        return f"{_table(rows)}{note}"
-    return _table(rows) + _more_scores(figures)
+        below = "<p>Agreement is with the new map: it tells how alike, not how right.</p>"
+    else:
+        below = _more_scores(figures)
+    hint = f"<p>Press <b>{NEXT_KEY}</b> to see the next map.</p>" if len(figures) > 1 else ""
+    return _table(rows) + below + hint
 
 
 def _more_scores(figures: Sequence[MapFigures]) -> str:
