@@ -86,6 +86,28 @@ def test_of_several_channels_the_user_names_the_one_with_the_nuclei(qtbot: QtBot
     assert button.menu() is None
 
 
+def test_points_found_again_take_the_place_of_those_before(qtbot: QtBot):
+    viewer = ViewerModel()
+    image = viewer.add_image(spots(PLACES), name="nuclei")
+    button = FindPoints(Session.of(viewer), lambda: [image], lambda: DIAMETER)
+    qtbot.addWidget(button)
+    found = np.array(PLACES, float)
+    for _ in range(2):
+        button._show([image], [found])
+        assert [layer.name for layer in viewer.layers] == ["nuclei", "nuclei points"]
+    corrected = viewer.layers["nuclei points"]
+    corrected.add([3, 4])
+    button._show([image], [found])
+    assert corrected in viewer.layers
+    assert not corrected.visible
+    assert len(corrected.data) == len(found) + 1
+    new = viewer.layers["nuclei points [1]"]
+    assert new.visible
+    viewer.layers.remove(new)
+    button._show([image], [found])
+    assert len(viewer.layers) == 3
+
+
 @pytest.mark.parametrize("axes", ["cyx", "yxc", "czyx", "tcyx"])
 def test_a_run_finds_the_same_points_as_the_panel(tmp_path: Path, axes: str):
     """In one channel, wherever its axis is, or in RGB as grey."""

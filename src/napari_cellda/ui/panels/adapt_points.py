@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QMenu, QPushButton
 
@@ -18,7 +20,6 @@ from napari_cellda.ui.worker import TaskHandle, run_task
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from napari_cellda.ui.state import Session
@@ -31,6 +32,7 @@ SIZE = 0.35
 class FindPoints(QPushButton):
     """Adds one Points layer per nuclei layer; the user moves, adds and deletes points there.
 
+    What was found before makes room: it is taken away, or hidden if the user has corrected it.
     Where the layers have several channels, a menu asks which one shows the nuclei.
 
     Parameters
@@ -59,6 +61,10 @@ class FindPoints(QPushButton):
         super().__init__(TITLE)
         self._session, self._nuclei, self._diameter = session, nuclei, diameter
         self.task: TaskHandle | None = None
+        self._made: weakref.WeakKeyDictionary[Any, tuple[weakref.ref[Any], NDArray[np.float64]]] = (
+            weakref.WeakKeyDictionary()
+        )
+        """The latest points of each nuclei layer, and what they were when they were found."""
         self.setToolTip(
             "Find the nuclei now, as a layer of points: add what was missed, delete what is wrong"
         )
@@ -122,6 +128,7 @@ class FindPoints(QPushButton):
 
         made = []
         for layer, found in zip(layers, points, strict=True):
+            self._make_room(layer)
             made.append(
                 Points(
                     found,
@@ -134,4 +141,18 @@ class FindPoints(QPushButton):
                 )
             )
             self._session.viewer.add_layer(made[-1])
+            self._made[layer] = weakref.ref(made[-1]), found.copy()
         self.found.emit(made)
+
+    def _make_room(self, layer: Any) -> None:
+        """Take the points away that were found in a layer before; corrected ones are but hidden."""
+        if layer not in self._made:
+            return
+        reference, found = self._made[layer]
+        old, viewer = reference(), self._session.viewer
+        if old is None or old not in viewer.layers:
+            return
+        if np.array_equal(old.data, found):
+            viewer.layers.remove(old)
+        else:
+            old.visible = False
