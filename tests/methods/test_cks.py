@@ -28,7 +28,7 @@ from napari_cellda.core.nets.cks_windows import (
     ridges,
 )
 from napari_cellda.methods import find_method
-from napari_cellda.methods._cks_crops import Batch, at_most, cut_crop, hazed, noisy, turned
+from napari_cellda.methods._cks_crops import Batch, at_most, cut_crop, hazed, is_dark, noisy, turned
 from napari_cellda.methods._cks_losses import (
     balanced_loss,
     border_canvas,
@@ -594,6 +594,17 @@ def test_half_of_the_crops_get_smooth_light_and_no_more_than_asked_for():
     assert 1.8 < max(float(light.max()) for light in lights) / 3 < 2.3
     assert max(float(light.diff().abs().max()) for light in lights) < 0.7
     assert all(torch.equal(hazed(images, 0.0, np.random.default_rng(s)), images) for s in range(9))
+
+
+def test_fluorescence_has_a_dark_background_and_phase_contrast_a_grey_one():
+    rng = np.random.default_rng(0)
+    fluorescence = rng.normal(0, 0.1, (1, 300, 400)).astype(np.float32)
+    fluorescence[:, 50:150, 50:150] += 3
+    phase = rng.normal(0, 1, (1, 300, 400)).astype(np.float32)
+    assert is_dark(fluorescence)
+    assert not is_dark(phase)
+    assert not is_dark(-fluorescence)
+    assert not is_dark(np.zeros((1, 40, 40), np.float32))
 
 
 def test_half_of_a_batch_keeps_the_cells_of_its_crops():

@@ -20,6 +20,7 @@ from napari_cellda.methods._cks_crops import (
     cells_of,
     cut_crop,
     hazed,
+    is_dark,
     lit,
     noisy,
     on_device,
@@ -72,6 +73,7 @@ class Trainer:
         self.job, self.params, self.with_masks = job, params, with_masks
         self.training, self.held_out = _split(domain, job.seed)
         self.tables = [cells_of(plane, with_masks) for plane in self.training.planes]
+        self.dark = [is_dark(plane.pixels) for plane in self.training.planes]
         self.principal = CksPrincipal(
             job.target.n_channels,
             params.widths,
@@ -141,7 +143,7 @@ class Trainer:
         zoom = self.principal.zoom * 1.15 ** float(rng.uniform(-1, 1))
         plane, cells = self.training.planes[chosen], self.tables[chosen]
         cut = turned(cut_crop(plane, cells, self.params.crop, zoom, rng), rng)
-        hazy = hazed(cut.images, self.params.haze, rng)
+        hazy = hazed(cut.images, self.params.haze, rng) if self.dark[chosen] else cut.images
         images = noisy(lit(hazy, rng), self.params.noise, rng)
         return cut._replace(images=images)
 

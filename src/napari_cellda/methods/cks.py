@@ -51,7 +51,8 @@ class Params(MethodParams):
     as published. Without it, grain that training never saw is taken for cells."""
     haze: float = Field(2.0, ge=0, le=8)
     """Most uneven light that half of the crops get, as a share of their standard deviation; 0 as
-    published. Without it, a bright background is taken for one large cell."""
+    published. Only images with a dark background get it, such as fluorescence: without it, light
+    from out of focus is taken for large cells."""
     learning_rate: float = Field(1e-3, gt=0, le=1)
     """Largest learning rate; it rises over the first steps and falls along half a cosine."""
     cell_size: float = Field(28.0, ge=8, le=512)

@@ -270,7 +270,7 @@ def preview_place(session: Session, picks: AdaptPicks, side: int = 512) -> Place
     target = picks.inputs["target_images"]
     if not target.layers:
         return None
-    layer_of = dict(zip(target_names(target), target.layers, strict=True))
+    layer_of = dict(zip(image_names(target), target.layers, strict=True))
     # As the run lists their files: "a b.tif" stands before "a.tif".
     first = layer_of[min(_trained_on(session, picks), key=lambda name: Path(f"{name}.tif"))]
     lengths = dict(zip(spatial_axes(first), data_of(first).shape, strict=False))  # without RGB
@@ -288,7 +288,7 @@ def preview_place(session: Session, picks: AdaptPicks, side: int = 512) -> Place
 def _trained_on(session: Session, picks: AdaptPicks) -> Sequence[str]:
     """Return the names of the target layers that a run trains on: of CKS those with points."""
     target = picks.inputs["target_images"]
-    names = target_names(target)
+    names = image_names(target)
     for role in ("points", "nuclei_images"):
         if layers := picks.inputs.get(role, Picked()).layers:
             return partners(session, layers, target, names)
