@@ -172,6 +172,24 @@ def test_a_refused_beginning_leaves_nothing_and_speaks_of_the_rows(panel: AdaptP
     qtbot.waitUntil(lambda: not run.folder.exists(), timeout=WAIT_MS)
 
 
+def test_nothing_starts_while_a_setting_is_refused(panel: AdaptPanel, tmp_path: Path):
+    panel.pickers["target_images"].choose_layers(layers(panel, "target 0"))
+    panel.pickers["points"].choose_layers(layers(panel, "points 0"))
+    choose(panel, "cks")
+    panel.diameter.pixels.setValue(9)
+    panel.settings.details.open()
+    form = panel.settings.form
+    assert form is not None
+    crop: Any = form._editors["crop"].widget
+    crop.setValue(100)
+    for button in (panel.starter.start, panel.starter.estimate):
+        button.click()
+        assert panel.starter.message.text == "Correct this under All settings first: Crop."
+    assert panel.starter.monitor.run is None
+    crop.setValue(128)
+    assert option(panel.plan(tmp_path / "run").words, "--set") == "crop=128"
+
+
 @pytest.mark.parametrize(
     ("said", "shown"),
     [

@@ -164,6 +164,33 @@ def test_what_is_not_allowed_is_refused_and_changes_nothing(
     assert form.value == Everything()
 
 
+def test_a_refused_entry_is_marked_and_holds_up_no_other(qtbot: QtBot) -> None:
+    settings = find_method("cks").settings("cpu")
+    form = Form(settings)
+    qtbot.addWidget(form)
+    crop: Any = form._editors["crop"].widget
+    widths: Any = form._editors["widths"].widget
+    with qtbot.assertNotEmitted(form.changed):
+        crop.setValue(100)
+        widths.setText("xyz")
+        widths.editingFinished.emit()
+    with qtbot.assertNotEmitted(form.refused):
+        enter(form, "batch", 5)
+    assert changed_settings(form.value, settings) == {"batch": 5}
+    assert list(form.refusals) == ["Crop", "Widths"]
+    layout: Any = form.layout()
+    row, _ = layout.getWidgetPosition(crop)
+    reason = layout.itemAt(row + 1, layout.ItemRole.SpanningRole).widget()
+    assert reason.text == "Crop: Input should be a multiple of 32."
+    assert "commas" in str(form.refusals["Widths"])
+    crop.setValue(128)
+    assert list(form.refusals) == ["Widths"]
+    assert layout.itemAt(row + 1, layout.ItemRole.SpanningRole) is None
+    form.set_value(settings)
+    assert not form.refusals
+    assert shown(form) == settings.model_dump()
+
+
 def test_numbers_keep_within_their_limits(qtbot: QtBot) -> None:
     form = Form(Everything())
     qtbot.addWidget(form)

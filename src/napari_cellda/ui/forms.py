@@ -20,9 +20,10 @@ from qtpy.QtWidgets import (
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.params import BaseParams
+from napari_cellda.ui.panels.banner import Banner
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from pydantic.fields import FieldInfo
 
@@ -31,10 +32,14 @@ P = TypeVar("P", bound=BaseParams)
 MANY = 2**31 - 1
 DECIMALS = 40
 """A spin box rounds to so many: more than a learning rate can have."""
+SAID = {"tuple_type": "Expected values with commas between them"}
+"""Our words for what pydantic calls by the names of Python."""
 
 
 class Form(QWidget, Generic[P]):
     """Edits a frozen settings model.
+
+    An entry that is refused stays, and the line below it says why.
 
     Parameters
     ----------
@@ -49,6 +54,11 @@ class Form(QWidget, Generic[P]):
         The new settings, after every edit that is allowed.
     refused(object)
         The `UserError` of an edit that is not.
+
+    Attributes
+    ----------
+    refusals : dict of str to UserError
+        Why what is entered is not taken, by the titles of the fields; empty when all is.
     """
 
     changed = Signal(object)
@@ -59,6 +69,8 @@ class Form(QWidget, Generic[P]):
         self._value = value
         self._editors: dict[str, _Editor] = {}
         self._entered: dict[str, Any] = {}
+        self.refusals: dict[str, UserError] = {}
+        self._reasons: dict[str, Banner] = {}
         layout = QFormLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         for name, field in type(value).model_fields.items():
@@ -74,32 +86,72 @@ class Form(QWidget, Generic[P]):
 
     @property
     def value(self) -> P:
-        """The settings as they are shown."""
+        """The settings as they are shown, but for entries that are refused."""
         return self._value
 
     def set_value(self, value: P) -> None:
         """Show other settings, without a signal."""
         self._value = value
         self._entered.clear()
+        self._show_refusals({})
         for name, editor in self._editors.items():
             editor.set(getattr(value, name))
 
     def _on_change(self, name: str) -> None:
-        # What was refused is still shown, and may be allowed together with this edit.
-        self._entered[name] = self._editors[name].get()
+        self._entered.pop(name, None)
+        self._entered[name] = self._editors[name].get()  # the latest comes last
+        value, refused = self._allowed()
+        self._entered = {name: self._entered[name] for name in refused}
+        self._show_refusals(refused)
+        if value != self._value:
+            self._value = value
+            self.changed.emit(value)
+        if name in refused:
+            self.refused.emit(refused[name])
+
+    def _allowed(self) -> tuple[P, dict[str, UserError]]:
+        """Return the settings with the entries that are allowed, and why the others are not."""
+        value = self._value
+        refused: dict[str, UserError] = {}
+        try:  # what was refused before may be allowed together with the latest
+            return self._with(value, *self._entered), refused
+        except UserError:
+            pass
+        for name in reversed(self._entered):
+            try:
+                value = self._with(value, name)
+            except UserError as error:
+                refused[name] = error
+        return value, dict(reversed(refused.items()))
+
+    def _with(self, value: P, *names: str) -> P:
+        """Return settings with some of the entries.
+
+        Raises
+        ------
+        UserError
+            If they are not allowed.
+        """
+        entered = {name: self._entered[name] for name in names}
         try:
-            value = type(self._value)(**{**self._value.model_dump(), **self._entered})
+            return type(value)(**{**value.model_dump(), **entered})
         except ValidationError as error:
             first = error.errors()[0]
             where = _title(str(first["loc"][0])) if first["loc"] else "settings"
-            self.refused.emit(UserError(f"{where}: {first['msg']}."))
-        except UserError as error:
-            self.refused.emit(error)
-        else:
-            self._entered.clear()
-            if value != self._value:
-                self._value = value
-                self.changed.emit(value)
+            raise UserError(f"{where}: {SAID.get(first['type'], first['msg'])}.") from error
+
+    def _show_refusals(self, refused: Mapping[str, UserError]) -> None:
+        """Say below each entry that is refused why it is."""
+        layout: Any = self.layout()
+        for name in [name for name in self._reasons if name not in refused]:
+            layout.removeRow(self._reasons.pop(name))
+        for name, error in refused.items():
+            if name not in self._reasons:
+                self._reasons[name] = Banner()
+                row, _ = layout.getWidgetPosition(self._editors[name].widget)
+                layout.insertRow(row + 1, self._reasons[name])
+            self._reasons[name].tell(str(error), "warning")
+        self.refusals = {_title(name): error for name, error in refused.items()}
 
 
 def _title(name: str) -> str:

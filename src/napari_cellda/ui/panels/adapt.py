@@ -160,9 +160,6 @@ class AdaptPanel(QWidget):
         self.find_points.failed.connect(
             lambda error: self.starter.message.tell(str(error) or repr(error), "error")
         )
-        self.settings.refused.connect(
-            lambda error: self.starter.message.tell(str(error), "warning")
-        )
         self.starter.monitor.refreshed.connect(self._on_run)
         connect_while_alive(self, self.session.classifier_changed, self._refresh)
 
@@ -284,7 +281,7 @@ class AdaptPanel(QWidget):
         Raises
         ------
         UserError
-            If an input is missing, or they do not belong together.
+            If an input is missing, they do not belong together, or a setting is refused.
         """
         method = self.method
         if method is None:
@@ -292,6 +289,7 @@ class AdaptPanel(QWidget):
         missing = method.missing(self.given())
         if missing:
             raise UserError(f"{method.name} still needs {missing[0]}.")
+        self.settings.insist()
         picks = self.picks(method)
         options, prepared = prepare_all(self.session, picks, folder)
         options["preset"] = self.settings.preset.currentData()

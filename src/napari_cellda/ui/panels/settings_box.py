@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QVBoxLayout, QWidget
 
+from napari_cellda.core.errors import UserError
 from napari_cellda.core.runs.commands import changed_settings
 from napari_cellda.ui.forms import Form
 from napari_cellda.ui.panels.section import Section
@@ -29,12 +30,9 @@ class SettingsBox(QWidget):
     Signals
     -------
     changed
-    refused(object)
-        The `UserError` of an edit that is not allowed.
     """
 
     changed = Signal()
-    refused = Signal(object)
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,8 +68,21 @@ class SettingsBox(QWidget):
 
     @property
     def value(self) -> BaseParams:
-        """The settings now."""
+        """The settings now; see `insist` for what is shown beside them."""
         return self._value
+
+    def insist(self) -> None:
+        """Make sure that the settings are what the form shows.
+
+        Raises
+        ------
+        UserError
+            If an entry is refused: nobody expects a run with the value before it.
+        """
+        refusals = self.form.refusals if self.form is not None else {}
+        if refusals:
+            self.details.open()
+            raise UserError(f"Correct this under All settings first: {', '.join(refusals)}.")
 
     def choose(self, preset: str, settings: Mapping[str, Any] | None = None) -> None:
         """Take a preset, with some settings changed."""
@@ -101,7 +112,6 @@ class SettingsBox(QWidget):
         if self.form is None and self._make is not None:
             self.form = Form(self._value, skip=self._skip)
             self.form.changed.connect(self._on_form)
-            self.form.refused.connect(self.refused)
             self.details.body.addWidget(self.form)
 
     def _on_form(self, value: BaseParams) -> None:

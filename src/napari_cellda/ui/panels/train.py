@@ -56,9 +56,6 @@ class TrainPanel(QWidget):
         settle_in_dock(self, "Train enhancer")
         self._make_widgets()
         self._lay_out()
-        self.settings.refused.connect(
-            lambda error: self.starter.message.tell(str(error), "warning")
-        )
         self.use.clicked.connect(self._use)
         self.starter.monitor.refreshed.connect(self._refresh)
         self.setEnabled(False)
@@ -116,12 +113,13 @@ class TrainPanel(QWidget):
         Raises
         ------
         UserError
-            If an input is missing or does not fit.
+            If an input is missing or does not fit, or a setting is refused.
         """
         images, masks = self.images.picked, self.masks.picked
         if not images or not masks:
             missing = "images" if not images else "masks"
             raise UserError(f"No {missing} are chosen; choose a folder, or layers of this viewer.")
+        self.settings.insist()
         names = layer_stems(images.layers) if images.layers and masks.layers else ()
         # Names are given, so that a single layer is copied with its mask, and pairs with it.
         image_folder = prepare(images, "image", folder / "inputs" / "images", names)
