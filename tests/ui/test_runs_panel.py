@@ -132,6 +132,16 @@ def test_layers_are_written_and_the_run_is_followed_to_its_end(
     assert panel.starter.name.text() != run.name
 
 
+def test_two_clicks_start_one_run(panel: TrainPanel, begin: Begin, qtbot: QtBot, runs_here: Path):
+    run, start = begin(400), panel.starter.start
+    start.click()
+    assert panel.starter.monitor.run is run
+    qtbot.waitUntil(start.isEnabled, timeout=WAIT_MS)
+    assert [folder.name for folder in runs_here.iterdir()] == [run.name]
+    start.click()  # another one, behind the first
+    assert panel.starter.monitor.run is not run
+
+
 def test_stop_keeps_the_model_and_resume_goes_on(panel: TrainPanel, begin: Begin, qtbot: QtBot):
     run, monitor = begin(300), panel.starter.monitor
     assert monitor.stop.isEnabled()

@@ -225,9 +225,7 @@ class AdaptPanel(QWidget):
         self._show_table()
         self.cards.show_given(self.given())
         missing = ["a method"] if self.method is None else self.method.missing(self.given())
-        for button in (self.starter.start, self.starter.estimate):
-            button.setEnabled(not missing)
-        self.starter.start.setToolTip(f"Still needed: {'; '.join(missing)}" if missing else "")
+        self.starter.need(missing)
 
     def _show_table(self) -> None:
         """Show the table of classes if it is to be filled in."""

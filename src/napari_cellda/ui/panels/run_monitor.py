@@ -110,6 +110,11 @@ class RunMonitor(QWidget):
         layout.addLayout(row)
         layout.addWidget(self.previews)
 
+    @property
+    def is_starting(self) -> bool:
+        """Whether the run has been asked to begin and has not yet."""
+        return self.run is not None and self.run.alive and self.run.view.state is None
+
     def watch(self, run: RunWatch, place: Place | None = None) -> None:
         """Show a run instead of the one before.
 

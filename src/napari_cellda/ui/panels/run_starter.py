@@ -85,6 +85,7 @@ class RunStarter(QWidget):
         self._method, self._plan = method, plan
         self.estimating: TaskHandle | None = None
         self.checking: TaskHandle | None = None
+        self._missing: Sequence[str] = ()
         self.name = QLineEdit()
         self.name.setToolTip("Name of the run: a folder of its own")
         self.folder = QLineEdit(str(runs_folder()))
@@ -102,6 +103,7 @@ class RunStarter(QWidget):
         self.estimate.clicked.connect(self._on_estimate)
         self.start.clicked.connect(self.begin)
         self.folder.editingFinished.connect(self.propose)
+        self.monitor.refreshed.connect(self._show_state)
         self.destroyed.connect(lambda: self._abandon())
         self.propose()
 
@@ -125,6 +127,20 @@ class RunStarter(QWidget):
         for widget in (self.cost, self.message, self.monitor):
             layout.addWidget(widget)
         self.cost.hide()
+
+    def need(self, missing: Sequence[str]) -> None:
+        """Tell what a run still needs; it can be started when that is nothing."""
+        self._missing = missing
+        self._show_state()
+
+    def _show_state(self) -> None:
+        # A second click while a run starts means the first one; another may queue behind it later.
+        starting = self.checking is not None or self.monitor.is_starting
+        self.start.setEnabled(not (self._missing or starting))
+        self.start.setToolTip("The run is starting" if starting else "")
+        if self._missing:
+            self.start.setToolTip(f"Still needed: {'; '.join(self._missing)}")
+        self.estimate.setEnabled(not self._missing)
 
     def propose(self) -> None:
         """Propose a name that is free."""
@@ -158,10 +174,18 @@ class RunStarter(QWidget):
             session=self.session,
             title="check",
             on_result=lambda _: self._launch(plan, folder),
-            on_error=partial(self._on_error, self.begin),
+            on_error=self._on_unchecked,
         )
+        self._show_state()
+
+    def _on_unchecked(self, error: Exception) -> None:
+        self.checking = None
+        self._show_state()
+        self._on_error(self.begin, error)
 
     def _launch(self, plan: RunPlan, folder: Path) -> None:
+        self.checking = None
+        self._show_state()
         watch = self.runs.start(plan.words, folder, plan.write_inputs)
         self.watch(watch, plan.place)
         self.propose_next(folder)
@@ -206,6 +230,7 @@ class RunStarter(QWidget):
     def _on_estimate(self) -> None:
         if self.estimating is not None:
             self._abandon()
+            self._show_state()
             self.cost.hide()
             return
         self.message.clear()
