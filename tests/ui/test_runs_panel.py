@@ -18,7 +18,7 @@ from napari.components import ViewerModel
 from pytestqt.qtbot import QtBot
 
 from napari_cellda.core.events import Preview
-from napari_cellda.core.jobs import Run
+from napari_cellda.core.jobs import Run, State
 from napari_cellda.core.runs import launch, table
 from napari_cellda.core.runs.history import RunView
 from napari_cellda.core.runs.table import RUNS_VARIABLE, RunLine
@@ -475,6 +475,38 @@ def test_points_are_seen_at_their_time_in_every_plane_with_their_scores(planes):
     assert layer.features["score"][second][:2].tolist() == [0.9, 0.7]
     layers.show(Preview("detected", np.zeros((0, 3)), 30, "points"))
     assert len(layer.data) == 3 * (planes or 1)
+
+
+@pytest.mark.parametrize(
+    ("state", "text", "checkpoint", "resumable"),
+    [
+        ("failed", "No points were found.", False, False),
+        ("failed", "No points were found.", True, True),
+        ("failed", "'run' cannot be written: the disk is full.", False, True),
+        ("failed", "Put it back, or say with --inputs where it lies now.", False, True),
+        ("killed", "The run's process was ended from outside.", False, True),
+    ],
+)
+def test_a_failure_that_would_come_again_is_not_resumed(
+    qtbot: QtBot,
+    viewer: ViewerModel,
+    tmp_path: Path,
+    state: State,
+    text: str,
+    checkpoint: bool,
+    resumable: bool,
+):
+    (tmp_path / "run.yaml").touch()
+    if checkpoint:
+        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / "checkpoints" / "last.pt").touch()
+    watch = RunWatch(Session.of(viewer), tmp_path)
+    watch.view = RunView(state, text=text)
+    monitor = RunMonitor()
+    qtbot.addWidget(monitor)
+    monitor.watch(watch)
+    assert monitor.resume.isEnabled() is resumable
+    assert monitor.message.text.endswith("Correct this, then press Start.") is not resumable
 
 
 def test_points_are_no_picture_of_the_monitor(qtbot: QtBot, viewer: ViewerModel):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
+from napari_cellda.core.runs.folder import CHECKPOINTS
 from napari_cellda.core.runs.history import RunView
 from napari_cellda.core.runs.table import RUNS_VARIABLE
 from napari_cellda.ui.model_loading import agreed, ask_consent, check_project, trust_words
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from napari_cellda.core.events import Preview
     from napari_cellda.core.runs.launch import Launched
     from napari_cellda.ui.state import Session
+
+
+RESUMABLE = ("stopped", "cancelled", "failed", "killed")
+OUTSIDE = ("resume the run", "--inputs", "the disk is full")
+"""In the sentences of failures that can be mended without another run."""
 
 
 def runs_folder() -> Path:
@@ -73,6 +79,20 @@ class RunWatch:
     def has_begun(self) -> bool:
         """Whether there is a run in its folder; one that was refused has left none."""
         return (self.folder / "run.yaml").is_file()
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether to go on with it may lead further than it came."""
+        if self.alive or self.view.state not in RESUMABLE or not self.has_begun:
+            return False
+        # Its inputs and settings stay what they were, so they would fail again; what its sentence
+        # blames on the machine is another matter.
+        fails_again = self.view.state == "failed" and not self._has_checkpoint
+        return not fails_again or any(words in self.view.text for words in OUTSIDE)
+
+    @property
+    def _has_checkpoint(self) -> bool:
+        return any((self.folder / CHECKPOINTS).glob("last.*"))
 
     @property
     def alive(self) -> bool:

@@ -39,7 +39,6 @@ STATES = {
     "failed": "failed",
     "killed": "interrupted",
 }
-RESUMABLE = ("stopped", "cancelled", "failed", "killed")
 
 
 class RunMonitor(QWidget):
@@ -201,9 +200,11 @@ class RunMonitor(QWidget):
         self.curves.draw(view.losses, view.scores)
         self.stop.setEnabled(run.alive and run.wish == "")
         self.cancel.setEnabled(run.alive and run.wish != "cancel")
-        self.resume.setEnabled(view.state in RESUMABLE and not run.alive and run.has_begun)
+        self.resume.setEnabled(run.can_resume)
         if view.text and not run.alive:
             text = panel_words(view.text)
+            if view.state == "failed" and run.has_begun and not run.can_resume:
+                text = f"{text.rstrip('.')}. Correct this, then press Start."
             self.message.tell(text, "error" if view.state == "failed" else "warning")
         elif view.notes:
             self.message.tell(panel_words(view.notes[-1]), "info")
