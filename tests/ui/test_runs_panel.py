@@ -192,7 +192,8 @@ def test_a_killed_run_says_so_and_is_resumed(panel: TrainPanel, begin: Begin, qt
     monitor.resume.click()
     finish(run, qtbot)
     assert run.view.state == "done"
-    assert monitor.message.text.startswith("Going on from step")
+    assert run.view.notes[-1].startswith("Going on from step")
+    assert monitor.message.text == ""
     steps = [line["index"] for line in Run(run.folder).events() if line["type"] == "Step"]
     assert steps == list(range(1, 201))
 
@@ -475,6 +476,33 @@ def test_points_are_seen_at_their_time_in_every_plane_with_their_scores(planes):
     assert layer.features["score"][second][:2].tolist() == [0.9, 0.7]
     layers.show(Preview("detected", np.zeros((0, 3)), 30, "points"))
     assert len(layer.data) == 3 * (planes or 1)
+
+
+def test_it_is_told_that_the_model_is_written_and_what_it_does_otherwise(
+    qtbot: QtBot, viewer: ViewerModel
+):
+    watch = RunWatch(Session.of(viewer), Path("run"))
+    monitor = RunMonitor()
+    qtbot.addWidget(monitor)
+    monitor.watch(watch)
+
+    def told(wish: str, state: State | None, stage: str, *notes: str) -> tuple[str, ...]:
+        watch.view, watch.wish = RunView(state, stage, notes=notes), wish
+        watch.changed.emit()
+        title = monitor.title.text().removeprefix("run: ")
+        return title, monitor.pace.text(), monitor.message.text
+
+    going_on = "Going on from the checkpoint at step 36 of 60."
+    writes = "writing the model, which may take a minute"
+    assert told("", "running", "Train", going_on) == ("running", "Train", going_on)
+    assert told("stop", "running", "Train") == ("stopping after this step", "Train", "")
+    assert told("stop", "running", "Write the model") == (writes, "", "")
+    assert told("", "running", "Write the model") == (writes, "", "")
+    assert told("cancel", "running", "Write the model") == ("ending", "", "")
+    assert told("", None, "Write the model") == ("starting", "", "")
+    assert told("", "done", "Write the model", going_on) == ("done", "", "")
+    early = "Stopped before the first step, so there is no network."
+    assert told("", "stopped", "", early, going_on) == ("stopped", "", early)
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,12 @@ STATES = {
 }
 
 
+WRITING = "Write the model"
+"""The stage after the last step, during which nothing moves."""
+GOING_ON = "Going on from"
+"""Begins the note of a resume."""
+
+
 class RunMonitor(QWidget):
     """Shows the run that it is given with `watch`; empty before.
 
@@ -206,10 +212,8 @@ class RunMonitor(QWidget):
             if view.state == "failed" and run.has_begun and not run.can_resume:
                 text = f"{text.rstrip('.')}. Correct this, then press Start."
             self.message.tell(text, "error" if view.state == "failed" else "warning")
-        elif view.notes:
-            self.message.tell(panel_words(view.notes[-1]), "info")
-        elif run.alive:
-            self.message.clear()
+        else:
+            self.message.tell(panel_words(_latest_note(view)), "info")
         self.refreshed.emit()
 
     def _show_progress(self, view: RunView) -> None:
@@ -219,9 +223,19 @@ class RunMonitor(QWidget):
         self.progress.setValue(view.step if known else 0)
 
 
+def _latest_note(view: RunView) -> str:
+    """Return the latest note; that a run goes on is no news once it has ended."""
+    notes = (note for note in reversed(view.notes) if view.alive or not note.startswith(GOING_ON))
+    return next(notes, "")
+
+
 def _state_words(run: RunWatch) -> str:
-    if run.alive and run.wish:
-        return {"stop": "stopping after this step", "cancel": "ending"}[run.wish]
+    if run.alive and run.wish == "cancel":
+        return "ending"
+    if run.view.state == "running" and run.view.stage == WRITING:
+        return "writing the model, which may take a minute"
+    if run.alive and run.wish == "stop":
+        return "stopping after this step"
     return STATES[run.view.state]
 
 
@@ -247,7 +261,9 @@ def pace_words(view: RunView) -> str:
     """Say what it does, how fast, and how long this part still takes."""
     if not view.alive:
         return f"Took {duration(view.seconds)}" if view.seconds else ""
-    words = [view.stage] if view.stage else []
+    if view.state is None:
+        return ""  # what the log tells is of the process before
+    words = [view.stage] if view.stage not in ("", WRITING) else []
     if view.total:
         words.append(f"{view.step} of {view.total}")
     if view.rate:

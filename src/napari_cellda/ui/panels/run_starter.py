@@ -255,8 +255,9 @@ class RunStarter(QWidget):
         )
 
     def _on_trial(self, view: Any) -> None:
-        if isinstance(view, RunView) and view.stage:
-            self.cost.setText(f"Trying: {pace_words(view)}")
+        words = pace_words(view) if isinstance(view, RunView) else ""
+        if words:
+            self.cost.setText(f"Trying: {words}")
 
     def _on_estimated(self, estimate: Estimate | None) -> None:
         if estimate is not None:
