@@ -747,6 +747,9 @@ def test_a_real_run_is_started_followed_judged_applied_and_discarded(
     verdict.discard_run()
     qtbot.waitUntil(lambda: not run.folder.exists(), timeout=WAIT_MS)
     assert not verdict.isVisible()
+    qtbot.waitUntil(lambda: panel.starter.monitor.run is None, timeout=WAIT_MS)
+    assert panel.starter.monitor.isHidden()
+    assert picture not in viewer.layers
     assert f"Compare · {run.name}" not in viewer.layers
 
 

@@ -279,6 +279,38 @@ def test_runs_are_listed_exported_and_deleted(
     assert not run.folder.exists()
 
 
+def test_nothing_of_a_deleted_run_stays_on_show(
+    panel: TrainPanel, begin: Begin, qtbot: QtBot, viewer: ViewerModel
+):
+    run = begin(20)
+    finish(run, qtbot)
+    runs = RunsPanel(viewer)
+    qtbot.addWidget(runs)
+    runs.watch(run)
+    assert not runs.shown.isHidden()
+    assert f"{run.name} · map" in viewer.layers
+    assert panel.use.isVisible()
+    runs.delete_runs([run.folder])
+    qtbot.waitUntil(lambda: runs.monitor.run is None, timeout=WAIT_MS)
+    assert runs.shown.isHidden()
+    assert panel.starter.monitor.isHidden()
+    assert panel.use.isHidden()
+    assert f"{run.name} · map" not in viewer.layers
+
+
+def test_a_run_at_work_is_not_deleted(begin: Begin, qtbot: QtBot, viewer: ViewerModel):
+    run = begin(2000)
+    reach(run, qtbot, 3)
+    runs = RunsPanel(viewer)
+    qtbot.addWidget(runs)
+    runs.watch(run)
+    runs.delete_runs([run.folder])
+    qtbot.waitUntil(lambda: "is at work" in runs.message.text, timeout=WAIT_MS)
+    qtbot.wait(50)
+    assert runs.monitor.run is run
+    assert SessionRuns.of(runs.session).alive == [run]
+
+
 def test_the_score_that_chose_is_named_and_the_others_lie_in_the_tip():
     begun = datetime(2026, 1, 1)
     scores = {"disagreement": 0.25, "agreement": -0.5}

@@ -16,6 +16,7 @@ from napari_cellda.ui.view import camera_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from napari_cellda.core.events import Preview
     from napari_cellda.ui.runs import RunWatch
@@ -149,6 +150,16 @@ class RunLayers:
             layer.data, layer.features = stack.places, {"score": stack.scores}
         else:
             layer.data = stack
+
+
+def remove_pictures(viewer: Any, folder: Path) -> None:
+    """Take the pictures of a run out of the viewer, whichever panel showed them."""
+    if viewer is None:
+        return
+    with keep_camera(viewer):
+        for layer in list(viewer.layers):
+            if layer.metadata.get(TAG, {}).get("run") == str(folder):
+                viewer.layers.remove(layer)
 
 
 def _layer_of(stack: FrameStack | PointStack, **settings: Any) -> Any:

@@ -53,11 +53,14 @@ class RunWatch:
         The run has taken a picture, or took it earlier and is opened again.
     failed(Exception)
         Something that was asked for here did not work.
+    forgotten
+        It was deleted: there is nothing to show any more.
     """
 
     changed = Signal()
     framed = Signal(object)
     failed = Signal(object)
+    forgotten = Signal()
 
     def __init__(self, session: Session, folder: Path) -> None:
         self.session, self.folder = session, folder
@@ -302,5 +305,11 @@ class SessionRuns:
         return watch
 
     def forget(self, folder: Path) -> None:
-        """Drop a run that was deleted."""
-        self.watches.pop(folder.resolve(), None)
+        """Drop a run that was deleted, with its pictures."""
+        from napari_cellda.ui.run_layers import remove_pictures
+
+        folder = folder.resolve()
+        remove_pictures(self.session.viewer, folder)
+        watch = self.watches.pop(folder, None)
+        if watch is not None:
+            watch.forgotten.emit()

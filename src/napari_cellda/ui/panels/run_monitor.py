@@ -140,6 +140,7 @@ class RunMonitor(QWidget):
             run.changed.connect(self._refresh)
             run.framed.connect(self._on_frame)
             run.failed.connect(self._on_failure)
+            run.forgotten.connect(self._on_forgotten)
         self.message.clear()
         self.show()
         self._refresh()
@@ -150,6 +151,7 @@ class RunMonitor(QWidget):
             self.run.changed.disconnect(self._refresh)
             self.run.framed.disconnect(self._on_frame)
             self.run.failed.disconnect(self._on_failure)
+            self.run.forgotten.disconnect(self._on_forgotten)
             self.run = None
 
     def _ask(self, wish: str) -> None:
@@ -192,6 +194,13 @@ class RunMonitor(QWidget):
 
     def _on_failure(self, error: Exception) -> None:
         self.message.tell(panel_words(str(error)) or type(error).__name__, "error")
+
+    def _on_forgotten(self) -> None:
+        """Be empty again: the run was deleted."""
+        self._leave()
+        self.layers = None
+        self.hide()
+        self.refreshed.emit()
 
     def _refresh(self) -> None:
         run = self.run

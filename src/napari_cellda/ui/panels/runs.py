@@ -128,7 +128,7 @@ class RunsPanel(QWidget):
         self.open.clicked.connect(self.show_run)
         self.export.clicked.connect(self._export)
         self.delete.clicked.connect(self._delete)
-        self.monitor.refreshed.connect(lambda: self.verdict.show_run(self.monitor.run))
+        self.monitor.refreshed.connect(self._on_run)
         self.verdict.discarded.connect(self.refresh)
         connect_while_alive(self, self.runs.added, lambda run: self.refresh())
         self._on_selection()
@@ -216,8 +216,11 @@ class RunsPanel(QWidget):
 
     def watch(self, run: RunWatch) -> None:
         """Show a run below the table."""
-        self.shown.show()
         self.monitor.watch(run)
+
+    def _on_run(self) -> None:
+        self.verdict.show_run(self.monitor.run)
+        self.shown.setVisible(self.monitor.run is not None)
 
     def _export(self) -> None:
         (line,) = self.selected()
@@ -252,12 +255,15 @@ class RunsPanel(QWidget):
         """Delete runs without asking."""
         from napari_cellda.core.runs.table import delete_run
 
-        for folder in folders:
-            self.runs.forget(folder)
-
         def delete(stop: Callable[[], bool]) -> None:
             for folder in folders:
                 delete_run(folder)
+
+        def forget() -> None:
+            for folder in folders:
+                if not folder.exists():  # one that is at work stays
+                    self.runs.forget(folder)
+            self.refresh()
 
         run_task(
             delete,
@@ -265,7 +271,7 @@ class RunsPanel(QWidget):
             owner=self,
             title="delete runs",
             on_error=self._complain,
-            on_finished=self.refresh,
+            on_finished=forget,
         )
 
     def _complain(self, error: Exception) -> None:

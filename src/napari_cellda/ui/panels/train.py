@@ -148,8 +148,9 @@ class TrainPanel(QWidget):
 
     def _refresh(self) -> None:
         run = self.starter.monitor.run
-        if run is not None:
-            self.use.setVisible(not run.alive and (run.folder / "model" / "rdf.yaml").is_file())
+        self.use.setVisible(
+            run is not None and not run.alive and (run.folder / "model" / "rdf.yaml").is_file()
+        )
 
     def _use(self) -> None:
         run = self.starter.monitor.run

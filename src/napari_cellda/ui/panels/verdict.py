@@ -58,7 +58,7 @@ class Verdict(QWidget):
     Signals
     -------
     discarded
-        The user deletes the run.
+        The user has deleted the run.
     """
 
     discarded = Signal()
@@ -152,6 +152,8 @@ class Verdict(QWidget):
         elif not ready:
             self.run = None
             self.hide()
+        if run is None and self.layers is not None:
+            self.layers.clear()
 
     def list_runs(self) -> None:
         """List the other runs that there are, a moment later."""
@@ -335,11 +337,20 @@ class Verdict(QWidget):
             return
         if self.layers is not None:
             self.layers.clear()
-        SessionRuns.of(self.session).forget(run.folder)
-        run_task(lambda stop: delete_run(run.folder), session=self.session, title="delete run")
         self.run = None
         self.hide()
-        self.discarded.emit()
+
+        def forget(_: None) -> None:
+            SessionRuns.of(self.session).forget(run.folder)
+            self.discarded.emit()
+
+        run_task(
+            lambda stop: delete_run(run.folder),
+            session=self.session,
+            owner=self,
+            title="delete run",
+            on_result=forget,
+        )
 
 
 def _has_model(folder: Path) -> bool:
