@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,7 @@ from napari.layers._source import Source
 from pytestqt.qtbot import QtBot
 
 from napari_cellda.core.atomic import scratch_array
+from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Stage, Step
 from napari_cellda.core.images.label_arrays import write_region
 from napari_cellda.core.modelzoo.card import ModelCard
@@ -306,6 +308,32 @@ def test_a_mask_of_another_shape_is_named(
     pick(judge.truth, "small")
     judge.compare.click()
     assert judge.message.text == "The mask 'small' has shape (3, 3), but 'cells' needs (40, 50)."
+
+
+def test_a_run_that_is_gone_is_told(
+    judge: verdict.Verdict, qtbot: QtBot, viewer: ViewerModel, tmp_path: Path
+):
+    run = open_run(judge, "sup", tmp_path)
+    judge.keep.click()
+    assert judge.message.text.startswith("Kept: ")
+    shutil.rmtree(run.folder)
+    gone = f"The run's folder '{run.folder}' is gone."
+    images = tmp_path / "images"
+    for act in (
+        judge.keep.click,
+        judge.compare.click,
+        judge.layer.click,
+        lambda: judge.apply(images, tmp_path / "results"),
+    ):
+        judge.message.clear()
+        act()
+        done(judge, qtbot)
+        assert judge.message.text == gone
+
+
+def test_another_run_that_is_gone_is_told_by_its_own_name(tmp_path: Path):
+    with pytest.raises(UserError, match="gone"):
+        judging.open_run(tmp_path / "other", frozenset())
 
 
 def test_names_and_figures():

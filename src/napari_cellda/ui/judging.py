@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_cellda.core.errors import UserError
 from napari_cellda.ui.compare_layers import NEXT_KEY, OWN
 from napari_cellda.ui.layers import TAG, fade_in, keep_selection, last_axes, spread_for_viewer
 
@@ -84,15 +85,33 @@ def apply_run(
 
 
 def open_run(folder: Path, trusted: Collection[str]) -> Any:
-    """Open the model of a run, a `NetworkPipeline`."""
+    """Open the model of a run, a `NetworkPipeline`.
+
+    Raises
+    ------
+    UserError
+        If the run is gone, or its model cannot be opened.
+    """
     from napari_cellda.core.batch import open_map_maker
 
+    insist_on_folder(folder)
     return open_map_maker(str(folder), trusted=trusted)[0]
+
+
+def insist_on_folder(folder: Path) -> None:
+    """Make sure that a run is still there; it may be deleted by another program.
+
+    Raises
+    ------
+    UserError
+        If its folder is gone.
+    """
+    if not folder.is_dir():
+        raise UserError(f"The run's folder '{folder}' is gone.")
 
 
 def run_card(folder: Path) -> ModelCard | None:
     """Return the card of a run's model; None when it cannot be read, as opening it will tell."""
-    from napari_cellda.core.errors import UserError
     from napari_cellda.core.modelzoo.rdf import read_card
 
     try:

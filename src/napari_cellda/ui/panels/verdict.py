@@ -25,6 +25,7 @@ from napari_cellda.ui.judging import (
     apply_run,
     compare_models,
     figures_text,
+    insist_on_folder,
     makes_objects,
     other_name,
     own_name,
@@ -210,6 +211,7 @@ class Verdict(QWidget):
         if self.run is None or self.work.running:
             return
         try:
+            insist_on_folder(self.run.folder)
             choice, image = self.on.read(grey=takes_grey(self._card))
             truth = self.on.read_truth(image)
         except UserError as error:
@@ -255,6 +257,7 @@ class Verdict(QWidget):
         if self.run is None or self.work.running:
             return
         try:
+            insist_on_folder(self.run.folder)
             choice, image = self.on.read(grey=takes_grey(self._card))
         except UserError as error:
             self.message.tell(str(error), "error")
@@ -297,6 +300,7 @@ class Verdict(QWidget):
         def work(stop: Stop) -> Any:
             from napari_cellda.core.batch import BatchOptions, insist, predict_batch
 
+            insist_on_folder(Path(model))
             options = BatchOptions(trusted=tuple(trusted))
             return insist(
                 predict_batch(
@@ -313,12 +317,18 @@ class Verdict(QWidget):
     # -- keeping and discarding -----------------------------------------------------------------
 
     def _keep(self) -> None:
-        if self.run is not None:
-            self.message.tell(
-                f"Kept: {self.run.folder / 'model'} is a bioimage.io package, and the panel Runs "
-                "lists the run.",
-                "success",
-            )
+        if self.run is None:
+            return
+        try:
+            insist_on_folder(self.run.folder)
+        except UserError as error:
+            self.message.tell(str(error), "error")
+            return
+        self.message.tell(
+            f"Kept: {self.run.folder / 'model'} is a bioimage.io package, and the panel Runs "
+            "lists the run.",
+            "success",
+        )
 
     def _discard(self) -> None:
         if self.run is None:
