@@ -264,9 +264,9 @@ def test_runs_are_listed_exported_and_deleted(
     panel = RunsPanel(viewer)
     qtbot.addWidget(panel)
     qtbot.waitUntil(lambda: len(panel.lines) == 1, timeout=WAIT_MS)
-    cells = [panel.table.item(0, column).text() for column in range(4)]
-    assert cells == [run.name, "enhancer train", "done", "1.000\nscore"]
-    tip = panel.table.item(0, 3).toolTip()
+    cells = [panel.table.item(0, column).text() for column in (0, 1, 2, 4)]
+    assert cells == [run.name, "done", "1.000\nscore", "enhancer train"]
+    tip = panel.table.item(0, 2).toolTip()
     assert tip.splitlines()[1:] == ["Step 20 was chosen, the highest: score 1.000"]
     assert not panel.export.isEnabled()
     panel.table.selectRow(0)
@@ -315,15 +315,38 @@ def test_the_score_that_chose_is_named_and_the_others_lie_in_the_tip():
     begun = datetime(2026, 1, 1)
     scores = {"disagreement": 0.25, "agreement": -0.5}
     line = RunLine(Path("a"), "cks", "done", scores, begun, chosen_by="agreement", step=8)
-    assert _cells(line)[3] == "-0.500\nagreement"
+    assert _cells(line)[2] == "-0.500\nagreement"
     assert _tip(line).splitlines()[1:] == [
         "Step 8 was chosen, the highest: agreement -0.500",
         "Measured there, too:",
         "disagreement: 0.250",
     ]
     unchosen = RunLine(Path("a"), "cellseguda", "done", scores, begun)
-    assert _cells(unchosen)[3] == ""
+    assert _cells(unchosen)[2] == ""
     assert _tip(unchosen).splitlines()[1] == "No score chose among the steps. The latest:"
+
+
+def test_name_state_and_score_are_seen_in_a_narrow_dock(qtbot: QtBot, viewer: ViewerModel):
+    panel = RunsPanel(viewer)
+    qtbot.addWidget(panel)
+    panel.resize(315, 600)
+    panel.show()
+    begun, scores = datetime(2026, 1, 1), {"disagreement": 0.25}
+    folder = Path("runs") / "cellsegssda-2026-01-01-12"
+    line = RunLine(folder, "cellsegssda", "waiting", scores, begun, chosen_by="disagreement")
+    panel._show_lines([line])
+    seen = [panel.table.horizontalHeaderItem(column).text() for column in range(3)]
+    assert seen == ["Run", "State", "Score"]
+
+    def fit() -> bool:
+        widths = [panel.table.columnWidth(column) for column in range(3)]
+        return sum(widths) <= panel.table.viewport().width()
+
+    assert fit()
+    narrow = panel.table.columnWidth(0)
+    panel.resize(900, 600)
+    qtbot.waitUntil(lambda: panel.table.columnWidth(0) > narrow)
+    assert fit()
 
 
 def test_panel_closed_while_it_reads_is_called_no_more(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QFileDialog,
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from napari_cellda.core.runs.table import RunLine
     from napari_cellda.ui.runs import RunWatch
 
-COLUMNS = ("Run", "Method", "State", "Score", "Begun")
-SCORE_WIDTH = 86
-"""Pixels; long names of scores take several lines."""
+COLUMNS = ("Run", "State", "Score", "Begun", "Method")
+WIDEST = 96
+"""Pixels of a column in a narrow dock, where Run, State and Score are seen side by side."""
 LOOK_MS = 3000
 """The table is read anew so often while the panel is seen."""
 
@@ -79,8 +79,9 @@ class RunsPanel(QWidget):
         self.table.setMinimumHeight(220)
         header = self.table.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        header.setSectionResizeMode(COLUMNS.index("Score"), QHeaderView.ResizeMode.Interactive)
-        self.table.setColumnWidth(COLUMNS.index("Score"), SCORE_WIDTH)
+        header.setMaximumSectionSize(WIDEST)
+        # The number of a run, at the end of its name, tells it from its fellows.
+        self.table.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.table.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         self.open = QPushButton("Open")
         self.open.setToolTip("Show its curves and pictures; follow it if it goes on")
@@ -132,6 +133,12 @@ class RunsPanel(QWidget):
         self.verdict.discarded.connect(self.refresh)
         connect_while_alive(self, self.runs.added, lambda run: self.refresh())
         self._on_selection()
+
+    def resizeEvent(self, event: Any) -> None:
+        """Give wide columns the room that there is; words that need more take several lines."""
+        super().resizeEvent(event)
+        self.table.horizontalHeader().setMaximumSectionSize(max(WIDEST, 3 * self.width() // 10))
+        self.table.resizeColumnsToContents()
 
     # -- the table ------------------------------------------------------------------------------
 
@@ -282,10 +289,10 @@ def _cells(line: RunLine) -> tuple[str, ...]:
     score = f"{line.scores[line.chosen_by]:.3f}\n{line.chosen_by}" if line.chosen_by else ""
     return (
         line.name,
-        line.method,
         STATES[line.state],
         score,
-        line.begun.strftime("%d %b %H:%M"),
+        line.begun.strftime("%d %b\n%H:%M"),
+        line.method,
     )
 
 

@@ -350,8 +350,9 @@ class Verdict(QWidget):
         self.run = None
         self.hide()
 
-        def forget(_: None) -> None:
-            SessionRuns.of(self.session).forget(run.folder)
+        def forget() -> None:
+            if not run.folder.exists():
+                SessionRuns.of(self.session).forget(run.folder)
             self.discarded.emit()
 
         run_task(
@@ -359,7 +360,7 @@ class Verdict(QWidget):
             session=self.session,
             owner=self,
             title="delete run",
-            on_result=forget,
+            on_finished=forget,
         )
 
 
