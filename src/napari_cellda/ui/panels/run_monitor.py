@@ -39,8 +39,6 @@ STATES = {
     "failed": "failed",
     "killed": "interrupted",
 }
-
-
 WRITING = "Write the model"
 """The stage after the last step, during which nothing moves."""
 GOING_ON = "Going on from"
