@@ -117,6 +117,17 @@ def test_a_saved_project_predicts_the_same_maps(field):
     np.testing.assert_array_equal(first, second)
 
 
+def test_a_batch_tells_at_its_end_where_the_results_are(field, capsys):
+    assert classify(field, "--save", field / "p.cellda") == 0
+    assert capsys.readouterr().out == f"The results of 2 images are in {field / 'o'}.\n"
+    words = ("predict", field / "p.cellda", field / "cell_0.png")
+    assert run(*words, "-o", field / "p") == 0
+    assert capsys.readouterr().out == f"The results of 1 image are in {field / 'p'}.\n"
+    assert run(*words, field / "cell_1.png", "-o", field / "p") == 0
+    told = f"The results of 2 images are in {field / 'p'}, 1 of them from before.\n"
+    assert capsys.readouterr().out == told
+
+
 def test_an_enhancer_runs_on_maps_of_other_programs(field):
     assert classify(field) == 0
     maps = field / "o" / "cell_0_probability.tif"

@@ -122,7 +122,10 @@ def classify(
         seed=seed,
     )
     options = BatchOptions(workers, scheduler, overwrite, parse_hashes(trust))
-    _run(lambda stop: classify_batch(images, strokes, output, job, options=options, stop=stop))
+    _run(
+        lambda stop: classify_batch(images, strokes, output, job, options=options, stop=stop),
+        output,
+    )
 
 
 @app.command()
@@ -156,16 +159,23 @@ def predict(
             file_format=one_of("--format", file_format, FORMATS),
             options=BatchOptions(workers, scheduler, overwrite, parse_hashes(trust)),
             stop=stop,
-        )
+        ),
+        output,
     )
 
 
-def _run(start: Callable[[Stop], Task[BatchReport]]) -> None:
-    """Follow a batch to its end, or to Ctrl-C."""
+def _run(start: Callable[[Stop], Task[BatchReport]], output: Path) -> None:
+    """Follow a batch to its end, or to Ctrl-C, and tell where its results are."""
     from napari_cellda.core.batch import insist
 
     with stop_on_signal() as stop:
-        follow(insist(start(stop)))
+        report = follow(insist(start(stop)))
+        before = len(report.kept)
+        total = len(report.done) + before
+        if total:
+            images = "1 image" if total == 1 else f"{total} images"
+            earlier = f", {before} of them from before" if 0 < before < total else ""
+            typer.echo(f"The results of {images} are in {output}{earlier}.")
 
 
 @app.command()

@@ -285,13 +285,13 @@ def describe_failure(path: Path, error: Exception) -> Failure:
     return Failure(path, sentence, "".join(traceback.format_exception(error)))
 
 
-def insist(batch: Task[BatchReport]) -> Task[list[Path]]:
+def insist(batch: Task[BatchReport]) -> Task[BatchReport]:
     """Run a batch; in the end, name the images that failed, and raise if any did.
 
     Returns
     -------
-    list of Path
-        The files written.
+    BatchReport
+        Without failures.
 
     Raises
     ------
@@ -304,7 +304,7 @@ def insist(batch: Task[BatchReport]) -> Task[list[Path]]:
     failures = report.failures
     total = len(report.done) + len(report.kept) + len(failures)
     if not failures:
-        return list(report.written)
+        return report
     if total > 1:
         yield Note(f"{len(failures)} of {total} images failed:")
         for failure in failures:

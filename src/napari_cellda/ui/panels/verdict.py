@@ -311,7 +311,9 @@ class Verdict(QWidget):
         self._begin(
             "apply to folder",
             work,
-            lambda paths: self.message.tell(f"Wrote {len(paths)} files to {target}.", "success"),
+            lambda report: self.message.tell(
+                f"Wrote {len(report.written)} files to {target}.", "success"
+            ),
         )
 
     # -- keeping and discarding -----------------------------------------------------------------
