@@ -363,6 +363,30 @@ def test_names_with_brackets_are_shown_as_they_are(capsys, monkeypatch):
     assert f"Read {name}" in shown.err
 
 
+def test_a_log_tells_how_far_a_run_is_but_not_at_every_step(capsys, monkeypatch):
+    def task():
+        yield Stage("Train", 3000)
+        for index in range(1, 121):
+            clock[0] += 1.0
+            yield Step(index, {"total": 0.25, "contrast": 0.125})
+        yield Score("validation dice", 0.0581, 120)
+        yield Stage("Look")
+        clock[0] += 60.0
+        yield Step(7)
+
+    clock = [100.0]
+    monkeypatch.setattr("napari_cellda.cli.support.time.monotonic", lambda: clock[0])
+    follow(task())
+    assert capsys.readouterr().err.splitlines() == [
+        "Train: step 30 of 3000 after 0:00:30, total 0.25, contrast 0.125",
+        "Train: step 60 of 3000 after 0:01:00, total 0.25, contrast 0.125",
+        "Train: step 90 of 3000 after 0:01:30, total 0.25, contrast 0.125",
+        "Train: step 120 of 3000 after 0:02:00, total 0.25, contrast 0.125",
+        "step 120 of 3000, validation dice: 0.0581",
+        "Look: step 7 after 0:03:00",
+    ]
+
+
 def test_channels_are_read():
     assert parse_channels(None) is None
     assert parse_channels("all") == "all"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_cellda.core.errors import UserError
@@ -18,6 +20,8 @@ T = TypeVar("T")
 _LISTS = ("--strokes", "--set", "--prediction")
 AS_IT_IS: dict[str, Any] = {"markup": False, "emoji": False}
 """For rich: names of files and layers may hold [brackets] and :colons:."""
+LOG_EVERY = 30.0
+"""Seconds between two lines about steps where there is no terminal, so that a log stays short."""
 
 
 def expand_lists(arguments: Sequence[str]) -> list[str]:
@@ -96,25 +100,42 @@ def follow(task: Task[T]) -> T:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    quiet = not sys.stderr.isatty()  # a log file wants notes and scores, not bars
+    quiet = not sys.stderr.isatty()  # a log file wants lines now and then, not bars
+    started = told = time.monotonic()
+    stage = Stage("")
     with Progress(*columns, console=console, disable=quiet) as progress:
         row: Any = None
 
+        def say(line: str) -> None:
+            console.print(line, soft_wrap=True)  # a log is searched by line
+
         def show(event: Event) -> None:
-            nonlocal row
+            nonlocal row, stage, told
             match event:
                 case Stage(title, total):
                     if row is not None:
                         progress.remove_task(row)
                     row = progress.add_task(title, total=total)
-                case Step(index) if row is not None:
+                    stage = event
+                case Step(index, losses) if row is not None:
                     progress.update(row, completed=index)
-                case Score(name, value):
-                    console.print(f"{name}: {value:.4g}")
+                    now = time.monotonic()
+                    if quiet and now - told >= LOG_EVERY:
+                        told = now
+                        elapsed = timedelta(seconds=int(now - started))
+                        figures = "".join(f", {name} {v:.4g}" for name, v in losses.items())
+                        say(f"{stage.title}: {_place(index, stage)} after {elapsed}{figures}")
+                case Score(name, value, index):
+                    where = f"{_place(index, stage)}, " if index else ""
+                    say(f"{where}{name}: {value:.4g}")
                 case Note(text):
-                    console.print(text, soft_wrap=True)  # a log is searched by line
+                    say(text)
 
         return drive(task, show)
+
+
+def _place(index: int, stage: Stage) -> str:
+    return f"step {index}" if stage.total is None else f"step {index} of {stage.total}"
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], if_empty: str = "") -> None:
