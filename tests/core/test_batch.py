@@ -183,6 +183,19 @@ def test_a_damaged_file_is_reported_and_the_others_are_done(images: Path):
     assert any(isinstance(e, Stage) and e.title.startswith("5/5 ") for e in events)
 
 
+def test_what_a_folder_lacks_is_told(images: Path, capsys):
+    classify(images)
+    (images / "cell_3.tif").unlink()
+    (images / "cell_3.tif").symlink_to(images.parent / "unmounted" / "cell_3.tif")
+    (images / "cell_4.bmp").write_bytes(b"BM")
+    words = ["classify", images, "--strokes", images.parent / "cell_0.tif", "--features", "compact"]
+    assert main([str(word) for word in (*words, "-o", images.parent / "out")]) == 2
+    said = capsys.readouterr().err
+    assert said.count(f"'{images / 'cell_3.tif'}' does not exist.") == 1
+    assert "1 of 4 images failed" in said
+    assert said.count(f"'{images / 'cell_4.bmp'}' is left out; expected TIFF") == 1
+
+
 def test_a_file_that_must_not_be_read_is_told_in_plain_words(images: Path, monkeypatch, capsys):
     classify(images)
     real = Path.open

@@ -17,7 +17,14 @@ from napari_cellda.core.export import write_ome_zarr
 from napari_cellda.core.images import image_from_array, open_image
 from napari_cellda.core.images.readers import read_labels
 from napari_cellda.core.images.units import standard_unit
-from napari_cellda.core.paths import find_images, pair_by_stem, pairing_stem, safe_stem, stem
+from napari_cellda.core.paths import (
+    find_images,
+    pair_by_stem,
+    pairing_stem,
+    safe_stem,
+    stem,
+    tell_left_out,
+)
 from napari_cellda.core.tiles import Region, whole
 
 
@@ -582,6 +589,25 @@ def test_find_images(tmp_path):
         find_images([tmp_path / "gone.tif"])
     with pytest.raises(UserError, match=r"'\.txt'"):
         find_images([tmp_path / "notes.txt"])
+
+
+def test_a_link_to_nothing_is_an_image_that_is_missing(tmp_path):
+    (tmp_path / "a.tif").write_bytes(b"x")
+    for name in ("gone.tif", "gone.txt", ".gone.tif"):
+        (tmp_path / name).symlink_to(tmp_path / "unmounted" / name)
+    assert [path.name for path in find_images(tmp_path)] == ["a.tif", "gone.tif"]
+    with pytest.raises(UserError, match=r"gone\.tif' does not exist"):
+        open_image(tmp_path / "gone.tif")
+
+
+def test_images_of_other_kinds_in_a_folder_are_told(tmp_path):
+    for name in ("a.tif", ".b.bmp", "notes.txt", "table.csv", "Thumbs.db"):
+        (tmp_path / name).write_bytes(b"x")
+    assert not tell_left_out([tmp_path, tmp_path / "a.tif"])
+    (tmp_path / "c.BMP").write_bytes(b"x")
+    assert tell_left_out([tmp_path]).startswith(f"'{tmp_path / 'c.BMP'}' is left out; expected")
+    (tmp_path / "d.czi").write_bytes(b"x")
+    assert f"2 files such as '{tmp_path / 'c.BMP'}' are left out" in tell_left_out([tmp_path])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,12 @@ TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 BITMAP_SUFFIXES = (".png", ".jpg", ".jpeg")
 ZARR_SUFFIXES = (".zarr",)
 KINDS = "TIFF, PNG, JPEG or OME-Zarr"
+OTHER_SUFFIXES = (
+    *(".bmp", ".gif", ".webp", ".jp2", ".heic", ".pgm", ".ppm"),
+    *(".czi", ".lif", ".nd2", ".lsm", ".oib", ".oif", ".vsi", ".ims", ".stk", ".dv"),
+    *(".svs", ".ndpi", ".scn", ".mrc", ".dcm", ".nii", ".nrrd", ".h5", ".hdf5", ".npy"),
+)
+"""Images of other kinds, of which a folder's reader would wonder why they are missing."""
 OWN_SUFFIXES = (
     "_probability",
     "_mask",
@@ -87,12 +94,18 @@ def pairing_stem(path: str | Path) -> str:
 
 
 def is_image_path(path: Path) -> bool:
-    """Whether a path looks like an image that can be opened."""
-    if path.name.startswith(".") or not exists(path):
+    """Whether a path looks like an image that can be opened.
+
+    A link to nothing does, too, if it is called so: that it is missing is told when it is opened.
+    """
+    if path.name.startswith("."):
         return False
+    kinds = (*TIFF_SUFFIXES, *BITMAP_SUFFIXES)
+    if not exists(path):
+        return os.path.islink(path) and path.suffix.lower() in (*kinds, *ZARR_SUFFIXES)
     if path.is_dir():
         return is_zarr(path)
-    return path.suffix.lower() in (*TIFF_SUFFIXES, *BITMAP_SUFFIXES)
+    return path.suffix.lower() in kinds
 
 
 def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
@@ -127,6 +140,21 @@ def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
         else:
             raise UserError(f"'{path}' has the ending '{path.suffix}'; expected {KINDS}.")
     return found
+
+
+def tell_left_out(paths: Iterable[Path]) -> str:
+    """Say in one sentence which images `find_images` leaves out of folders; "" for none."""
+    found = [
+        item
+        for path in paths
+        if path.is_dir() and not is_zarr(path)
+        for item in sorted(_items(path))
+        if item.suffix.lower() in OTHER_SUFFIXES and not item.name.startswith(".")
+    ]
+    if not found:
+        return ""
+    such = f"'{found[0]}' is" if len(found) == 1 else f"{len(found)} files such as '{found[0]}' are"
+    return f"{such} left out; expected {KINDS}."
 
 
 def _items(folder: Path) -> list[Path]:

@@ -19,6 +19,7 @@ from napari_cellda.core.devices import find_device
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Task, never
 from napari_cellda.core.jobs import Run
+from napari_cellda.core.paths import tell_left_out
 from napari_cellda.core.processes import rank, wait_for, world_size
 from napari_cellda.core.run_record import hash_input, newest_file
 from napari_cellda.core.runs.folder import (
@@ -186,6 +187,9 @@ def _work(
     inputs = inputs_of(run)
     settings = method.settings("cpu", run.record.params)
     opened = open_inputs(inputs, method)
+    folders = (inputs.target_images, inputs.source_images)
+    if left_out := tell_left_out(path for path in folders if path is not None):
+        yield Note(left_out)
     cache = run.folder / ("cache" if not rank() else f"cache {rank()}")
     maps: dict[str, NDArray[np.float32]] = {}
     names = opened.class_names

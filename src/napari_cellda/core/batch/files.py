@@ -16,7 +16,7 @@ from napari_cellda.core.export.image import ExportChoice, export_image, result_p
 from napari_cellda.core.images import open_image
 from napari_cellda.core.instances import InstanceParams
 from napari_cellda.core.memory import ran_out_of_memory
-from napari_cellda.core.paths import find_images, same_stem, stem
+from napari_cellda.core.paths import exists, find_images, same_stem, stem
 from napari_cellda.core.project import fingerprint
 from napari_cellda.core.run_record import hash_input
 
@@ -248,6 +248,8 @@ def drain_image(work: Work, path: Path, stop: Stop) -> tuple[list[Path], list[No
 
 def process_image(work: Work, path: Path, *, stop: Stop) -> Task[list[Path]]:
     """Compute and write all of one image, and note that it is done; [] when stopped."""
+    if not exists(path):
+        raise UserError(f"'{path}' does not exist.")
     folder = work.choice.folder
     content = hash_input(path)
     drop_record(folder, path)

@@ -13,8 +13,9 @@ from napari_cellda.core.batch.files import (
 from napari_cellda.core.batch.models import Recipe, open_map_maker
 from napari_cellda.core.batch.run import run_batch
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import never
+from napari_cellda.core.events import Note, never
 from napari_cellda.core.instances import InstanceParams
+from napari_cellda.core.paths import tell_left_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,6 +63,8 @@ def predict_batch(
     """
     paths = find_inputs(images)
     check_unique_stems(paths)
+    if left_out := tell_left_out(images):
+        yield Note(left_out)
     options = options or BatchOptions()
     pipeline, measured, params = open_map_maker(model, channels, options.trusted)
     if instances and params is None:

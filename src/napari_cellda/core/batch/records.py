@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ValidationError
 
 from napari_cellda.core.atomic import plain_disk_errors, write_atomically
+from napari_cellda.core.errors import UserError
 from napari_cellda.core.params import BaseParams
 from napari_cellda.core.paths import stem
 from napari_cellda.core.run_record import hash_input
@@ -98,7 +99,7 @@ def _content(image: Path) -> str | None:
     """Return the hash of an image; None if it cannot be read, as will be told when it is done."""
     try:
         return hash_input(image)
-    except OSError:
+    except (OSError, UserError):
         return None
 
 
