@@ -183,6 +183,29 @@ def test_a_damaged_file_is_reported_and_the_others_are_done(images: Path):
     assert any(isinstance(e, Stage) and e.title.startswith("5/5 ") for e in events)
 
 
+def test_a_failure_begins_with_the_path_of_its_image(images: Path, capsys):
+    empty = np.full((80, 80), np.nan, np.float32)
+    tifffile.imwrite(images / "cell_1.tif", empty)
+    tifffile.imwrite(images / "cell_2.tif", empty[..., None].repeat(5, -1))
+    (images / "cell_3.tif").write_bytes(b"II*\0 nonsense")
+    words = ["classify", images, "--strokes", images.parent / "cell_0.tif", "--features", "compact"]
+    assert main([str(word) for word in (*words, "-o", images.parent / "out")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    listed = lines[lines.index("3 of 4 images failed:") + 1 : -1]
+    for number, line in enumerate(listed, 1):
+        assert line.startswith(f"  '{images / f'cell_{number}.tif'}'")
+        assert line.count("cell_") == 1
+    assert len(listed) == 3
+
+
+def test_a_place_that_cannot_be_written_is_told_once(images: Path, capsys):
+    (images.parent / "out").write_text("mine")
+    words = ["classify", images, "--strokes", images.parent / "cell_0.tif", "--features", "compact"]
+    assert main([str(word) for word in (*words, "-o", images.parent / "out")]) == 2
+    said = capsys.readouterr().err
+    assert said == f"Error: '{images.parent / 'out'}' cannot be written: a file is in the way.\n"
+
+
 def test_what_a_folder_lacks_is_told(images: Path, capsys):
     classify(images)
     (images / "cell_3.tif").unlink()

@@ -404,7 +404,7 @@ def test_damaged_tile_is_told_when_read(tmp_path):
     raw = bytearray((tmp_path / "a.tif").read_bytes())
     raw[start : start + 40] = b"\xff" * 40
     (tmp_path / "a.tif").write_bytes(raw)
-    with pytest.raises(UserError, match=r"A part of .*a\.tif"):
+    with pytest.raises(UserError, match=r"a\.tif' has a part"):
         content(open_image(tmp_path / "a.tif"))
 
 
@@ -513,7 +513,7 @@ def test_damaged_zarr(tmp_path, compression):
     chunk = tmp_path / "a.zarr" / "c" / "0" / "1"
     chunk.write_bytes(chunk.read_bytes()[:100])
     image = open_image(tmp_path / "a.zarr")
-    with pytest.raises(UserError, match=r"A part of .*a\.zarr"):
+    with pytest.raises(UserError, match=r"a\.zarr' has a part"):
         content(image)
     (tmp_path / "a.zarr" / "zarr.json").write_text("{half")
     for read in (open_image, read_labels):

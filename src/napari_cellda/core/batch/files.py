@@ -72,9 +72,9 @@ class Failure:
     """Of a fault of ours; "" for what the user can mend."""
 
     def __str__(self) -> str:
-        """Return the sentence, after the file's name if it does not name it."""
-        name = self.path.name
-        return self.sentence if name in self.sentence else f"{name}: {self.sentence}"
+        """Return the sentence, after the file's path if it does not begin with it."""
+        path = f"'{self.path}'"
+        return self.sentence if self.sentence.startswith(path) else f"{path}: {self.sentence}"
 
 
 @dataclass(frozen=True)
@@ -276,15 +276,23 @@ def _measured_before(work: Work, image: Image) -> Normalisation | None:
 def describe_failure(path: Path, error: Exception) -> Failure:
     """Say in one sentence why an image has no results."""
     if isinstance(error, UserError):
-        return Failure(path, str(error))
+        return Failure(path, _with_path(str(error), path))
     if ran_out_of_memory(error):
-        return Failure(path, f"There is not enough memory for '{path.name}'.")
+        return Failure(path, f"'{path}' takes more memory than there is.")
     if isinstance(error, OSError) and error.errno in REFUSED:
-        what = error.filename or path.name
+        what = error.filename or path
         return Failure(path, f"'{what}' cannot be read or written: {error.strerror}.")
     first = " ".join(str(error).split())[:200]
-    sentence = f"'{path.name}' met a fault of ours ({type(error).__name__}: {first})."
+    sentence = f"'{path}' met a fault of ours ({type(error).__name__}: {first})."
     return Failure(path, sentence, "".join(traceback.format_exception(error)))
+
+
+def _with_path(sentence: str, path: Path) -> str:
+    """Put the path where a sentence begins with the name: images of two folders may share it."""
+    for name in (f"'{path.name}'", f"'{stem(path)}'"):
+        if sentence.startswith(name):
+            return f"'{path}'{sentence.removeprefix(name)}"
+    return sentence
 
 
 def insist(batch: Task[BatchReport]) -> Task[BatchReport]:

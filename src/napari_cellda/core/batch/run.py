@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_cellda.core.atomic import make_folder
 from napari_cellda.core.batch.files import (
     BatchReport,
     Work,
@@ -68,8 +69,9 @@ def run_batch(
     Raises
     ------
     UserError
-        If a result would replace a file of the user's.
+        If a result would replace a file of the user's, or the folder cannot be made.
     """
+    make_folder(choice.folder)
     work = Work(pipeline, choice, _made_with(pipeline, choice), measured or {})
     missing, kept = yield from find_missing(work, paths, options)
     if not options.overwrite:

@@ -190,7 +190,7 @@ class _Worker:
         remove_leftovers(self._order.output, [stem(path)])
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         return answer_for(
-            failure=f"The process that worked on '{path.name}' {how}; memory may have run out."
+            failure=f"'{path}' was not done: its process {how}; memory may have run out."
         )
 
     def _running(self) -> subprocess.Popen[str] | None:

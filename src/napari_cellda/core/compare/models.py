@@ -119,6 +119,6 @@ def _predict(
     if report.failures:
         first, total = report.failures[0], len(report.failures) + len(report.done)
         raise UserError(
-            f"'{name}' cannot predict {len(report.failures)} of {total} images; of the first, "
-            f"'{first.path.name}', it was said: {first.sentence}"
+            f"'{name}' cannot predict {len(report.failures)} of {total} images; of the first "
+            f"it was said: {first}"
         )

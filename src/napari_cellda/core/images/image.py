@@ -119,7 +119,7 @@ class Image:
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             if self.path is None:
                 raise
-            raise UserError(f"A part of '{self.path}' cannot be read ({error}).") from error
+            raise UserError(f"'{self.path}' has a part that cannot be read ({error}).") from error
 
     def select(self, channels: Channels = "grey") -> Image:
         """Choose the channels that count.
