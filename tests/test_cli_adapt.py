@@ -233,7 +233,7 @@ WRONG = {
     ),
     "damaged network": (
         ["supervised", "SOURCE", "--pretrained", "JUNK"],
-        "junk.pt cannot be read as a state dict; it is damaged.",
+        "junk.pt' cannot be read as a state dict; it is damaged.",
     ),
     "no network": (["supervised", "SOURCE", "--pretrained", "IMAGES"], "no model package"),
 }

@@ -130,18 +130,18 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
                 state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path.name} is refused: it is a pickle that would run code when loaded, "
+            f"'{path}' is refused: it is a pickle that would run code when loaded, "
             "not a plain state dict."
         ) from error
     except Exception as error:  # torch and safetensors raise many kinds for a damaged file
-        raise UserError(f"{path.name} cannot be read as a state dict; it is damaged.") from error
+        raise UserError(f"'{path}' cannot be read as a state dict; it is damaged.") from error
     for key in _WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(map(_is_plain_tensor, state.values())):
-        raise UserError(f"{path.name} holds something other than a state dict.")
+        raise UserError(f"'{path}' holds something other than a state dict.")
     if sum(value.nbytes for value in state.values()) > MOST_REPEATED * path.stat().st_size:
-        raise UserError(f"{path.name} is refused: it repeats what it holds many times.")
+        raise UserError(f"'{path}' is refused: it repeats what it holds many times.")
     return {
         str(key): value.float() if value.is_floating_point() else value
         for key, value in state.items()
