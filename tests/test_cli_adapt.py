@@ -214,7 +214,20 @@ WRONG = {
     ),
     "background": (["supervised", "SOURCE", "--classes", "background,a"], "names 'background'"),
     "channels": (["supervised", "SOURCE", "--channels", "3"], "channel"),
-    "setting": (["supervised", "SOURCE", "--set", "steps=-1"], "steps"),
+    "setting": (
+        ["supervised", "SOURCE", "--set", "steps=-1"],
+        "The setting 'steps' of supervised is -1; expected at least 1.",
+    ),
+    "no number": (["supervised", "SOURCE", "--set", "steps=abc"], "is 'abc'; expected a whole"),
+    "not a number": (
+        ["supervised", "SOURCE", "--set", "learning_rate=NaN"],
+        "is nan; expected a number.",
+    ),
+    "huge number": (["supervised", "SOURCE", "--set", "steps=1e30"], "expected a smaller number"),
+    "no such choice": (
+        ["supervised", "SOURCE", "--set", "normalisation=max"],
+        "is 'max'; expected 'percentile', 'minmax', 'zscore' or 'dataset'.",
+    ),
     "classes": (["culpico", "SOURCE", "--classes", "a,b"], "foreground from background only"),
     "device": (["supervised", "SOURCE", "--device", "foo"], "--device is 'foo'; expected auto"),
     "no such device": (

@@ -2,7 +2,31 @@
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING
+
 from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+EXPECTED = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing_size": "a smaller number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "literal_error": "{expected}",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "multiple_of": "a multiple of {multiple_of}",
+}
+"""What a value should have been, by pydantic's name of the mistake."""
 
 
 class BaseParams(BaseModel):
@@ -13,3 +37,26 @@ class BaseParams(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+def refusal(details: ErrorDetails) -> str:
+    """Say in plain words what a setting is and what is expected of it.
+
+    Parameters
+    ----------
+    details : ErrorDetails
+        One of `ValidationError.errors()`.
+
+    Returns
+    -------
+    str
+        The end of a sentence that begins with the setting's name: "is 'abc'; expected a whole
+        number."
+    """
+    value, expected = details["input"], EXPECTED.get(details["type"])
+    if isinstance(value, float) and math.isnan(value):  # no bound tells
+        expected = "a number"
+    if expected is None:
+        return f"is {value!r}: {details['msg']}."
+    limits = details.get("ctx", {})
+    return f"is {value!r}; expected {expected.format(**limits)}."

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.modelzoo.preprocessing import Scaling
-from napari_cellda.core.params import BaseParams
+from napari_cellda.core.params import BaseParams, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -104,9 +104,7 @@ class Method:
             name = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
                 raise UserError(self._no_setting(name)) from error
-            raise UserError(
-                f"The setting '{name}' of {self.name} is {first['input']!r}: {first['msg']}."
-            ) from error
+            raise UserError(f"The setting '{name}' of {self.name} {refusal(first)}") from error
 
     def _no_setting(self, name: str) -> str:
         names = list(self.params.model_fields)

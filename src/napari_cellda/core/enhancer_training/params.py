@@ -9,6 +9,7 @@ from pydantic import Field
 from napari_cellda.core.enhancer_training.forests import ForestMix
 from napari_cellda.core.enhancer_training.source import HoldOut  # noqa: TC001  pydantic needs it at run time
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.params import refusal
 
 Preset = Literal["cpu", "gpu", "published"]
 
@@ -136,4 +137,7 @@ def enhancer_params(
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"Setting '{name}' = {first['input']!r}: {first['msg'].lower()}.") from None
+        if first["type"] == "extra_forbidden":
+            names = ", ".join(EnhancerParams.model_fields)
+            raise UserError(f"There is no setting '{name}'; expected one of {names}.") from None
+        raise UserError(f"The setting '{name}' {refusal(first)}") from None
