@@ -8,7 +8,7 @@ that help is quick.
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -70,8 +70,20 @@ def main(arguments: list[str] | None = None) -> int:
         # what they can do and not by their class.
         if not hasattr(error, "format_message"):
             raise
-        return _complain(error.format_message())
+        return _complain(_plain_words(error))
     return code if isinstance(code, int) else 0
+
+
+def _plain_words(error: Any) -> str:
+    """Return what a usage error says, with the value that some releases of typer leave out."""
+    from pydantic import ValidationError
+
+    from napari_cellda.core.params import refusal
+
+    cause, option = error.__cause__, getattr(error, "param", None)
+    if isinstance(cause, ValidationError) and option is not None:
+        return f"{option.opts[0]} {refusal(cause.errors()[0])}"
+    return str(error.format_message())
 
 
 def _complain(sentence: str) -> int:
