@@ -199,7 +199,7 @@ def test_a_checkpoint_of_another_training_is_told(name, finished, tmp_path, caps
 
 WRONG = {
     "no method": (["nonsense"], "There is no method 'nonsense'"),
-    "no source": (["culpico"], "culpico needs annotated images"),
+    "no source": (["culpico"], "images of another kind (--source-images); see"),
     "no use": (["pseudo-label", "SOURCE", "MAPS"], "has no use for --source-images"),
     "masks refused": (["culpico", "SOURCE", "TARGET MASKS"], "has no use for --target-masks"),
     "diameter": (["cks-masks", "TARGET MASKS", "--diameter", "0"], "--diameter is 0; expected"),
@@ -235,10 +235,13 @@ WRONG = {
         "--device is 'mps', but torch finds no such device here; expected auto or cpu.",
     ),
     "style crop": (["stylefilter", "SOURCE", "--set", "style_crop=33"], "multiple of 4"),
-    "nothing": (["supervised"], "supervised needs annotated images of another kind or masks of"),
+    "nothing": (
+        ["supervised"],
+        "supervised needs annotated images of another kind (--source-images) or masks of",
+    ),
     "images alone": (
         ["supervised", "SOURCE IMAGES"],
-        "supervised needs masks of the source images",
+        "supervised needs masks of the source images (--source-masks)",
     ),
     "no such name": (
         ["supervised", "SOURCE", "--set", "widht=3"],

@@ -198,6 +198,10 @@ def test_nothing_starts_while_a_setting_is_refused(panel: AdaptPanel, tmp_path: 
             "choose the same number with Channels and Their channels.",
         ),
         ("cks needs a diameter; see: napari-cellda methods.", "cks needs a diameter."),
+        (
+            "cks needs the diameter of a typical cell (--diameter); see: napari-cellda methods.",
+            "cks needs the diameter of a typical cell (Diameter).",
+        ),
         ("Name them with --classes (Classes in the panel).", "Name them under Classes."),
         (
             "put it back, or say with --inputs where it lies now.",

@@ -26,7 +26,7 @@ def panel_words(text: str) -> str:
     """Name rows of the panel Adapt where a sentence names options of the command."""
     for theirs, ours in PHRASES.items():
         text = text.replace(theirs, ours)
-    return re.sub(r"(?<!\S)--([a-z]+(?:-[a-z]+)*)", _row, text)
+    return re.sub(r"(?<![^\s(])--([a-z]+(?:-[a-z]+)*)", _row, text)
 
 
 def _row(found: re.Match[str]) -> str:

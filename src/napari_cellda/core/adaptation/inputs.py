@@ -145,13 +145,13 @@ def open_inputs(inputs: AdaptInputs, method: Method) -> Opened:
 
 
 def _check_wanted(inputs: AdaptInputs, method: Method) -> None:
-    missing = method.missing(inputs.given)
-    if missing:
-        raise UserError(f"{method.name} needs {missing[0]}; see: napari-cellda methods.")
+    if lacking := method.lacking(inputs.given):
+        either = lacking[0].split("|")
+        words = " or ".join(f"{INPUTS[name]} ({_option(name)})" for name in either)
+        raise UserError(f"{method.name} needs {words}; see: napari-cellda methods.")
     unwanted = sorted(inputs.given - method.wanted - {"validation_masks"})
     if unwanted:
-        option = "--" + unwanted[0].replace("_", "-")
-        raise UserError(f"{method.name} has no use for {option}; leave it out.")
+        raise UserError(f"{method.name} has no use for {_option(unwanted[0])}; leave it out.")
     twice = [n for n, k in Counter(("background", *inputs.classes)).items() if k > 1]
     if twice:
         raise UserError(
@@ -163,6 +163,11 @@ def _check_wanted(inputs: AdaptInputs, method: Method) -> None:
             f"{method.name} tells foreground from background only, but --classes names "
             f"{len(inputs.classes)} classes."
         )
+
+
+def _option(name: str) -> str:
+    """Return the option of the command that gives an input."""
+    return "--" + name.replace("_", "-")
 
 
 def _check_names(paths: Sequence[Path]) -> None:
