@@ -455,6 +455,7 @@ def test_rows_of_a_table_that_are_wrong_are_named(tmp_path):
         ("image,a,b\nf0,1,x\n", "has 'x' in line 2, column 3"),
         ("image,a,b\nf0,1,0\nf0.tif,0,1\n", "names 'f0.tif' again in line 3"),
         ("image,a,a\nf0,1,0\n", "two columns 'a'"),
+        ("image,a,b\nf0,1,0\nf1,0,2\n", "has 2 for the class 'b' in line 3; expected 0 or 1"),
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=expected):

@@ -128,8 +128,12 @@ def read_image_labels(
         if name in present:
             raise UserError(f"'{path}' names '{row[0]}' again in line {line}; expected it once.")
         values = [_number(row, i, line, path) for i in range(1, len(header))]
-        if not set(values) <= {0.0, 1.0}:
-            raise UserError(f"'{path}' has {values} for '{row[0]}'; expected 0 or 1 per class.")
+        for value, label in zip(values, classes, strict=True):
+            if value not in (0.0, 1.0):
+                raise UserError(
+                    f"'{path}' has {value:g} for the class '{label}' in line {line}; expected 0 "
+                    "or 1."
+                )
         present[name] = tuple(value > 0 for value in values)
     if unknown:
         raise UserError(
