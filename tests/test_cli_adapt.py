@@ -462,6 +462,20 @@ def test_rows_of_a_table_that_are_wrong_are_named(tmp_path):
             read_image_labels(path, ["f0", "f1"])
 
 
+def test_images_of_several_channels_are_named_with_the_option(folders, tmp_path, capsys):
+    many = tmp_path / "images" / "f0.tif"
+    many.parent.mkdir()
+    pixels = np.zeros((5, 64, 72), np.uint8)
+    tifffile.imwrite(many, pixels, imagej=True, metadata={"axes": "CYX"})
+    masks = ["--source-masks", folders / "source" / "masks" / "f0.tif"]
+    to = ["-o", tmp_path / "run", *DEVICE]
+    assert run("adapt", "supervised", "--target-images", many, *source(folders), *to) == 2
+    said = capsys.readouterr().err
+    assert f"'{many}' has 5 channels that are not RGB; choose with --channels which" in said
+    assert run("adapt", "supervised", *target(folders), "--source-images", many, *masks, *to) == 2
+    assert "choose with --source-channels which" in capsys.readouterr().err
+
+
 def test_two_target_images_of_one_name_are_refused(folders, tmp_path, capsys):
     images = tmp_path / "images"
     images.mkdir()

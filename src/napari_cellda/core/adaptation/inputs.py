@@ -106,7 +106,7 @@ def open_inputs(inputs: AdaptInputs, method: Method) -> Opened:
     _check_wanted(inputs, method)
     paths = find_images(inputs.target_images)
     _check_names(paths)
-    images = [open_image(path, channels=inputs.channels) for path in paths]
+    images = [_open(path, inputs.channels, "--channels") for path in paths]
     check_same_channels(images)
     _check_diameter(inputs.diameter, images)
     source = _open_source(inputs)
@@ -201,9 +201,20 @@ def _open_source(inputs: AdaptInputs) -> list[tuple[Image, Path]]:
             f"{len(alone)} source image(s) have no mask in '{inputs.source_masks}': "
             f"{', '.join(alone[:5])}{more}."
         )
-    opened = [(open_image(image, channels=channels), mask) for image, mask in pairs]
+    opened = [(_open(image, channels, "--source-channels"), mask) for image, mask in pairs]
     check_same_channels([image for image, _ in opened])
     return opened
+
+
+def _open(path: Path, channels: Channels, option: str) -> Image:
+    """Open an image; where channels have to be chosen, name the option that does it."""
+    image = open_image(path, channels="all")
+    if channels == "grey" and image.n_channels > 1 and not image.rgb:
+        raise UserError(
+            f"'{path}' has {image.n_channels} channels that are not RGB; choose with {option} "
+            "which to use, such as 0,2 or all."
+        )
+    return image.select(channels)
 
 
 def _companions(images: Sequence[Image], folder: Path | None, role: str) -> dict[str, Path]:

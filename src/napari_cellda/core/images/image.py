@@ -150,7 +150,7 @@ class Image:
             if self.rgb:
                 return self._map_levels(luminance, axes=axes, rgb=False)
             raise UserError(
-                f"'{self.name}' has {self.n_channels} channels that are not RGB; "
+                f"'{self.path or self.name}' has {self.n_channels} channels that are not RGB; "
                 "name the ones to use, or all."
             )
         return self._pick(channels)
@@ -159,7 +159,7 @@ class Image:
         indices = [] if isinstance(channels, str) else [int(index) for index in channels]
         if not indices or any(not 0 <= index < self.n_channels for index in indices):
             raise UserError(
-                f"'{self.name}' has {self.n_channels} channel(s), counted from 0, and "
+                f"'{self.path or self.name}' has {self.n_channels} channel(s), counted from 0, and "
                 f"'{', '.join(map(str, indices)) or channels}' was asked for; "
                 "expected grey, all or a choice of them."
             )
