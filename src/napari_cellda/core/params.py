@@ -24,6 +24,7 @@ EXPECTED = {
     "greater_than_equal": "at least {ge}",
     "less_than": "less than {lt}",
     "less_than_equal": "at most {le}",
+    "tuple_type": "values with commas between them",
     "multiple_of": "a multiple of {multiple_of}",
 }
 """What a value should have been, by pydantic's name of the mistake."""

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.params import BaseParams
+from napari_cellda.core.params import BaseParams, refusal
 from napari_cellda.ui.panels.banner import Banner
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ P = TypeVar("P", bound=BaseParams)
 MANY = 2**31 - 1
 DECIMALS = 40
 """A spin box rounds to so many: more than a learning rate can have."""
-SAID = {"tuple_type": "Expected values with commas between them"}
-"""Our words for what pydantic calls by the names of Python."""
 
 
 class Form(QWidget, Generic[P]):
@@ -137,8 +135,9 @@ class Form(QWidget, Generic[P]):
             return type(value)(**{**value.model_dump(), **entered})
         except ValidationError as error:
             first = error.errors()[0]
-            where = _title(str(first["loc"][0])) if first["loc"] else "settings"
-            raise UserError(f"{where}: {SAID.get(first['type'], first['msg'])}.") from error
+            if not first["loc"]:
+                raise UserError(f"{first['msg']}.") from error
+            raise UserError(f"{_title(str(first['loc'][0]))} {refusal(first)}") from error
 
     def _show_refusals(self, refused: Mapping[str, UserError]) -> None:
         """Say below each entry that is refused why it is."""
