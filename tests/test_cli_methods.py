@@ -168,7 +168,8 @@ def test_the_least_score_may_be_told_to_models_that_find_objects(
 def test_cks_without_points_or_nuclei_says_so(data, tmp_path, capsys):
     words = [w for w in words_of("cks", data) if w not in ("--points", data / "target/points")]
     assert run(*words, "-o", tmp_path / "run") == 2
-    assert "cks needs one point per cell or images of the nuclei" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "cks needs one point per cell (--points) or images of the nuclei" in said
     assert not (tmp_path / "run").exists()
 
 

@@ -196,10 +196,8 @@ def test_an_image_that_a_model_cannot_use_is_told(panel: ComparePanel, qtbot: Qt
     tab.set_images(models / "images")
     add(tab, models / "small")
     compare(panel, qtbot)
-    assert panel.banner.text.startswith(
-        "'small' cannot predict 1 of 2 images; of the first, '1.tif'"
-    )
-    assert "is damaged or not a TIFF image" in panel.banner.text
+    assert panel.banner.text.startswith("'small' cannot predict 1 of 2 images; of the first it was")
+    assert "1.tif' is damaged or not a TIFF image" in panel.banner.text
     assert tab.evaluation is None
 
 
