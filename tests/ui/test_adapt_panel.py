@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -609,6 +609,9 @@ def test_strokes_that_say_nothing_are_told_by_their_layer(
     choose(panel, "supervised")
     with pytest.raises(UserError, match=f"The layer 'target 1 strokes' has .*{words}"):
         panel.plan(tmp_path / "run")
+    panel.pickers["target_masks"].choose_layers(layers(panel, "truth 1"))
+    with nullcontext() if label else pytest.raises(UserError):
+        panel.plan(tmp_path / "run")  # beside masks, background alone says something
 
 
 def test_a_layer_of_an_unknown_image_is_refused(viewer: ViewerModel):

@@ -143,7 +143,8 @@ def _check_painted(picks: AdaptPicks) -> None:
     top = max((int(data_of(layer).max()) for layer in strokes), default=2)
     if top < 1:
         raise UserError(f"{_named(strokes)} no strokes: paint some first.")
-    if top == 1:
+    alone = not any(picks.inputs.get(role) for role in ("source_masks", "target_masks"))
+    if top == 1 and alone:  # beside masks, strokes may correct what was called cell
         raise UserError(
             f"{_named(strokes)} only strokes of label 1, which is background: paint cells with "
             "label 2."
