@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -298,8 +299,8 @@ def walk(method: str, folder: Path) -> None:
     one.wait_for_run(frames=FRAMES)
     assert run.view.state == "running", run.view.text
     for layer in one.viewer.layers:
-        first = f"{run.name} · {next(iter(run.frames))} on "
-        layer.visible = layer.name == "new 10" or layer.name.startswith(first)
+        first = re.escape(next(iter(run.frames)))
+        layer.visible = re.fullmatch(rf"new 10|{first} on .* · {run.name}", layer.name) is not None
     one.viewer.reset_view()
     one.show(panel.starter.monitor.previews)
     one.picture(f"{method}-running")

@@ -721,7 +721,7 @@ def test_a_real_run_is_started_followed_judged_applied_and_discarded(
     assert record.method == "supervised"
     assert record.params["steps"] == 6
     assert {item.path.split("/")[0] for item in record.inputs} == {"inputs"}
-    picture = viewer.layers[f"{run.name} · foreground on target 0"]
+    picture = viewer.layers[f"foreground on target 0 · {run.name}"]
     assert picture.data.shape[-2:] == (64, 80)
 
     verdict = panel.verdict

@@ -122,7 +122,7 @@ def test_layers_are_written_and_the_run_is_followed_to_its_end(
     assert set(monitor.curves.scores.curves) == {"score"}
     x, y = monitor.curves.losses.curves["loss"].getData()
     np.testing.assert_allclose(y, 1 / x)
-    layer = viewer.layers[f"{run.name} · map"]
+    layer = viewer.layers[f"map · {run.name}"]
     assert layer.data.shape == (3, 12, 24)
     np.testing.assert_allclose(np.asarray(layer.data)[:, 0, 0], [1 / 3, 2 / 3, 1], rtol=1e-6)
     assert viewer.dims.current_step[0] == 2
@@ -202,13 +202,13 @@ def test_deleted_layers_stay_away_and_the_run_goes_on(
     begin: Begin, qtbot: QtBot, viewer: ViewerModel
 ):
     run = begin(120)
-    qtbot.waitUntil(lambda: f"{run.name} · map" in viewer.layers, timeout=WAIT_MS)
-    viewer.layers.remove(f"{run.name} · map")
+    qtbot.waitUntil(lambda: f"map · {run.name}" in viewer.layers, timeout=WAIT_MS)
+    viewer.layers.remove(f"map · {run.name}")
     viewer.layers.remove("field 0")
     finish(run, qtbot)
     assert run.view.state == "done"
     assert len(run.frames["map"]) == 6
-    assert f"{run.name} · map" not in viewer.layers
+    assert f"map · {run.name}" not in viewer.layers
 
 
 def test_missing_inputs_are_told(panel: TrainPanel, viewer: ViewerModel, runs_here: Path):
@@ -252,7 +252,7 @@ def test_napari_comes_back_and_attaches_to_a_run(begin: Begin, qtbot: QtBot, vie
     panel.monitor.stop.click()
     finish(found, qtbot)
     assert found.view.state == "stopped"
-    assert f"{run.name} · map" in other.layers
+    assert f"map · {run.name}" in other.layers
     panel.session.close()
 
 
@@ -288,14 +288,14 @@ def test_nothing_of_a_deleted_run_stays_on_show(
     qtbot.addWidget(runs)
     runs.watch(run)
     assert not runs.shown.isHidden()
-    assert f"{run.name} · map" in viewer.layers
+    assert f"map · {run.name}" in viewer.layers
     assert panel.use.isVisible()
     runs.delete_runs([run.folder])
     qtbot.waitUntil(lambda: runs.monitor.run is None, timeout=WAIT_MS)
     assert runs.shown.isHidden()
     assert panel.starter.monitor.isHidden()
     assert panel.use.isHidden()
-    assert f"{run.name} · map" not in viewer.layers
+    assert f"map · {run.name}" not in viewer.layers
 
 
 def test_a_run_at_work_is_not_deleted(begin: Begin, qtbot: QtBot, viewer: ViewerModel):
@@ -484,7 +484,7 @@ def test_pictures_of_one_plane_of_a_stack_are_seen_in_that_plane_only():
         Preview("map", np.full((8, 8), 0.5, np.float32), 1),
         Preview("cells", np.array([[1.0, 2, 0.5]]), 1, "points"),
     )
-    maps, cells = (viewer.layers[f"run · {name} on stack, plane 0"] for name in ("map", "cells"))
+    maps, cells = (viewer.layers[f"{name} on stack, plane 0 · run"] for name in ("map", "cells"))
     assert maps.data.shape == (1, 4, 1, 8, 8)
     assert maps.scale.tolist() == [1, 1, 3, 2, 2]
     assert maps.translate.tolist() == [0, 0, 6, 4, 6]
@@ -503,7 +503,7 @@ def test_pictures_over_a_stack_are_seen_in_every_plane_and_where_they_belong():
     layers = RunLayers(watch, Place((2, 2), (4, 6)))
     for index in (1, 2):
         layers.show(Preview("map", np.full((8, 8), index / 2, np.float32), index))
-    layer = viewer.layers["run · map"]
+    layer = viewer.layers["map · run"]
     assert layer.data.shape == (2, 5, 8, 8)
     assert layer.scale.tolist() == [1, 3, 2, 2]
     assert layer.translate.tolist() == [0, 0, 4, 6]
@@ -521,7 +521,7 @@ def test_points_are_seen_at_their_time_in_every_plane_with_their_scores(planes):
     early, late = np.array([[1.0, 2, 0.5]]), np.array([[3.0, 4, 0.9], [5, 6, 0.7]])
     layers.show(Preview("detected", early, 10, "points"), Preview("map", np.zeros((20, 20)), 10))
     layers.show(Preview("detected", late, 20, "points"))
-    layer = viewer.layers["run · detected"]
+    layer = viewer.layers["detected · run"]
     first, second = layer.data[:, 0] == 0, layer.data[:, 0] == 1
     assert first.sum() == (planes or 1)
     assert second.sum() == 2 * (planes or 1)
@@ -605,7 +605,7 @@ def test_points_are_no_picture_of_the_monitor(qtbot: QtBot, viewer: ViewerModel)
     ):
         watch._on_news(frame)
     assert [monitor.which.itemText(k) for k in range(monitor.which.count())] == ["map"]
-    assert {"run · early", "run · cells", "run · map"} <= {layer.name for layer in viewer.layers}
+    assert {"early · run", "cells · run", "map · run"} <= {layer.name for layer in viewer.layers}
 
 
 def test_it_is_told_which_image_the_pictures_show(qtbot: QtBot, viewer: ViewerModel):
@@ -615,11 +615,11 @@ def test_it_is_told_which_image_the_pictures_show(qtbot: QtBot, viewer: ViewerMo
     for run in (watch, other):
         run.frames["map"] = [Preview("map", np.full((8, 8), 0.5, np.float32), 10)]
     monitor.watch(watch, Place(shows="tissue"))
-    assert "run · map on tissue" in viewer.layers
+    assert "map on tissue · run" in viewer.layers
     assert monitor.caption.text() == "The picture shows tissue."
     assert not monitor.caption.isHidden()
     monitor.watch(other)
-    assert "other · map" in viewer.layers
+    assert "map · other" in viewer.layers
     assert monitor.caption.isHidden()
 
 
@@ -632,7 +632,7 @@ def test_pictures_that_come_later_do_not_turn_the_time_back():
     for index in (40, 50):
         for name in ("style", "classes"):
             layers.show(Preview(name, picture, index))
-    early, late = viewer.layers["run · style"], viewer.layers["run · classes"]
+    early, late = viewer.layers["style · run"], viewer.layers["classes · run"]
     assert (early.data.shape[0], late.data.shape[0]) == (5, 2)
     assert (early.translate[0], late.translate[0]) == (0, 3)
     assert viewer.dims.current_step[0] == 4
@@ -651,10 +651,10 @@ def test_pictures_of_an_opened_run_are_shown_at_once_as_if_they_had_come_one_by_
     steps = [("style", 10), ("style", 20), ("style", 30), ("classes", 30), ("style", 40)]
     frames = [Preview(name, np.full((8, 8), i / 50, np.float32), i) for name, i in steps]
     layers.show(*frames[:1])
-    viewer.layers["run · style"].events.data.connect(updates.append)
+    viewer.layers["style · run"].events.data.connect(updates.append)
     layers.show(*frames[1:])
     assert len(updates) == 1
-    style, classes = viewer.layers["run · style"], viewer.layers["run · classes"]
+    style, classes = viewer.layers["style · run"], viewer.layers["classes · run"]
     assert (style.data.shape[0], classes.data.shape[0]) == (4, 1)
     assert (style.translate[0], classes.translate[0]) == (0, 2)
     assert viewer.dims.current_step[0] == 3

@@ -128,10 +128,11 @@ class RunLayers:
         shared = stack.ndim - 1 - len(place.scale)
         deep = _deepest(viewer)
         steps, starts = (deep.scale[:shared], deep.translate[:shared]) if shared else ((), ())
-        title = f"{self._watch.name} · {name}"
+        # The list of layers cuts names in the middle: which picture it is comes first.
+        title = f"{name} on {place.shows}" if place.shows else name
         layer = _layer_of(
             stack,
-            name=f"{title} on {place.shows}" if place.shows else title,
+            name=f"{title} · {self._watch.name}",
             scale=(1.0, *steps, *place.scale),
             translate=(float(stack.start), *starts, *place.translate),
             axis_labels=("picture", *(f"axis {i}" for i in range(1, stack.ndim - 2)), "y", "x"),
