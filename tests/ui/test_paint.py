@@ -534,7 +534,7 @@ def test_key_shows_uncertain_spots_one_after_another(open_panel: Open, qtbot: Qt
     assert np.hypot(*np.subtract(first, second)) > 15
     assert panel.session.viewer.layers.selection.active is panel.session.current.strokes
     qtbot.waitUntil(lambda: panel.advice.text().startswith("The forest is least sure"))
-    assert not panel.go_on.isHidden()
+    qtbot.waitUntil(lambda: not panel.go_on.isHidden())  # hidden while the forest is at work
     panel.session.current.strokes.paint((100, 100), 2)
     wait_idle(panel, qtbot)
     assert not ring.visible
