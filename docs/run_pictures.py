@@ -125,7 +125,7 @@ def adapt(folder: Path) -> None:
         if method == "cellseguda":
             one.wait_for_run(frames=3)
             for layer in one.viewer.layers:  # the pictures lie on the first image
-                if layer.name == "tissue 1" or layer.name.startswith("supervised"):
+                if layer.name == "tissue 1" or "· supervised" in layer.name:
                     layer.visible = False
             panel.starter.folder.setText(SHOWN_FOLDER)
             one.scroll(0.75)
