@@ -289,8 +289,7 @@ def preview_place(session: Session, picks: AdaptPicks, side: int = 512) -> Place
 def _trained_on(session: Session, picks: AdaptPicks) -> Sequence[str]:
     """Return the names of the target layers that a run trains on: of CKS those with points."""
     target = picks.inputs["target_images"]
-    names = image_names(target)
     for role in ("points", "nuclei_images"):
         if layers := picks.inputs.get(role, Picked()).layers:
-            return partners(session, layers, target, names)
-    return names
+            return paired(session, layers, target)[0]
+    return image_names(target)

@@ -305,9 +305,11 @@ class SessionRuns:
         return watch
 
     def forget(self, folder: Path) -> None:
-        """Drop a run that was deleted, with its pictures."""
+        """Drop a run that was deleted, with its pictures; one that is still there stays."""
         from napari_cellda.ui.run_layers import remove_pictures
 
+        if folder.exists():  # it is at work, or could not be deleted
+            return
         folder = folder.resolve()
         remove_pictures(self.session.viewer, folder)
         watch = self.watches.pop(folder, None)

@@ -268,8 +268,7 @@ class RunsPanel(QWidget):
 
         def forget() -> None:
             for folder in folders:
-                if not folder.exists():  # one that is at work stays
-                    self.runs.forget(folder)
+                self.runs.forget(folder)
             self.refresh()
 
         run_task(

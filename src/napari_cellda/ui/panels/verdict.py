@@ -353,8 +353,7 @@ class Verdict(QWidget):
         self.hide()
 
         def forget() -> None:
-            if not run.folder.exists():
-                SessionRuns.of(self.session).forget(run.folder)
+            SessionRuns.of(self.session).forget(run.folder)
             self.discarded.emit()
 
         run_task(
