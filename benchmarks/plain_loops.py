@@ -4,7 +4,7 @@ Eager float32 in torch's own memory layout, the losses of torch.nn.functional, c
 device already, a constant learning rate, and no loss is read. Networks are copies of the trainer's
 and the batch is the trainer's, so that the first loss has to be the trainer's, too. Losses of CKS
 that are a page long are the method's own: the plain loop is not made slow by writing them anew.
-Where our layers of the style networks are written for speed, it has those of the published code.
+Where our layers are written for speed, it has torch's own or those of the published code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from napari_cellda.core.nets import cut
+from napari_cellda.core.nets import cks_trunk, cks_windows, cut
 from napari_cellda.core.nets.cks_windows import blank_windows, in_window, ridges
 from napari_cellda.methods import _cks_losses
 
@@ -53,7 +53,23 @@ def as_published(network: torch.nn.Module) -> torch.nn.Module:
                 setattr(module, name, Halve().to(next(network.parameters()).device))
             elif isinstance(child, torch.nn.InstanceNorm2d):
                 setattr(module, name, torch.nn.InstanceNorm2d(child.num_features))
+            elif isinstance(child, cks_trunk.Depthwise):
+                setattr(module, name, plain_convolution(child))
+            elif isinstance(child, cks_windows.Double):
+                setattr(module, name, torch.nn.Upsample(scale_factor=2, mode="bilinear"))
     return network
+
+
+def plain_convolution(layer: torch.nn.Conv2d) -> torch.nn.Conv2d:
+    plain = torch.nn.Conv2d(
+        layer.in_channels,
+        layer.out_channels,
+        layer.kernel_size,
+        padding=layer.padding,
+        groups=layer.groups,
+    )
+    plain.load_state_dict(layer.state_dict())
+    return plain.to(layer.weight.device)
 
 
 def update(loss: Tensor, *optimisers: torch.optim.Optimizer) -> None:
@@ -242,6 +258,7 @@ def adaptation(trainer: Any, batch: Any) -> Step:
 def cks(trainer: Any, batch: Any) -> Step:
     params = trainer.params
     principal, collaborator = copies(trainer.principal, trainer.collaborator)
+    as_published(principal)
     weights = [*principal.parameters(), *collaborator.parameters()]
     adam = torch.optim.AdamW(weights, params.learning_rate)
     shape = batch.images[:, 0].shape
@@ -279,7 +296,7 @@ def cks(trainer: Any, batch: Any) -> Step:
 
 
 def cks_masks(trainer: Any, batch: Any) -> Step:
-    (principal,) = copies(trainer.principal)
+    principal = as_published(*copies(trainer.principal))
     weights = list(principal.parameters())
     adam = torch.optim.AdamW(weights, trainer.params.learning_rate)
 

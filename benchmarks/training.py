@@ -7,7 +7,7 @@ and moves its crops, sets its learning rate and reads its losses. "without data"
 crops again and again, to tell training from loading. Both begin with the same weights and crops,
 and the script ends with an error if their first losses are not the same.
 
-A table of all methods (five minutes on two cores that do nothing else) goes to
+A table of all methods (a quarter of an hour on two cores that do nothing else) goes to
 benchmarks/results/training.md, with another preset to training_PRESET.md; one of some methods is
 printed only.
 """
@@ -230,8 +230,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", metavar="NAME", choices=METHODS)
     parser.add_argument("--preset", default="cpu", choices=("cpu", "gpu", "published"))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=20)
     options = parser.parse_args()
     chosen = options.methods or METHODS
     names = [name for name, row in ROWS.items() if row.method in chosen]

@@ -16,12 +16,13 @@ from napari_cellda.core.images.normalisation import Normalisation
 from napari_cellda.core.instances.windows import find_in_plane, finder, window_params
 from napari_cellda.core.nets.cks import CksPrincipal, whole_multiple
 from napari_cellda.core.nets.cks_collaborator import Collaborator
+from napari_cellda.core.nets.cks_trunk import Depthwise
 from napari_cellda.core.nets.cks_windows import (
     Detections,
+    Double,
     Windows,
     blank_windows,
     canvas_index,
-    doubled,
     grid_centres,
     in_window,
     refine,
@@ -418,11 +419,38 @@ def test_ridges_lie_where_two_cells_are_about_as_near():
 
 @pytest.mark.parametrize("count", [3, 0])
 def test_doubled_maps_are_what_interpolation_gives(count):
-    maps = torch.randn(count, 16, 16, requires_grad=True)
-    expected = torch.nn.functional.interpolate(maps[:, None], scale_factor=2.0, mode="bilinear")
-    torch.testing.assert_close(doubled(maps), expected[:, 0])
-    doubled(maps).sum().backward()
+    maps = torch.randn(count, 1, 16, 16, requires_grad=True)
+    doubled = Double()(maps)
+    expected = torch.nn.functional.interpolate(maps, scale_factor=2.0, mode="bilinear")
+    torch.testing.assert_close(doubled, expected)
+    doubled.sum().backward()
     torch.testing.assert_close(maps.grad, torch.full_like(maps, 4.0))
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(2, 6, 5, 9), (1, 3, 1, 1), (3, 4, 16, 16)])
+def test_a_depthwise_convolution_trains_as_torchs_own(shape, memory):
+    ours = Depthwise(shape[1], 7).double()
+    theirs = torch.nn.Conv2d(shape[1], shape[1], 7, padding=3, groups=shape[1]).double()
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(shape, dtype=torch.float64).contiguous(memory_format=memory)
+    weights = torch.randn(shape, dtype=torch.float64)
+    found = []
+    for layer in (ours, theirs):
+        x = images.clone().requires_grad_()
+        y = layer(x)
+        (y * weights).sum().backward()
+        found.append((y, x.grad, layer.weight.grad, layer.bias.grad))
+    torch.testing.assert_close(*found)
+    torch.testing.assert_close(ours.eval()(images), found[0][0])
+
+
+def test_a_depthwise_convolution_trains_in_float32():
+    layer, x = Depthwise(4, 7), torch.randn(2, 4, 8, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = layer(x.bfloat16())
+    assert y.dtype == torch.float32
+    torch.testing.assert_close(y, layer(x.bfloat16().float()))
 
 
 def test_the_gradient_of_the_foreground_loss_is_eq_7():
@@ -748,7 +776,7 @@ def test_what_it_returns_draws_the_same_cells_after_being_rebuilt(tmp_path):
     assert adapted.kind == "instances"
     assert adapted.extra["instances"]["diameter"] == 16
     with torch.no_grad():  # hardly trained: make its masks large enough to be seen
-        adapted.network.finish[-1].bias.fill_(2.0)
+        adapted.network.finish[-2].bias.fill_(2.0)
     twin = CksPrincipal(**adapted.network.config)
     twin.load_state_dict(adapted.network.state_dict())
     pixels = nuclei_domain("b", 1).planes[0].pixels

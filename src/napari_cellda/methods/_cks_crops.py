@@ -112,10 +112,9 @@ def turned(cut: Batch, rng: np.random.Generator) -> Batch:
     if mirror:
         arrays = [None if a is None else a.flip(-1) for a in arrays]
         points = torch.stack([points[:, 0], side - points[:, 1]], dim=1)
+    images, labels = (None if a is None else torch.rot90(a, quarters, (-2, -1)) for a in arrays)
     for _ in range(quarters):  # (row, column) goes to (side - column, row)
-        arrays = [None if a is None else torch.rot90(a, 1, (-2, -1)) for a in arrays]
         points = torch.stack([side - points[:, 1], points[:, 0]], dim=1)
-    images, labels = arrays
     assert images is not None
     return cut._replace(images=images, labels=labels, points=points)
 
@@ -134,7 +133,7 @@ def noisy(images: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
         return images
     deviation = images.std(dim=(1, 2, 3), keepdim=True) * float(rng.uniform(0, strength))
     side = images.shape[-1] // int(rng.choice([1, 1, 2, 3]))
-    grain = rng.standard_normal((*images.shape[:2], side, side)).astype(np.float32)
+    grain = rng.standard_normal((*images.shape[:2], side, side), np.float32)
     return images + deviation * F.interpolate(torch.from_numpy(grain), images.shape[-2:])
 
 

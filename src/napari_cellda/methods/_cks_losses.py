@@ -383,12 +383,12 @@ def mask_loss(windows: Windows, labels: Tensor, ids: Tensor) -> Tensor:
     """
     index, _ = canvas_index(windows, labels.shape)
     margin = windows.logits.shape[-1] // 2
-    here = F.pad(labels, (margin,) * 4).flatten()[index]
+    here = F.pad(labels, (margin,) * 4).take(index)
+    known = (here >= 0).float()
     loss = F.binary_cross_entropy_with_logits(
-        windows.logits, (here == ids[:, None, None]).float(), reduction="none"
+        windows.logits, (here == ids[:, None, None]).float(), known, reduction="sum"
     )
-    known = here >= 0
-    return torch.where(known, loss, 0.0).sum() / known.sum().clamp_min(1)
+    return loss / known.sum().clamp_min(1)
 
 
 def _mean(values: Tensor) -> Tensor:

@@ -154,7 +154,8 @@ class Trainer:
             self.optimiser,
             cosine_rate(index, self.params.steps, self.params.learning_rate),
         )
-        self.model.train()
+        if not self.models.training:  # which takes a moment: there are many layers
+            self.model.train()
         terms = self._losses(batch, index)
         total = torch.stack(list(terms.values())).sum()
         self.optimiser.zero_grad(set_to_none=True)

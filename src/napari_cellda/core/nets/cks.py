@@ -13,9 +13,9 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.nets.cks_trunk import STRIDES, Encoder, Pyramid, conv_stack
 from napari_cellda.core.nets.cks_windows import (
     Detections,
+    Double,
     Found,
     Windows,
-    doubled,
     gather,
     grid_centres,
     paint_largest,
@@ -197,7 +197,7 @@ class CksPrincipal(Packable):
             encoding, size=(2 * half, 2 * half), mode="bilinear", align_corners=False
         )
         features = gather(drawing, owner, middle - half, 2 * half).permute(0, 3, 1, 2)
-        logits = doubled(self.finish(features + self.join(encoding))[:, 0])
+        logits = self.finish(features + self.join(encoding))[:, 0]
         return Windows(logits.float(), (middle - half) * STRIDE, owner)
 
     def forward(self, x: Tensor, points: Tensor | None = None, owner: Tensor | None = None) -> Any:
@@ -355,7 +355,7 @@ def _position_encoder(pyramid: int) -> nn.Sequential:
 
 
 def _finish(features: int) -> nn.Sequential:
-    """Return what draws a cell, at half the resolution, out of its window's features."""
+    """Return what draws a cell out of its window's features."""
     last = nn.ConvTranspose2d(features, 1, 2, 2)
     nn.init.constant_(last.bias, -1.0)  # type: ignore[arg-type]  # most of a window is not the cell
     return nn.Sequential(
@@ -363,6 +363,7 @@ def _finish(features: int) -> nn.Sequential:
         nn.Conv2d(features, features, 3, padding=1),
         nn.ReLU(inplace=True),
         last,
+        Double(),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
@@ -197,15 +198,19 @@ def gather(features: Tensor, owner: Tensor, corners: Tensor, side: int) -> Tenso
     steps = torch.arange(side, device=corners.device) + margin
     rows = owner[:, None] * height + corners[:, :1] + steps
     index = rows[:, :, None] * width + (corners[:, 1:] + steps)[:, None, :]
-    flat = padded.reshape(-1, channels)
-    return flat[index.flatten()].view(-1, side, side, channels)
+    # Trains in half the time of ``flat[index]``.
+    flat = padded.reshape(-1, channels).index_select(0, index.flatten())
+    return flat.view(-1, side, side, channels)
 
 
-def doubled(maps: Tensor) -> Tensor:
-    """Return square maps (n, S, S) at twice their sides, between pixels bilinear.
+class Double(nn.Module):
+    """Double both sides of square maps (N, C, S, S), between pixels bilinear.
 
     Two matrix products: ``F.interpolate``, made for many channels, takes several times as long.
     """
-    identity = torch.eye(maps.shape[-1], device=maps.device, dtype=maps.dtype)[None]
-    spread = F.interpolate(identity, scale_factor=2.0, mode="linear", align_corners=False)[0].T
-    return spread @ maps @ spread.T
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return the maps (N, C, 2 S, 2 S)."""
+        identity = torch.eye(maps.shape[-1], device=maps.device, dtype=maps.dtype)[None]
+        spread = F.interpolate(identity, scale_factor=2.0, mode="linear", align_corners=False)[0].T
+        return spread @ maps @ spread.T
