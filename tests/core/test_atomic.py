@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from napari_cellda.core.atomic import tell_full_disk, write_atomically
+from napari_cellda.core.atomic import make_folder, tell_full_disk, write_atomically
 from napari_cellda.core.errors import UserError
 
 
@@ -96,6 +96,13 @@ def test_a_disk_that_cannot_be_written_to_is_one_sentence(tmp_path, monkeypatch)
         write_atomically(target) as aside,
     ):
         aside.write_text("row,col")
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_it_is_needed(tmp_path, monkeypatch):
+    make_folder(tmp_path / "new" / "folder")
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(UserError, match=r"folder' cannot be written: Permission denied\.$"):
+        make_folder(tmp_path / "new" / "folder")
 
 
 def test_numpy_on_a_full_disk_is_translated_too(tmp_path, monkeypatch):

@@ -448,7 +448,7 @@ def test_a_model_is_copied_or_zipped_and_a_run_deleted(tmp_path):
     import zipfile
 
     run = finished(tmp_path / "a")
-    with pytest.raises(UserError, match="no model yet"):
+    with pytest.raises(UserError, match="no model: it is done, but its package"):
         export_model(run.folder, tmp_path / "out")
     run.model_folder.mkdir()
     (run.model_folder / "rdf.yaml").write_text("name: x")

@@ -668,9 +668,9 @@ def test_pictures_lie_on_the_middle_of_the_first_image():
     small = viewer.add_image(np.zeros((64, 64)), name="c")
     session = Session.of(viewer)
 
-    def place(*layers: object, **inputs: Picked) -> Place | None:
+    def place(*layers: object, method: str = "cks", **inputs: Picked) -> Place | None:
         picks = AdaptPicks({"target_images": Picked(layers=layers), **inputs})
-        return preview_place(session, picks)
+        return preview_place(session, picks, find_method(method))
 
     assert place(small, large) == Place((2, 2), (10 + 94 * 2, 20 + 44 * 2), shows="b")
     assert place() is None
@@ -683,9 +683,12 @@ def test_pictures_lie_on_the_middle_of_the_first_image():
     assert place(film) == Place((1, 3, 2, 2), (0, 0, 88, 0), (1, 5), "film, plane 0")
     colours = viewer.add_image(np.zeros((5, 64, 64, 3)), name="colours")
     assert place(colours) == Place((1, 1, 1), (0, 0, 0), (1,), "colours, plane 0")
-    # CKS trains on those with points only.
+    # CKS trains on those with points or masks only.
     points = viewer.add_points([[1, 2]], name="c points")
     assert place(large, small, points=Picked(layers=(points,))) == Place(shows="c")
+    masks = Picked(layers=(viewer.add_labels(np.zeros((64, 64), np.uint8), name="c masks"),))
+    assert place(large, small, target_masks=masks, method="cks-masks") == Place(shows="c")
+    assert place(large, small, target_masks=masks, method="cellsegssda") == place(large)
     # A run reads files in the order of their names, endings included.
     again = viewer.add_image(np.zeros((64, 64)), name="c [1]")
     assert place(small, again) == Place(shows="c [1]")

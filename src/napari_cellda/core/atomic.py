@@ -84,9 +84,11 @@ def write_atomically(path: str | Path, *, replace_folder: bool = False) -> Itera
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it; a UserError if the system refuses."""
+    """Make a folder and those above it; a UserError if nothing can be written there."""
     with plain_disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 @contextmanager

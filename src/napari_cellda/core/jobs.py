@@ -204,7 +204,7 @@ class Run:
         UserError
             If there is none yet.
         """
-        if not (self.model_folder / "rdf.yaml").is_file():
+        if not has_model(self.folder):
             raise UserError(f"The run '{self.folder}' has no model: it {_STANDING[self.state]}.")
         return self.model_folder
 
@@ -420,6 +420,11 @@ _STANDING: dict[State, str] = {
     "failed": "failed; resume it first, or begin a new one",
     "killed": "was ended from outside; resume it first",
 }
+
+
+def has_model(folder: Path) -> bool:
+    """Whether a run has written its model."""
+    return (folder / MODEL / "rdf.yaml").is_file()
 
 
 def _short(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from napari_cellda.ui.run_layers import Place
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from napari_cellda.core.adaptation.method import Method
     from napari_cellda.core.pipeline import Pipeline
     from napari_cellda.ui.inputs import Kind
     from napari_cellda.ui.state import Session
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 ROLES: dict[str, tuple[str, Kind | None, str]] = {
     "target_images": ("Your images", "image", "The images to adapt to. Layers, or a folder"),
     "source_images": ("Annotated images", "image", "Images of another kind, with masks"),
-    "source_masks": ("Their masks", "labels", "Paired by name; layers in the same order"),
+    "source_masks": ("Their masks", "labels", "Paired by name, else in the same order"),
     "target_masks": ("Masks of yours", "labels", "Masks of some of your images, to train on"),
     "target_strokes": ("Strokes", "labels", "0 not annotated, 1 background, 2... classes"),
     "points": ("Points", "points", "One point per cell. Layers, or a folder of CSV tables"),
@@ -253,13 +254,16 @@ def _map_maker(pipeline: Pipeline, images: Path, folder: Path) -> Callable[[], N
     return write
 
 
-def preview_place(session: Session, picks: AdaptPicks, side: int = 512) -> Place | None:
+def preview_place(
+    session: Session, picks: AdaptPicks, method: Method, side: int = 512
+) -> Place | None:
     """Return where a run's pictures belong: on the middle of the first plane that it trains on.
 
     Parameters
     ----------
     session : Session
     picks : AdaptPicks
+    method : Method
     side : int
         Pictures show at most so many pixels along each axis.
 
@@ -273,7 +277,7 @@ def preview_place(session: Session, picks: AdaptPicks, side: int = 512) -> Place
         return None
     layer_of = dict(zip(image_names(target), target.layers, strict=True))
     # As the run lists their files: "a b.tif" stands before "a.tif".
-    first = layer_of[min(_trained_on(session, picks), key=lambda name: Path(f"{name}.tif"))]
+    first = layer_of[min(_trained_on(session, picks, method), key=lambda name: Path(f"{name}.tif"))]
     lengths = dict(zip(spatial_axes(first), data_of(first).shape, strict=False))  # without RGB
     scale = tuple(float(one) for one in first.scale)
     translate = tuple(
@@ -286,10 +290,10 @@ def preview_place(session: Session, picks: AdaptPicks, side: int = 512) -> Place
     return Place(scale, translate, between, ", ".join([first.name, *words]))
 
 
-def _trained_on(session: Session, picks: AdaptPicks) -> Sequence[str]:
-    """Return the names of the target layers that a run trains on: of CKS those with points."""
+def _trained_on(session: Session, picks: AdaptPicks, method: Method) -> Sequence[str]:
+    """Name the target layers that a run trains on: of CKS those with marked cells."""
     target = picks.inputs["target_images"]
-    for role in ("points", "nuclei_images"):
+    for role in ("points", "nuclei_images", "target_masks") if method.instances else ():
         if layers := picks.inputs.get(role, Picked()).layers:
             return paired(session, layers, target)[0]
     return image_names(target)

@@ -209,12 +209,7 @@ def _open_source(inputs: AdaptInputs) -> list[tuple[Image, Path]]:
 def _open(path: Path, channels: Channels, option: str) -> Image:
     """Open an image; where channels have to be chosen, name the option that does it."""
     image = open_image(path, channels="all")
-    if channels == "grey" and image.n_channels > 1 and not image.rgb:
-        raise UserError(
-            f"'{path}' has {image.n_channels} channels that are not RGB; choose with {option} "
-            "which to use, such as 0,2 or all."
-        )
-    return image.select(channels)
+    return image.select(channels, f"choose with {option} which to use, such as 0,2 or all")
 
 
 def _companions(images: Sequence[Image], folder: Path | None, role: str) -> dict[str, Path]:

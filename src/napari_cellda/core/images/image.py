@@ -121,7 +121,9 @@ class Image:
                 raise
             raise UserError(f"'{self.path}' has a part that cannot be read ({error}).") from error
 
-    def select(self, channels: Channels = "grey") -> Image:
+    def select(
+        self, channels: Channels = "grey", advice: str = "name the ones to use, or all"
+    ) -> Image:
         """Choose the channels that count.
 
         Parameters
@@ -129,6 +131,8 @@ class Image:
         channels : "grey", "all" or tuple of int
             "grey": the luminance of an RGB image (float32, in its own range), or the only channel.
             Indices count from 0.
+        advice : str
+            What a message asks for where "grey" is not enough.
 
         Returns
         -------
@@ -151,7 +155,7 @@ class Image:
                 return self._map_levels(luminance, axes=axes, rgb=False)
             raise UserError(
                 f"'{self.path or self.name}' has {self.n_channels} channels that are not RGB; "
-                "name the ones to use, or all."
+                f"{advice}."
             )
         return self._pick(channels)
 

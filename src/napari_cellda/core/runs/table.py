@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.jobs import Run
+from napari_cellda.core.jobs import Run, has_model
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -51,7 +51,7 @@ class RunLine:
     @property
     def has_model(self) -> bool:
         """Whether there is a model to apply or export."""
-        return (self.folder / "model" / "rdf.yaml").is_file()
+        return has_model(self.folder)
 
 
 def list_runs(folder: Path) -> list[RunLine]:
@@ -155,9 +155,7 @@ def export_model(folder: Path, target: Path) -> Path:
     """
     from napari_cellda.core.atomic import write_atomically
 
-    model = folder / "model"
-    if not (model / "rdf.yaml").is_file():
-        raise UserError(f"The run '{folder.name}' has no model yet.")
+    model = Run(folder).finished_model()
     with write_atomically(target) as aside:
         if target.suffix == ".zip":
             shutil.make_archive(str(aside.with_suffix("")), "zip", model)

@@ -305,7 +305,7 @@ class AdaptPanel(QWidget):
             trial={"steps": TRIAL_STEPS},
             ratio=settings["steps"] / TRIAL_STEPS,
             validations=max(1, settings["steps"] // every),
-            place=preview_place(self.session, picks),
+            place=preview_place(self.session, picks, method),
             check=check,
         )
 

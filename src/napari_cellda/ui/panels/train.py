@@ -147,10 +147,10 @@ class TrainPanel(QWidget):
     # -- afterwards -----------------------------------------------------------------------------
 
     def _refresh(self) -> None:
+        from napari_cellda.core.jobs import has_model
+
         run = self.starter.monitor.run
-        self.use.setVisible(
-            run is not None and not run.alive and (run.folder / "model" / "rdf.yaml").is_file()
-        )
+        self.use.setVisible(run is not None and not run.alive and has_model(run.folder))
 
     def _use(self) -> None:
         run = self.starter.monitor.run

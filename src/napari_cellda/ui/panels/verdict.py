@@ -367,8 +367,6 @@ class Verdict(QWidget):
 
 def _has_model(folder: Path) -> bool:
     """Whether there is a model that takes images; an enhancer takes maps."""
-    from napari_cellda.core.jobs import Run
+    from napari_cellda.core.jobs import Run, has_model
 
-    if not (folder / "model" / "rdf.yaml").is_file():
-        return False
-    return Run(folder).record.method != ENHANCER
+    return has_model(folder) and Run(folder).record.method != ENHANCER
