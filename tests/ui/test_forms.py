@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from pydantic import Field, field_validator, model_validator
+from qtpy.QtCore import Qt
 
 from napari_cellda.core.adaptation.method import PRESETS, Preset
 from napari_cellda.core.enhancer.options import EnhancerOptions
@@ -198,6 +199,16 @@ def test_numbers_keep_within_their_limits(qtbot: QtBot) -> None:
     assert form.value.steps == 1000
     enter(form, "steps", 0)
     assert form.value.steps == 1
+
+
+def test_arrows_lead_to_values_that_are_allowed_and_of_use(qtbot: QtBot) -> None:
+    form = Form(find_method("cks").settings("cpu"))
+    qtbot.addWidget(form)
+    for name, expected in (("crop", 224), ("steps", 3100), ("learning_rate", 0.0011)):
+        box = form._editors[name].widget
+        qtbot.keyClick(box, Qt.Key.Key_Up)
+        assert getattr(form.value, name) == pytest.approx(expected), name
+    assert not form.refusals
 
 
 def test_new_value_is_shown_without_a_signal(qtbot: QtBot) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Union, get_arg
 from pydantic import ValidationError
 from qtpy.QtCore import QLocale, Signal
 from qtpy.QtWidgets import (
+    QAbstractSpinBox,
     QCheckBox,
     QComboBox,
     QDoubleSpinBox,
@@ -185,7 +186,7 @@ def _editor_for(field: FieldInfo) -> _Editor:
     if get_origin(kind) is Literal:
         return _choice(get_args(kind))
     if kind is int or kind is float:
-        return _number(kind, _limits(field), optional=optional)
+        return _number(kind, field, optional=optional)
     return _text(kind, optional=optional)
 
 
@@ -233,9 +234,12 @@ class _FloatBox(QDoubleSpinBox):
         )
 
 
-def _number(kind: type, limits: tuple[float, float], *, optional: bool) -> _Editor:
-    """Make a spin box; where None is allowed, its lowest value shows "auto" and means None."""
-    low, high = limits
+def _number(kind: type, field: FieldInfo, *, optional: bool) -> _Editor:
+    """Make a spin box; where None is allowed, its lowest value shows "auto" and means None.
+
+    Its arrows go from multiple to multiple where only these are allowed, else by about a tenth.
+    """
+    low, high = _limits(field)
     box: Any
     step: float
     if kind is int:
@@ -249,6 +253,13 @@ def _number(kind: type, limits: tuple[float, float], *, optional: bool) -> _Edit
         box.setSpecialValueText("auto")
         low -= step
     box.setRange(low, high)
+    multiple = next(
+        (rule.multiple_of for rule in field.metadata if hasattr(rule, "multiple_of")), 0
+    )
+    if multiple:
+        box.setSingleStep(multiple)
+    else:
+        box.setStepType(QAbstractSpinBox.StepType.AdaptiveDecimalStepType)
     box.setKeyboardTracking(False)
 
     def get() -> Any:
