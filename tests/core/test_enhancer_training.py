@@ -480,9 +480,9 @@ def test_every_preset_is_valid_and_bad_settings_are_named():
     assert enhancer_params("published").bce == 1
     with pytest.raises(UserError, match="no preset 'fast'"):
         enhancer_params("fast")
-    with pytest.raises(UserError, match="'steps' is 0; expected at least 1"):
+    with pytest.raises(UserError, match="'steps' of Enhancer training is 0; expected at least 1"):
         enhancer_params(overrides={"steps": 0})
-    with pytest.raises(UserError, match="'stepz'"):
+    with pytest.raises(UserError, match="Enhancer training has no setting 'stepz'; did you mean steps"):
         enhancer_params(overrides={"stepz": 5})
 
 

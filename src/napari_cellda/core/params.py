@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from napari_cellda.core.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pydantic_core import ErrorDetails
 
 EXPECTED = {
@@ -38,6 +43,40 @@ class BaseParams(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+P = TypeVar("P", bound=BaseParams)
+
+
+def checked(kind: type[P], values: Mapping[str, Any], owner: str) -> P:
+    """Return settings of a kind with these values, all others as they are by default.
+
+    Parameters
+    ----------
+    kind : type
+    values : dict
+    owner : str
+        Whose settings they are, for messages.
+
+    Raises
+    ------
+    UserError
+        If there is no such setting, or a value is out of its range.
+    """
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise UserError(f"{owner} has no setting '{name}'; {_instead(name, kind)}") from error
+        raise UserError(f"The setting '{name}' of {owner} {refusal(first)}") from error
+
+
+def _instead(name: str, kind: type[BaseParams]) -> str:
+    names = list(kind.model_fields)
+    near = get_close_matches(name, names)
+    return f"did you mean {' or '.join(near)}?" if near else f"its settings are {', '.join(names)}."
 
 
 def refusal(details: ErrorDetails) -> str:

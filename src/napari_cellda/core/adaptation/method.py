@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from napari_cellda.core.errors import UserError
 from napari_cellda.core.modelzoo.preprocessing import Scaling
-from napari_cellda.core.params import BaseParams, refusal
+from napari_cellda.core.params import BaseParams, checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -97,21 +95,8 @@ class Method:
         UserError
             If there is no such setting, or a value is out of its range.
         """
-        try:
-            return self.params.model_validate({**self.presets.get(preset, {}), **(overrides or {})})
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
-            if first["type"] == "extra_forbidden":
-                raise UserError(self._no_setting(name)) from error
-            raise UserError(f"The setting '{name}' of {self.name} {refusal(first)}") from error
-
-    def _no_setting(self, name: str) -> str:
-        names = list(self.params.model_fields)
-        near = get_close_matches(name, names)
-        if near:
-            return f"{self.name} has no setting '{name}'; did you mean {' or '.join(near)}?"
-        return f"{self.name} has no setting '{name}'; its settings are {', '.join(names)}."
+        values = {**self.presets.get(preset, {}), **(overrides or {})}
+        return checked(self.params, values, self.name)
 
     @property
     def wanted(self) -> set[str]:

@@ -9,7 +9,7 @@ from pydantic import Field
 from napari_cellda.core.enhancer_training.forests import ForestMix
 from napari_cellda.core.enhancer_training.source import HoldOut  # noqa: TC001  pydantic needs it at run time
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.params import refusal
+from napari_cellda.core.params import checked
 
 Preset = Literal["cpu", "gpu", "published"]
 
@@ -128,16 +128,6 @@ def enhancer_params(
     UserError
         If there is no such preset or setting, or a value is out of its range.
     """
-    from pydantic import ValidationError
-
     if preset not in PRESETS:
         raise UserError(f"There is no preset '{preset}'; expected one of {', '.join(PRESETS)}.")
-    try:
-        return EnhancerParams.model_validate({**PRESETS[preset], **(overrides or {})})
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            names = ", ".join(EnhancerParams.model_fields)
-            raise UserError(f"There is no setting '{name}'; expected one of {names}.") from None
-        raise UserError(f"The setting '{name}' {refusal(first)}") from None
+    return checked(EnhancerParams, {**PRESETS[preset], **(overrides or {})}, "Enhancer training")
