@@ -371,6 +371,14 @@ def test_nuclei_of_another_shape_are_refused(names, folders, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_nuclei_pair_in_order_only_where_no_name_fits(folders, tmp_path, capsys):
+    nuclei = nuclei_images(tmp_path / "n", [np.zeros((64, 72), np.uint8)] * 3)
+    (nuclei / "f2.tif").rename(nuclei / "e.tif")
+    words = ["--nuclei-images", nuclei, "--diameter", "14", "-o", tmp_path / "run", *DEVICE]
+    assert run("adapt", "cks", *target(folders), *words) == 2
+    assert f"'{nuclei}' has no image named f2; one per target" in capsys.readouterr().err
+
+
 def test_images_without_any_nucleus_are_named(folders, tmp_path, capsys):
     nuclei = nuclei_images(tmp_path / "n", [np.zeros((64, 72), np.uint8)] * 3)
     words = ["--nuclei-images", nuclei, "--diameter", "14", "-o", tmp_path / "run", *DEVICE]

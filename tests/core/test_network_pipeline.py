@@ -5,8 +5,9 @@ import pytest
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.images import image_from_array
+from napari_cellda.core.images.normalisation import measure_normalisation
 from napari_cellda.core.modelzoo.card import ModelCard
-from napari_cellda.core.modelzoo.preprocessing import rdf_normalisation
+from napari_cellda.core.modelzoo.preprocessing import describe_scaling, rdf_normalisation
 
 
 def card(*steps):
@@ -57,3 +58,16 @@ def test_several_channels_are_refused():
     two = image_from_array(np.zeros((2, 5, 6), np.float32), "cyx", name="two").select("all")
     with pytest.raises(UserError, match="'two' has 2 channels in use, and Net takes 1"):
         rdf_normalisation(card(), two)
+
+
+@pytest.mark.parametrize("scaling", ["percentile", "minmax", "zscore"])
+@pytest.mark.parametrize("spots", [40, 1, 0])
+def test_a_package_scales_an_image_as_its_training_did(scaling, spots):
+    pixels = np.zeros((100, 100), np.uint8)
+    pixels[5, :spots] = 200
+    image = image_from_array(pixels, "yx", name="spots")
+    trained = measure_normalisation(image, scaling)
+    step = describe_scaling(scaling, trained)
+    found = rdf_normalisation(card({"name": step["id"], "kwargs": step["kwargs"]}), image)
+    values = pixels[None].astype(np.float32)
+    np.testing.assert_allclose(found.apply(values), trained.apply(values), rtol=1e-6)

@@ -25,6 +25,7 @@ from napari_cellda.core.nets.cks_windows import (
     canvas_index,
     grid_centres,
     in_window,
+    paint_largest,
     refine,
     ridges,
 )
@@ -451,6 +452,15 @@ def test_a_depthwise_convolution_trains_in_float32():
         y = layer(x.bfloat16())
     assert y.dtype == torch.float32
     torch.testing.assert_close(y, layer(x.bfloat16().float()))
+
+
+@pytest.mark.parametrize("side", [32, 33, 34, 35, 36])
+def test_windows_at_the_edge_of_any_image_can_be_painted(side):
+    principal = CksPrincipal(**TINY).eval()
+    places = torch.tensor([[side - 0.1, side - 0.1], [0.0, side - 0.1], [side - 2.0, 3.0]])
+    windows = principal.draw_at(torch.zeros(1, 1, side, side), places)
+    painted = paint_largest(windows, (1, side, side), torch.ones_like(windows.logits), 0.0)
+    assert painted[0, -1, -1] == painted[0, 0, -1] == painted[0, -1, 0] == 1
 
 
 def test_the_gradient_of_the_foreground_loss_is_eq_7():

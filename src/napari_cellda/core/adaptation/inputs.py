@@ -249,7 +249,7 @@ def _open_nuclei(images: Sequence[Image], inputs: AdaptInputs) -> dict[str, Imag
     files = find_images(inputs.nuclei_images)
     found = {pairing_stem(path): _nuclei_image(path, inputs.nuclei_channel) for path in files}
     missing = [image.name for image in images if image.name not in found]
-    if missing and len(found) == len(images):
+    if len(missing) == len(images) == len(found):  # no name fits, as in `pair_by_stem`
         in_order = zip(images, found.values(), strict=True)
         found, missing = {image.name: nuclei for image, nuclei in in_order}, []
     if missing:

@@ -94,19 +94,20 @@ def measure_normalisation(image: Image, kind: Kind = "percentile") -> Normalisat
     if kind == "none":
         return Normalisation(kind=kind, offset=(0.0,) * n, factor=(1.0,) * n)
     source = Source.best(image)
-    offset, width = moments(source) if kind == "zscore" else span(source, kind)
+    low, high = (0, 100) if kind == "minmax" else PERCENTILES
+    offset, width = moments(source) if kind == "zscore" else span(source, low / 100, high / 100)
     factor = (1 / size if size > 1 / LARGEST_FACTOR else 0.0 for size in width.tolist())
     return Normalisation(kind=kind, offset=tuple(offset.tolist()), factor=tuple(factor))
 
 
-def span(source: Source, kind: Kind) -> tuple[np.ndarray, np.ndarray]:
+def span(source: Source, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the value that becomes 0 and its distance from the one that becomes 1, per channel.
 
-    Where both percentiles are the same value (a few bright spots on an even ground) the extremes
+    Where both quantiles are the same value (a few bright spots on an even ground) the extremes
     are taken, so that only a constant image is flat.
     """
-    quantiles = np.array([0, PERCENTILES[0], PERCENTILES[1], 100]) / 100
-    least, low, high, largest = order_statistics(source, quantiles).T
-    extremes = (high <= low) | (kind == "minmax")
-    offset = np.where(extremes, least, low)
-    return offset, np.where(extremes, largest, high) - offset
+    quantiles = np.array([0, low, high, 1])
+    least, bottom, top, largest = order_statistics(source, quantiles).T
+    flat = top <= bottom
+    offset = np.where(flat, least, bottom)
+    return offset, np.where(flat, largest, top) - offset

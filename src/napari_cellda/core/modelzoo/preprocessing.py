@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.images import image_from_array
-from napari_cellda.core.images.normalisation import PERCENTILES, Normalisation
+from napari_cellda.core.images.normalisation import PERCENTILES, Normalisation, span
 from napari_cellda.core.images.statistics import Source, moments, order_statistics
 
 if TYPE_CHECKING:
@@ -98,9 +98,10 @@ def _linear_step(
     eps = float(kwargs.get("eps", 1e-6))
     match name:
         case "scale_range":
-            share = [kwargs.get("min_percentile", 0) / 100, kwargs.get("max_percentile", 100) / 100]
-            low, high = order_statistics(Source.best(image), np.array(share)).T
-            return low, _inverse(high - low, eps)
+            low, high = kwargs.get("min_percentile", 0), kwargs.get("max_percentile", 100)
+            # Our trainings take the extremes where these are the same value; others' say nothing.
+            offset, width = span(Source.best(image), low / 100, high / 100)
+            return offset, _inverse(width, eps)
         case "zero_mean_unit_variance" if "mean" not in kwargs:
             mean, deviation = moments(Source.best(image))
             return mean, _inverse(deviation, eps)

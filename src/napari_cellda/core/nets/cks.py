@@ -241,6 +241,9 @@ class CksPrincipal(Packable):
     def draw_at(self, x: Tensor, places: Tensor) -> Windows:
         """Draw the cells of one zoomed image (1, C, Y, X), of any size, at places (n, 2)."""
         _, pyramid, drawing = self.detect(pad_to_multiple(x, STRIDES[-1]))
+        # No window's middle lies below or right of the image, where it could not be painted.
+        last = torch.tensor([side // STRIDE * STRIDE for side in x.shape[2:]], device=x.device)
+        places = torch.minimum(places, last)
         owner = torch.zeros(len(places), dtype=torch.long, device=x.device)
         return self.draw(pyramid, drawing, places, owner)
 
