@@ -535,17 +535,28 @@ def losses(log):
     return [(e["index"], e["losses"]) for e in events if e["type"] == "Step" and e["losses"]]
 
 
+STAGES = ["steps=6", "style_share=0.34", "source_share=0.33", "crop=32", "style_crop=32"]
+STAGES += ["style_width=4", "style_blocks=1", "patches=8", "width=4", "depth=2"]
+
+
 @pytest.mark.slow
-def test_two_processes_train_one_network(folders, tmp_path):
+@pytest.mark.parametrize(
+    ("method", "settings", "steps"),
+    [
+        ("supervised", [*SMALL, *SHALLOW], 4),
+        ("stylefilter", [word for setting in STAGES for word in ("--set", setting)], 6),
+    ],
+)
+def test_two_processes_train_one_network(method, settings, steps, folders, tmp_path):
     out = tmp_path / "two"
-    words = ["adapt", "supervised", *target(folders), *source(folders), *SMALL, *SHALLOW, *DEVICE]
+    words = ["adapt", method, *target(folders), *source(folders), *settings, *DEVICE]
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
         "-m", "napari_cellda.cli", *map(str, words), "-o", str(out),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=230, check=False)
     assert done.returncode == 0, done.stderr
-    assert [index for index, _ in losses(out / "events.jsonl")] == [1, 2, 3, 4]
+    assert [index for index, _ in losses(out / "events.jsonl")] == [*range(1, steps + 1)]
     state = torch.load(out / "model" / "weights.pt", weights_only=True)
     assert all(torch.isfinite(value).all() for value in state.values())
 

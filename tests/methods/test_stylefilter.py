@@ -460,6 +460,29 @@ def test_it_stops_while_it_draws_as_well(tmp_path):
     assert len(list(tmp_path.rglob("*.npy"))) == 1
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 6])
+def test_a_network_that_has_not_learned_to_segment_is_not_to_be_written(tmp_path, steps: int):
+    done = []
+    task = stylefilter.adapt(job(tmp_path, stop=lambda: len(done) >= steps), TINY)
+    while True:
+        try:
+            event = next(task)
+        except StopIteration as end:
+            adapted = end.value
+            break
+        done += [event] if isinstance(event, Step) and event.losses else []
+    assert adapted.progress.steps == steps
+    assert adapted.segments == (steps > 2)
+
+
+def test_the_generator_trains_in_train_mode_after_a_validation_too(tmp_path):
+    trainer = stylefilter._Trainer(job(tmp_path), TINY)
+    list(trainer.validate(1))
+    assert not trainer.network.generator.training
+    trainer.step(1, trainer.batch(1))
+    assert trainer.network.generator.training
+
+
 def test_drawn_images_are_kept(tmp_path):
     first = adapting(tmp_path)
     files = sorted(tmp_path.rglob("*.npy"))

@@ -183,6 +183,7 @@ def train(
             keeper.keep_best()
         keeper.keep_last_if_due()
     keeper.keep_last()
+    agree(stopped)  # all wait for the first process, which writes what a next stage begins with
     trained = count_trained(parts.values())
     return Progress(keeper.done, stopped, keeper.best_score, keeper.best_step, trained)
 

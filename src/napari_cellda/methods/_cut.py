@@ -89,6 +89,7 @@ class StyleTrainer:
     def step(self, index: int, batch: StyleBatch) -> dict[str, Tensor]:
         """Train D, then G and F, on one pair of batches."""
         self._set_rate(index)
+        self.g.train()  # its norms are quicker so, and previews are drawn in eval mode
         target, source = (self.fabric.to_device(t) for t in batch)
         fast = self.mode == "fastcut"
         flip = fast and bool(np.random.default_rng([self.seed, 3, index]).integers(2))

@@ -193,6 +193,7 @@ class _Trainer:
             kind=self.job.map_kind,
             output_names=self.job.map_names,
             scores={} if best is None else {str(self.checks.select): best},
+            segments=progress.steps > self.ends[0],
         )
 
     def final_network(self) -> StyledSegmenter:

@@ -95,3 +95,5 @@ class Adapted:
     """What was measured without target truth (or with the user's own validation masks)."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Anything that the package has to record, such as the settings of the instance step."""
+    segments: bool = True
+    """Whether the network has begun to learn how to segment; else it is not written."""

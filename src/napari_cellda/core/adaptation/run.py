@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from napari_cellda.core.events import Stop
 
 NO_NETWORK = Note("Stopped before the first step, so there is no network.")
+NO_SEGMENTER = Note("Stopped before it learned to segment, so there is no model; resume to go on.")
 
 
 def begin_adaptation(
@@ -227,8 +228,8 @@ def _work(
         stop=stop,
     )
     adapted = yield from _told(method.adapt(job, settings), run, trained)
-    if not adapted.progress.steps:
-        yield NO_NETWORK
+    if not (adapted.progress.steps and adapted.segments):
+        yield NO_SEGMENTER if adapted.progress.steps else NO_NETWORK
         return None
     if rank():
         shutil.rmtree(cache, ignore_errors=True)
