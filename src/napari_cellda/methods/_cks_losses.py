@@ -20,6 +20,7 @@ from napari_cellda.core.nets.cks_windows import (
     OFF_IMAGE,
     canvas_index,
     cropped,
+    on_canvas,
     paint_largest,
     squared_distance,
 )
@@ -129,10 +130,9 @@ def lay_out(windows: Windows, foreground: Tensor) -> Drawn:
 
 def others(values: Tensor, windows: Windows, shape: Sequence[int]) -> Tensor:
     """Return, at each window's pixels, the sum of all other windows' values; gradients flow."""
-    index, side = canvas_index(windows, shape)
-    total = values.new_zeros(shape[0] * side[0] * side[1])
-    total = total.index_put((index.flatten(),), values.flatten(), accumulate=True)
-    return total[index] - values
+    total, index = on_canvas(values, windows, shape, "sum")
+    # Trains several times as fast as ``total[index]``.
+    return total.index_select(0, index.flatten()).view_as(values) - values
 
 
 def leaky_masks(logits: Tensor, slope: Tensor, leak: float) -> Tensor:
@@ -243,9 +243,7 @@ def winners(drawn: Drawn, *, width: float, weight: float) -> Tensor:
     """Return the sharp masks (n, W, W) of `winner_loss`, without gradient."""
     windows = drawn.windows
     claims = windows.logits.detach() + weight * hill(windows, width)
-    index, side = canvas_index(windows, drawn.shape)
-    largest = claims.new_full((drawn.shape[0] * side[0] * side[1],), OFF_IMAGE)
-    largest = largest.scatter_reduce(0, index.flatten(), claims.flatten(), "amax")
+    largest, index = on_canvas(claims, windows, drawn.shape, "amax", OFF_IMAGE)
     return ((claims >= largest[index]) & (drawn.foreground > 0.5)).float()
 
 
@@ -340,9 +338,7 @@ def border_canvas(masks: Tensor, windows: Windows, shape: Sequence[int]) -> Tens
         ``e = sqrt((S_x^2 + S_y^2) / 8)``, 3 x 3 Sobel filters, clipped to [1e-8, 1] first (the root
         of 0 has no gradient). One sharp edge gives tanh(1) = 0.762, two that touch tanh(2) = 0.964.
     """
-    index, side = canvas_index(windows, shape)
-    total = masks.new_zeros(shape[0] * side[0] * side[1])
-    total = total.index_put((index.flatten(),), edges(masks).flatten(), accumulate=True)
+    total, _ = on_canvas(edges(masks), windows, shape, "sum")
     return torch.tanh(cropped(total, windows, shape))
 
 

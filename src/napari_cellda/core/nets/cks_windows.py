@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -109,9 +109,7 @@ def refine(
 
 def paint_largest(windows: Windows, shape: Sequence[int], values: Tensor, empty: float) -> Tensor:
     """Return the largest of `values` (n, W, W) at every pixel of (N, Y, X); `empty` without any."""
-    index, side = canvas_index(windows, shape)
-    canvas = values.new_full((shape[0] * side[0] * side[1],), empty)
-    canvas = canvas.scatter_reduce(0, index.flatten(), values.flatten(), "amax")
+    canvas, _ = on_canvas(values, windows, shape, "amax", empty)
     return cropped(canvas, windows, shape)
 
 
@@ -146,11 +144,9 @@ def ridges(windows: Windows, shape: Sequence[int], margin: float = 2.0) -> Tenso
     the edges of the Voronoi cells of the points.
     """
     distance = squared_distance(windows).sqrt().expand_as(windows.logits)
-    index, side = canvas_index(windows, shape)
-    canvas = distance.new_full((shape[0] * side[0] * side[1],), torch.inf)
-    nearest = canvas.scatter_reduce(0, index.flatten(), distance.flatten(), "amin")
+    nearest, index = on_canvas(distance, windows, shape, "amin", torch.inf)
     close = (distance - nearest[index] < margin).to(distance.dtype)
-    count = torch.zeros_like(canvas).scatter_add(0, index.flatten(), close.flatten())
+    count, _ = on_canvas(close, windows, shape, "sum")
     return cropped(count, windows, shape) > 1
 
 
@@ -159,6 +155,27 @@ def squared_distance(windows: Windows) -> Tensor:
     side = windows.logits.shape[-1]
     r = torch.arange(side, device=windows.logits.device) + 0.5 - side / 2
     return r[:, None] ** 2 + r[None, :] ** 2
+
+
+def on_canvas(
+    values: Tensor,
+    windows: Windows,
+    shape: Sequence[int],
+    how: Literal["sum", "amax", "amin"],
+    empty: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Join the values (n, W, W) of windows where these overlap; gradients flow.
+
+    Returns
+    -------
+    canvas : (P,) Tensor
+        See `canvas_index`; `empty` where no window lies.
+    index : (n, W, W) Tensor of int
+        Where each window's pixels are on it.
+    """
+    index, side = canvas_index(windows, shape)
+    canvas = values.new_full((shape[0] * side[0] * side[1],), empty)
+    return canvas.scatter_reduce(0, index.flatten(), values.flatten(), how), index
 
 
 def canvas_index(windows: Windows, shape: Sequence[int]) -> tuple[Tensor, tuple[int, int]]:
