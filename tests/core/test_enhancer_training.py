@@ -482,7 +482,9 @@ def test_every_preset_is_valid_and_bad_settings_are_named():
         enhancer_params("fast")
     with pytest.raises(UserError, match="'steps' of Enhancer training is 0; expected at least 1"):
         enhancer_params(overrides={"steps": 0})
-    with pytest.raises(UserError, match="Enhancer training has no setting 'stepz'; did you mean steps"):
+    with pytest.raises(
+        UserError, match="Enhancer training has no setting 'stepz'; did you mean steps"
+    ):
         enhancer_params(overrides={"stepz": 5})
 
 
