@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 MOST_BYTES = 256 << 20
-"""Beyond that every second of the earlier pictures of a layer is dropped."""
+"""Beyond that earlier pictures of a layer are dropped, see `least_missed`."""
 MOST_POINTS = 200_000
 """The same for points, counted in every plane that they are seen in."""
+
+
+def least_missed(steps: Sequence[int]) -> int:
+    """Return which of three or more pictures to drop so that the others lie evenly over the steps.
+
+    That is the one whose neighbours are nearest to each other; the first and the latest stay.
+    """
+    return 1 + int(np.argmin(np.subtract(steps[2:], steps[:-2])))
 
 
 class _Taken:
@@ -39,11 +50,12 @@ class _Taken:
             return
         self._arrays.append(array)
         self.indices.append(index)
-        if self._too_many():
-            del self._arrays[1:-1:2], self.indices[1:-1:2]
+        while len(self.indices) > 2 and self._too_many():
+            dropped = least_missed(self.indices)
+            del self._arrays[dropped], self.indices[dropped]
 
     def _too_many(self) -> bool:
-        """Whether every second of the earlier ones goes."""
+        """Whether one of the earlier ones goes."""
         raise NotImplementedError
 
 
