@@ -9,10 +9,12 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_cellda.core.events import Preview
+
 MOST_BYTES = 256 << 20
-"""Beyond that earlier pictures of a layer are dropped, see `least_missed`."""
+"""Beyond that earlier pictures of a name are dropped, see `least_missed`."""
 MOST_POINTS = 200_000
-"""The same for points, counted in every plane that they are seen in."""
+"""The same for points of a layer, counted in every plane that they are seen in."""
 
 
 def least_missed(steps: Sequence[int]) -> int:
@@ -21,6 +23,17 @@ def least_missed(steps: Sequence[int]) -> int:
     That is the one whose neighbours are nearest to each other; the first and the latest stay.
     """
     return 1 + int(np.argmin(np.subtract(steps[2:], steps[:-2])))
+
+
+def keep(frames: list[Preview], frame: Preview) -> None:
+    """Add the latest of a name to those that are kept in memory.
+
+    Those of later steps go: a resume goes back, and takes them again.
+    """
+    frames[:] = [one for one in frames if one.index < frame.index]
+    frames.append(frame)
+    while len(frames) > 2 and sum(one.array.nbytes for one in frames) > MOST_BYTES:
+        del frames[least_missed([one.index for one in frames])]
 
 
 class _Taken:
