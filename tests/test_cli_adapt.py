@@ -530,6 +530,30 @@ def test_a_killed_run_joins_the_uninterrupted_one(folders, tmp_path, without_onn
     assert after[: len(before)] == before
 
 
+def test_maps_of_a_stack_are_read_once(tmp_path, monkeypatch):
+    from napari_cellda.core.adaptation import prepare
+    from napari_cellda.core.adaptation.inputs import AdaptInputs, open_inputs
+    from napari_cellda.core.events import run_quietly
+    from napari_cellda.methods import find_method
+
+    images, maps, read = tmp_path / "images", tmp_path / "maps", []
+    for folder in (images, maps):
+        folder.mkdir()
+    p = np.random.default_rng(0).random((5, 40, 48), np.float32)
+    stack = (p * 255).astype(np.uint8)
+    tifffile.imwrite(images / "s.tif", stack, imagej=True, metadata={"axes": "ZYX"})
+    tifffile.imwrite(maps / "s_probability.tif", np.stack([1 - p, p]))
+    method = find_method("pseudo-label")
+    opened = open_inputs(AdaptInputs(target_images=images, pseudo_labels=maps), method)
+    read_file = prepare.read_file
+    monkeypatch.setattr(prepare, "read_file", lambda path: read.append(path) or read_file(path))
+    task = prepare.prepare_domains(opened, method, "zscore", tmp_path / "cache")
+    planes = run_quietly(task).target.planes
+    assert len(read) == 1
+    for z, plane in enumerate(planes):
+        np.testing.assert_array_equal(plane.pseudo_map, np.stack([1 - p[z], p[z]]))
+
+
 def losses(log):
     events = [json.loads(line) for line in log.read_text().splitlines()]
     return [(e["index"], e["losses"]) for e in events if e["type"] == "Step" and e["losses"]]

@@ -192,6 +192,23 @@ def test_a_run_may_begin_where_one_was_killed_before_it_began(tmp_path):
         check_new_folder(folder / "thesis.txt")
 
 
+def test_a_wish_to_stop_outlives_the_failed_run_in_whose_place_another_begins(run, masks):
+    """It was asked when that run was about to begin: the old one was at work no more."""
+    with pytest.raises(UserError, match="broke"):
+        run_quietly(run.drive(broken()))
+    run.ask_to_stop()
+    images = run.input_path("target_images")
+    inputs = AdaptInputs(target_images=images, source_images=images, source_masks=masks)
+    begun = begin_adaptation(run.folder, find_method("supervised"), inputs, overrides=QUICK)
+    assert begun.record.method == "supervised"
+    assert (run.folder / "stop").is_file()
+
+
+def broken():
+    yield Stage("Work")
+    raise UserError("It broke.")
+
+
 def test_the_next_process_removes_what_a_killed_one_left_half_written(run):
     checkpoints = run.folder / "checkpoints"
     checkpoints.mkdir()

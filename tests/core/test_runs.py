@@ -21,7 +21,7 @@ from napari_cellda.core.runs.commands import changed_settings, command_words
 from napari_cellda.core.runs.follow import _Reader, follow_run
 from napari_cellda.core.runs.history import MOST_POINTS, History
 from napari_cellda.core.runs.launch import cancel_run, last_words, start_run
-from napari_cellda.core.runs.presence import device_use, process_of
+from napari_cellda.core.runs.presence import STARTED_VARIABLE, device_use, process_of
 from napari_cellda.core.runs.table import (
     bound_of,
     delete_run,
@@ -168,6 +168,38 @@ def test_a_stop_file_ends_it_with_what_it_has(start):
     assert run.state == "stopped"
     assert run.events()[-2]["text"] == "Stopped early."
     assert not (run.folder / "stop").exists()
+
+
+def kill(launched):
+    launched.kill()
+    wait_until(lambda: process_of(launched.folder) is None)
+
+
+def test_a_stop_right_after_a_resume_is_heard(start):
+    launched = start(5000)
+    run = at_work(launched)
+    kill(launched)
+    resumed = start(5000)
+    run.ask_to_stop()  # its process has not come to the run yet
+    wait_until(lambda: not resumed.alive)
+    assert run.state == "stopped"
+
+
+def test_a_stop_that_nobody_lived_to_see_is_forgotten(start, tmp_path, monkeypatch):
+    launched = start(5000)
+    run = at_work(launched)
+    kill(launched)
+    stop = run.folder / "stop"
+    stop.touch()
+    resumed = start(5000)
+    at_work(resumed, 2)
+    assert not stop.exists()
+    kill(resumed)
+    stop.touch()
+    os.utime(stop, (0, 0))
+    monkeypatch.delenv(STARTED_VARIABLE, raising=False)  # as when resumed from a shell
+    run_quietly(Run(run.folder).drive(iter([Step(1)])))
+    assert run.state == "done"
 
 
 def test_cancel_ends_it_at_once(start):

@@ -460,12 +460,38 @@ def test_a_frame_stack_reads_like_an_array():
 def test_a_long_stack_drops_earlier_pictures_but_not_the_ends(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("napari_cellda.ui.frames.MOST_BYTES", 10 * 8 * 4)
     stack = FrameStack((2, 2), np.float64)
-    for index in range(25):
+    for index in range(100):
         stack.append(index, np.full((2, 2), index, float))
-    assert stack.shape[0] <= 11
+    assert stack.shape[0] == 10
     assert stack.indices[0] == 0
-    assert stack.indices[-1] == 24
+    assert stack.indices[-1] == 99
+    assert max(np.diff(stack.indices)) <= 2 * 99 / 9  # evenly, not the latest only
     assert [int(stack[i][0, 0]) for i in range(stack.shape[0])] == stack.indices
+
+
+def test_pictures_of_a_long_run_take_a_limited_room(
+    qtbot: QtBot, viewer: ViewerModel, monkeypatch: pytest.MonkeyPatch
+):
+    """A panel that is opened later still shows how it began and where it is."""
+    picture = np.full((8, 8), 0.5, np.float32)
+    monkeypatch.setattr("napari_cellda.ui.frames.MOST_BYTES", 10 * picture.nbytes)
+    watch = RunWatch(Session.of(viewer), Path("run"))
+    for index in range(100):
+        watch._on_news(Preview("map", picture, index))
+    steps = [frame.index for frame in watch.frames["map"]]
+    assert len(steps) == 10
+    assert (steps[0], steps[-1]) == (0, 99)
+    monitor = RunMonitor()
+    qtbot.addWidget(monitor)
+    monitor.watch(watch)
+    assert viewer.layers["map · run"].data.indices == steps
+
+
+def test_a_resume_that_goes_back_takes_its_pictures_anew(viewer: ViewerModel):
+    watch = RunWatch(Session.of(viewer), Path("run"))
+    for index in (10, 20, 30, 20):
+        watch._on_news(Preview("map", np.zeros((8, 8)), index))
+    assert [frame.index for frame in watch.frames["map"]] == [10, 20]
 
 
 def test_channels_stand_side_by_side():

@@ -17,11 +17,13 @@ from napari.layers._source import Source
 from pytestqt.qtbot import QtBot
 
 from napari_cellda.core.atomic import scratch_array
+from napari_cellda.core.classifier import PixelClassifier
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Stage, Step
+from napari_cellda.core.features import FeatureSpec
 from napari_cellda.core.images.label_arrays import write_region
 from napari_cellda.core.modelzoo.card import ModelCard
-from napari_cellda.core.pipeline import Maps
+from napari_cellda.core.pipeline import Maps, Pipeline
 from napari_cellda.core.runs import table
 from napari_cellda.core.runs.history import RunView
 from napari_cellda.core.runs.table import RunLine
@@ -298,6 +300,28 @@ def test_objects_are_compared_as_objects_and_bounds_have_their_names(
     assert own.ap50 == own.instance_dice == pytest.approx(1)
     assert "AP50" in judge.table.text()
     assert viewer.layers["Compare · cks"]._type_string == "labels"
+
+
+@pytest.mark.parametrize("channels", ["all", (0, 2)])
+def test_a_forest_of_other_channels_is_left_out(
+    judge: verdict.Verdict,
+    qtbot: QtBot,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    channels: Any,
+):
+    spec = FeatureSpec()
+    forest: Any = SimpleNamespace(feature_names=spec.names(3))
+    classifier = PixelClassifier(spec, "zscore", channels, ("background", "cells"), forest)
+    monkeypatch.setattr(judge, "_session_pipeline", lambda: Pipeline(classifier))
+    open_run(judge, "sup", tmp_path)
+    judge.compare.click()
+    done(judge, qtbot)
+    assert [one.name for one in judge.figures] == ["sup"]
+    assert judge.message.kind == "warning"
+    assert judge.message.text == (
+        "Your own map is left out: its forest was trained on other channels than those of 'cells'."
+    )
 
 
 def test_a_mask_of_another_shape_is_named(

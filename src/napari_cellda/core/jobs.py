@@ -12,6 +12,7 @@ While a process works on it, ``.lock`` is locked and ``process.json`` tells whic
 from __future__ import annotations
 
 import dataclasses
+import os
 import pickle
 import time
 from contextlib import suppress
@@ -44,7 +45,13 @@ from napari_cellda.core.run_record import (
     portable_path,
 )
 from napari_cellda.core.runs.folder import CHECKPOINTS, MODEL, check_new_folder, tidy
-from napari_cellda.core.runs.presence import STOP, Presence, RunProcess, process_of
+from napari_cellda.core.runs.presence import (
+    STARTED_VARIABLE,
+    STOP,
+    Presence,
+    RunProcess,
+    process_of,
+)
 from napari_cellda.core.runs.previews import list_previews, read_preview, write_preview
 from napari_cellda.core.runs.turn import WAITING, Turn
 
@@ -401,6 +408,8 @@ class Run:
 
     def _forget_old_stop(self) -> None:
         """Take away a wish to stop that an earlier process did not live to see."""
+        if STARTED_VARIABLE in os.environ:
+            return  # that is done, and one that is there now may have come before this import
         file = self.folder / STOP
         with suppress(OSError):
             if file.stat().st_mtime < _imported:

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_cellda.core.events import Preview
+
 MOST_BYTES = 256 << 20
-"""Beyond that every second of the earlier pictures of a layer is dropped."""
+"""Beyond that earlier pictures of a name are dropped, see `least_missed`."""
 MOST_POINTS = 200_000
-"""The same for points, counted in every plane that they are seen in."""
+"""The same for points of a layer, counted in every plane that they are seen in."""
+
+
+def least_missed(steps: Sequence[int]) -> int:
+    """Return which of three or more pictures to drop so that the others lie evenly over the steps.
+
+    That is the one whose neighbours are nearest to each other; the first and the latest stay.
+    """
+    return 1 + int(np.argmin(np.subtract(steps[2:], steps[:-2])))
+
+
+def keep(frames: list[Preview], frame: Preview) -> None:
+    """Add the latest of a name to those that are kept in memory.
+
+    Those of later steps go: a resume goes back, and takes them again.
+    """
+    frames[:] = [one for one in frames if one.index < frame.index]
+    frames.append(frame)
+    while len(frames) > 2 and sum(one.array.nbytes for one in frames) > MOST_BYTES:
+        del frames[least_missed([one.index for one in frames])]
 
 
 class _Taken:
@@ -39,11 +63,12 @@ class _Taken:
             return
         self._arrays.append(array)
         self.indices.append(index)
-        if self._too_many():
-            del self._arrays[1:-1:2], self.indices[1:-1:2]
+        while len(self.indices) > 2 and self._too_many():
+            dropped = least_missed(self.indices)
+            del self._arrays[dropped], self.indices[dropped]
 
     def _too_many(self) -> bool:
-        """Whether every second of the earlier ones goes."""
+        """Whether one of the earlier ones goes."""
         raise NotImplementedError
 
 

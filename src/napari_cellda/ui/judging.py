@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import Note
 from napari_cellda.ui.compare_layers import NEXT_KEY, OWN
 from napari_cellda.ui.layers import TAG, fade_in, keep_selection, last_axes, spread_for_viewer
 
@@ -49,12 +50,20 @@ def compare_models(
     trusted: Collection[str],
     stop: Stop,
 ) -> Task[Comparison]:
-    """Show what the session and some runs make of an image; the last run is the judged one."""
+    """Show what the session and some runs make of an image; the last run is the judged one.
+
+    A forest that does not suit the image is left out: nobody has chosen it, and it is not judged.
+    """
     from napari_cellda.core.runs.apply import finds_objects
     from napari_cellda.core.runs.verdict import judge, show_models
 
     makers: list[tuple[str, MapMaker]] = []
-    if pipeline is not None:
+    if pipeline is not None and not _suits(pipeline, image):
+        yield Note(
+            "Your own map is left out: its forest was trained on other channels than those of "
+            f"'{image.name}'."
+        )
+    elif pipeline is not None:
         makers.append(("enhanced" if pipeline.enhancer is not None else "forest", pipeline))
     opened = [(name, open_run(folder, trusted)) for name, folder in models]
     judged, maker = opened[-1]
@@ -68,6 +77,15 @@ def compare_models(
         names = class_names(card.training, shown[judged].n_classes)
         figures = yield from judge(shown, judged, truth, names, stop=stop)
     return Comparison({name: one.picture for name, one in shown.items()}, figures)
+
+
+def _suits(pipeline: Pipeline, image: Image) -> bool:
+    """Whether an image has the channels that a forest was trained on."""
+    try:
+        pipeline.classifier.check(image.select(pipeline.channels))
+    except UserError:
+        return False
+    return True
 
 
 def apply_run(

@@ -12,6 +12,7 @@ from psygnal import Signal
 from napari_cellda.core.runs.folder import CHECKPOINTS
 from napari_cellda.core.runs.history import RunView
 from napari_cellda.core.runs.table import RUNS_VARIABLE
+from napari_cellda.ui.frames import keep
 from napari_cellda.ui.model_loading import agreed, ask_consent, check_project, trust_words
 from napari_cellda.ui.worker import TaskHandle, run_task
 
@@ -66,7 +67,7 @@ class RunWatch:
         self.session, self.folder = session, folder
         self.view = RunView()
         self.frames: dict[str, list[Preview]] = {}
-        """The pictures so far, by name and in order."""
+        """The pictures so far, by name and in order; of very many some, see `keep`."""
         self.wish = ""
         """What was asked of it and has not happened yet: "stop", "cancel" or nothing."""
         self._launched: Launched | None = None
@@ -236,7 +237,7 @@ class RunWatch:
                 self.wish = ""
             self.changed.emit()
         else:
-            self.frames.setdefault(news.name, []).append(news)
+            keep(self.frames.setdefault(news.name, []), news)
             self.framed.emit(news)
 
     def _on_error(self, error: Exception) -> None:

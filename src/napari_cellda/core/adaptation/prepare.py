@@ -107,7 +107,9 @@ def prepare_domains(
         scale = scale_target(files.image)
         planes = _planes(files.image, scale, folder / f"target {i}")
         pseudo = (maps or {}).get(files.image.name)
-        extended = [_with_more(plane, files, len(classes), pseudo) for plane in planes]
+        if files.pseudo is not None:
+            pseudo = _read_map(files.pseudo, files.image, len(classes))
+        extended = [_with_more(plane, files, pseudo) for plane in planes]
         if files.points is None and files.nuclei is not None:
             extended = [_with_nuclei(plane, files.nuclei, diameter) for plane in extended]
         target += _labelled(extended, files.image, strokes_and_masks[i], binary)
@@ -294,9 +296,7 @@ def _keep(source: Normalised, t: int, z: int, path: Path) -> None:
         del kept
 
 
-def _with_more(
-    plane: Plane, files: TargetFiles, n_classes: int, maps: NDArray[np.float32] | None
-) -> Plane:
+def _with_more(plane: Plane, files: TargetFiles, maps: NDArray[np.float32] | None) -> Plane:
     """Add points, image-level labels and pseudo-labels."""
     if maps is not None:
         index: tuple[Any, ...] = (slice(None), *files.image.label_index(plane.t, plane.z))
@@ -306,9 +306,6 @@ def _with_more(
         plane = replace(plane, points=files.points[here, 2:])
     if files.present is not None:
         plane = replace(plane, present_mask=np.array([True, *files.present]))
-    if files.pseudo is not None:
-        found = _read_map(files.pseudo, files.image, (plane.t, plane.z), n_classes)
-        plane = replace(plane, pseudo_map=found)
     return plane
 
 
@@ -317,10 +314,8 @@ def _with_nuclei(plane: Plane, nuclei: Image, diameter: float | None) -> Plane:
     return replace(plane, points=find_nuclei(nuclei, plane.t, plane.z, diameter))
 
 
-def _read_map(
-    path: Path, image: Image, where: tuple[int, int], n_classes: int
-) -> NDArray[np.float32]:
-    """Read the (K, Y, X) class probabilities of one plane.
+def _read_map(path: Path, image: Image, n_classes: int) -> NDArray[np.float32]:
+    """Read the class probabilities of an image, with its own axes after the classes.
 
     Raises
     ------
@@ -334,16 +329,16 @@ def _read_map(
             f"The map '{path}' has shape {array.shape}, its image '{image.name}' "
             f"{image.label_shape}; expected (classes, {', '.join(image.label_axes)})."
         )
-    maps = array if array.ndim == plane_axes + 1 else array[None]
-    index: tuple[Any, ...] = (slice(None), *image.label_index(*where))
-    plane: NDArray[np.float32] = maps[index].astype(np.float32)
-    if not plane.size or plane.min() < 0 or plane.max() > 1 or not np.isfinite(plane).all():
+    with_classes = array if array.ndim == plane_axes + 1 else array[None]
+    maps: NDArray[np.float32] = with_classes.astype(np.float32)
+    # What is no number makes both comparisons false.
+    if not (maps.size and maps.min() >= 0 and maps.max() <= 1):
         raise UserError(f"The map '{path}' leaves [0, 1]; expected probabilities.")
-    if len(plane) == 1 and n_classes == 2:
-        plane = np.concatenate([1 - plane, plane])
-    if len(plane) != n_classes:
+    if len(maps) == 1 and n_classes == 2:
+        maps = np.concatenate([1 - maps, maps])
+    if len(maps) != n_classes:
         raise UserError(
-            f"The map '{path}' has {len(plane)} classes, the background included; {n_classes} are "
+            f"The map '{path}' has {len(maps)} classes, the background included; {n_classes} are "
             "expected. Name its foreground classes with --classes (Classes in the panel)."
         )
-    return plane
+    return maps

@@ -14,10 +14,11 @@ from napari_cellda.core.runs.presence import LOCK, SIGN, STOP, process_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-EARLY = ("inputs", "output.txt")
-"""What may lie in the folder before a run begins: bundled inputs, and what its process prints."""
+EARLY = ("inputs", "output.txt", STOP)
+"""What may lie in the folder before a run begins: bundled inputs, what its process prints, and a
+wish that it ends."""
 RECORD, EVENTS = "run.yaml", "events.jsonl"
-BEGUN = (LOCK, SIGN, f".{SIGN}", STOP, EVENTS, RECORD)
+BEGUN = (LOCK, SIGN, f".{SIGN}", EVENTS, RECORD)
 CACHE = re.compile(r"cache( \d+)?")
 """These two: what a run makes of its own before its first step."""
 CHECKPOINTS = "checkpoints"
@@ -72,9 +73,7 @@ def clear_failed(folder: Path) -> None:
 
 def drop_unbegun(folder: Path) -> None:
     """Remove the folder of a new run that was refused before it began, with the copied inputs."""
-    if folder.is_dir() and all(
-        _is_early(item.name) or item.name == STOP for item in folder.iterdir()
-    ):
+    if folder.is_dir() and all(_is_early(item.name) for item in folder.iterdir()):
         remove(folder)
 
 

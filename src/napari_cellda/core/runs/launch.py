@@ -18,7 +18,7 @@ from napari_cellda.core.atomic import make_folder, plain_disk_errors
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.own_process import own_environment, python_module
 from napari_cellda.core.run_log import LogWriter
-from napari_cellda.core.runs.presence import STOP, RunProcess, process_of
+from napari_cellda.core.runs.presence import STARTED_VARIABLE, STOP, RunProcess, process_of
 from napari_cellda.core.runs.turn import QUEUE_VARIABLE, default_queue
 from napari_cellda.core.threads import THREADS_VARIABLE, thread_count
 
@@ -122,6 +122,7 @@ def _surroundings(queue: Path) -> dict[str, str]:
     """Return what its environment adds to ours: fewer threads, a queue, output without delay."""
     threads = str(max(1, thread_count() - 1))
     return {
+        STARTED_VARIABLE: "1",
         QUEUE_VARIABLE: str(queue),
         THREADS_VARIABLE: threads,
         "PYTHONUNBUFFERED": "1",

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 LOCK, SIGN, STOP = ".lock", "process.json", "stop"
 """Files in the run's folder: held by its process; written by it; its wish to end, by anybody."""
+STARTED_VARIABLE = "NAPARI_CELLDA_STARTED"
+"""Environment variable: set by who takes an old wish away before starting the process."""
 BEAT_SECONDS = 2.0
 SILENCE_SECONDS = 60.0
 """A process on another machine is taken for dead after so long without a sign of life."""
