@@ -98,8 +98,6 @@ class Params(MethodParams):
     quarters."""
     validation_share: float = Field(0.15, gt=0, lt=1)
     """Share of the target planes that is kept to choose the checkpoint."""
-    validate_every: int = Field(50, ge=1)
-    """Steps between two validations."""
 
 
 def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:

@@ -52,6 +52,8 @@ class MethodParams(BaseParams):
     to 1; zscore: mean 0, deviation 1, each over a whole image; dataset: zscore over all images."""
     preview_every: int = Field(50, ge=0)
     """Steps between two previews; 0 shows none."""
+    validate_every: int = Field(50, ge=1)
+    """Steps between two validations, whose scores choose the checkpoint."""
 
 
 @dataclass(frozen=True)
