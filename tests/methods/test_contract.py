@@ -15,7 +15,7 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Preview, Step
 from napari_cellda.core.loop import MemoryStore
 from napari_cellda.core.nets.packable import Packable
-from napari_cellda.methods import describe, discover
+from napari_cellda.methods import describe, discover, find_method
 from outcomes import outcome
 
 METHODS = discover()
@@ -134,6 +134,16 @@ def test_it_stops_within_one_step(method, tmp_path):
             seen.append(event)
     assert len(seen) <= 3
     assert adapted.progress.stopped
+
+
+@pytest.mark.parametrize(
+    "name", ["cellseguda", "culpico", "pseudo-label", "stylefilter", "supervised"]
+)
+def test_a_run_stopped_before_anything_was_chosen_says_so(name, tmp_path):
+    method, asked = find_method(name), iter([False, True])
+    job = job_for(method, tmp_path, stop=lambda: next(asked))
+    _, adapted = drive(method, job, small(method))
+    assert adapted.selection.startswith("The last step, 1: ")
 
 
 @pytest.mark.parametrize("after", [1, 4])

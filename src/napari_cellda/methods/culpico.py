@@ -22,7 +22,7 @@ from napari_cellda.core.adaptation.job import Adapted, AdaptJob
 from napari_cellda.core.adaptation.method import Method, MethodParams
 from napari_cellda.core.adaptation.predict import mean_dice, predict_plane, preview_pixels
 from napari_cellda.core.adaptation.pretrained import load_pretrained
-from napari_cellda.core.adaptation.training import load_best, train_job
+from napari_cellda.core.adaptation.training import load_chosen, train_job
 from napari_cellda.core.augment import flip_and_turn
 from napari_cellda.core.devices import make_fabric, setup
 from napari_cellda.core.errors import UserError
@@ -151,17 +151,17 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
             f"{trainer.history.last:.3f}, did not fall. Compare with the source-only network "
             "before using this one."
         )
-    load_best(job, m=trainer.twins.m, n=trainer.twins.n)
     rule = (
         f"The smallest total loss (source and target), averaged over {params.selection_window} "
         "steps"
         if job.validation is None
         else "The highest Dice on the validation masks that were given"
     )
+    chosen = load_chosen(job, progress, rule, m=trainer.twins.m, n=trainer.twins.n)
     return Adapted(
         network=trainer.twins.cpu().eval(),
         progress=progress,
-        selection=f"{rule}, step {progress.best_step or progress.steps}.",
+        selection=f"{chosen}.",
         output_names=job.classes[1:],
         scores={"discrepancy": trainer.history.last} if together > 0 else {},
     )

@@ -28,7 +28,7 @@ from napari_cellda.core.adaptation.predict import (
     preview_pixels,
 )
 from napari_cellda.core.adaptation.pretrained import load_pretrained
-from napari_cellda.core.adaptation.training import load_best, train_job
+from napari_cellda.core.adaptation.training import load_chosen, train_job
 from napari_cellda.core.augment import Deformation, deform, flip_and_turn, relight
 from napari_cellda.core.averaging import MovingAverage
 from napari_cellda.core.devices import make_fabric, setup
@@ -131,17 +131,17 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
         # forest, and so they can agree better than ever after.
         select_from=params.steps // 2 if job.validation is None else 0,
     )
-    load_best(job, network=trainer.network, teacher=trainer.teacher)
     rule = (
         "The highest Dice against the rounded pseudo-labels of target planes kept aside, in the "
         "second half of the training: agreement with the maps, not with the truth"
         if job.validation is None
         else "The highest Dice on the validation masks that were given"
     )
+    chosen = load_chosen(job, progress, rule, network=trainer.network, teacher=trainer.teacher)
     return Adapted(
         network=trainer.kept.cpu().eval(),
         progress=progress,
-        selection=f"{rule}, step {progress.best_step or progress.steps}.",
+        selection=f"{chosen}.",
         kind=job.map_kind,
         output_names=job.map_names,
         scores={} if progress.best_score is None else {trainer.select: progress.best_score},
