@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from napari_cellda.core.adaptation.job import Adapted, AdaptJob
 from napari_cellda.core.adaptation.method import Method, MethodParams
 from napari_cellda.core.adaptation.predict import (
+    class_maps,
     mean_dice,
     predict_plane,
     preview_part,
@@ -244,7 +245,7 @@ class _Trainer:
     def _teacher_map(self, images: Tensor) -> Tensor:
         with self.fabric.autocast():
             maps = self.teacher.network(images.to(memory_format=torch.channels_last)).float()
-        return _both(maps)
+        return class_maps(maps)
 
     def validate(self, index: int) -> Iterator[Event]:
         done, last = index + 1, index + 1 == self.params.steps
@@ -275,7 +276,7 @@ class _Trainer:
             for each in (self.network, self.teacher.network)
         )
         labels = self.shown_labels
-        weights = rectification(_both(torch.from_numpy(network))[None], self.confidence.eta)[0]
+        weights = rectification(class_maps(torch.from_numpy(network))[None], self.confidence.eta)[0]
         weight = weights.gather(0, labels.argmax(dim=0, keepdim=True))[0]
         yield Preview("prediction", _foreground(network), done)
         yield Preview("teacher", _foreground(teacher), done)
@@ -298,11 +299,6 @@ def rounded(domain: Domain) -> Domain:
             if plane.pseudo_map is not None
         )
     )
-
-
-def _both(maps: Tensor) -> Tensor:
-    """Return (..., K, Y, X) probabilities, the background's before a foreground's alone."""
-    return torch.cat([1 - maps, maps], dim=-3) if maps.shape[-3] == 1 else maps
 
 
 def _foreground(maps: np.ndarray) -> np.ndarray:

@@ -16,7 +16,12 @@ from pydantic import Field
 from napari_cellda.core.adaptation.domain import UNKNOWN, Domain
 from napari_cellda.core.adaptation.job import Adapted, AdaptJob
 from napari_cellda.core.adaptation.method import Method, MethodParams
-from napari_cellda.core.adaptation.predict import mean_dice, predict_plane, preview_pixels
+from napari_cellda.core.adaptation.predict import (
+    maps_kind,
+    mean_dice,
+    predict_plane,
+    preview_pixels,
+)
 from napari_cellda.core.adaptation.pretrained import load_pretrained
 from napari_cellda.core.adaptation.training import load_chosen, train_job
 from napari_cellda.core.augment import flip_and_turn
@@ -141,7 +146,7 @@ class _Trainer:
         dice = mean_dice(self.validation, lambda plane: forward(plane.pixels))
         yield Score(SELECT, dice, index + 1)
         maps = forward(self.shown)
-        yield Preview("foreground" if len(maps) == 1 else "classes", maps, index + 1)
+        yield Preview(maps_kind(maps), maps, index + 1)
 
 
 def _split(job: AdaptJob, share: float) -> tuple[list[Domain], Domain, str]:
