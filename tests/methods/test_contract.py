@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
 from adapt_jobs import make_job, nuclei_domain, unlabelled
 from lightning_fabric import Fabric
 
+from napari_cellda.cli.support import parse_settings
 from napari_cellda.core.adaptation import training
 from napari_cellda.core.adaptation.domain import Domain
 from napari_cellda.core.errors import UserError
@@ -218,6 +220,20 @@ def test_every_setting_has_help_and_every_preset_is_valid(method):
     described = describe(method.name)
     assert all(field["help"] for field in described["parameters"].values())
     assert all({"cpu", "gpu", "published"} <= set(f) for f in described["parameters"].values())
+
+
+def test_settings_of_several_values_are_read_as_they_are_typed():
+    cks = find_method("cks")
+    typed = parse_settings(["widths=24, 48,96,192"])
+    assert cks.settings("cpu", typed).widths == (24, 48, 96, 192)
+    for text, said in {
+        "widths=24,x,96,192": "'widths' of cks is 'x'; expected a whole number.",
+        "widths=24,48": "'widths' of cks is ['24', '48']; expected more values, with commas",
+        "widths=1,2,3,4,5": "expected at most 4 values.",
+        "widths=": "'widths' of cks is ''; expected values with commas between them.",
+    }.items():
+        with pytest.raises(UserError, match=re.escape(said)):
+            cks.settings("cpu", parse_settings([text]))
 
 
 def test_a_wrong_setting_is_named(method):
