@@ -62,8 +62,7 @@ def follow_in_panel(method: str) -> tuple[np.ndarray, list[tuple[float, Frame]]]
     for role, name in picks.items():
         panel.pickers[role].choose_layers([viewer.layers[f"{name} {i}"] for i in range(2)])
     panel.cards.cards[method].clicked.emit()
-    settings = type(panel.settings.value).model_fields
-    every = {key: PREVIEW_EVERY for key in ("preview_every", "validate_every") if key in settings}
+    every = dict.fromkeys(("preview_every", "validate_every"), PREVIEW_EVERY)
     panel.settings.choose("cpu", {"steps": STEPS, **every})
     panel.starter.start.click()
     run = panel.starter.monitor.run

@@ -32,7 +32,7 @@ UNET = {"crop": 96, "batch": 2, "width": 8, "preview_every": 20}
 SETTINGS: dict[str, dict[str, Any]] = {
     "supervised": {**UNET, "steps": 80, "validate_every": 20},
     "pseudo-label": {**UNET, "steps": 100, "validate_every": 20},
-    "culpico": {**UNET, "steps": 160, "warmup": 60},
+    "culpico": {**UNET, "steps": 160, "warmup": 60, "validate_every": 20},
     "cellseguda": {**UNET, "steps": 100, "validate_every": 20},
     "cellsegssda": {**UNET, "steps": 100, "validate_every": 20},
     "stylefilter": {**UNET, "steps": 160, "validate_every": 20, "style_crop": 64,

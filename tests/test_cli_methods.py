@@ -18,7 +18,7 @@ SHAPE = (64, 64)
 UNET = {"steps": 4, "crop": 32, "batch": 1, "width": 4, "depth": 2}
 SETTINGS = {
     "pseudo-label": {**UNET, "preview_every": 2},
-    "culpico": {**UNET, "warmup": 1, "preview_every": 2},
+    "culpico": {**UNET, "warmup": 1, "validate_every": 2},
     "cellseguda": {**UNET, "validate_every": 2},
     "cellsegssda": {**UNET, "validate_every": 2},
     "stylefilter": {**UNET, "steps": 8, "validate_every": 2, "style_crop": 32, "style_width": 4,

@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from napari_cellda.core.adaptation.domain import UNKNOWN, Domain, Plane
-from napari_cellda.core.adaptation.predict import mean_dice
+from napari_cellda.core.adaptation.predict import class_maps, maps_kind, mean_dice
 from napari_cellda.core.images.normalisation import Normalisation
 
 PLAIN = Normalisation(kind="none", offset=(0.0,), factor=(1.0,))
@@ -38,3 +39,12 @@ def test_nothing_found_where_nothing_is_is_right():
 
 def test_without_any_annotation_there_is_no_score():
     assert math.isnan(mean_dice(planes([[UNKNOWN, UNKNOWN]]), as_map([0.9, 0.1])))
+
+
+def test_a_foreground_alone_gets_its_background():
+    one = torch.tensor([[[0.2, 0.9]]])
+    both = torch.tensor([[[0.8, 0.1]], [[0.2, 0.9]]])
+    assert torch.allclose(class_maps(one), both)
+    assert torch.allclose(class_maps(one[None]), both[None])
+    assert class_maps(both) is both
+    assert (maps_kind(one.numpy()), maps_kind(both.numpy())) == ("foreground", "classes")

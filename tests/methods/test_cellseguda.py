@@ -29,7 +29,7 @@ from napari_cellda.methods._cellseguda_losses import (
     overlap_loss,
     reconstruction_loss,
 )
-from napari_cellda.methods._cellseguda_polarity import seems_swapped
+from napari_cellda.methods._cellseguda_polarity import _some, seems_swapped
 from napari_cellda.methods.cellseguda import Params
 from outcomes import outcome
 
@@ -242,6 +242,11 @@ def test_nothing_is_said_where_the_source_does_not_lean_as_its_cells_do():
     rng = np.random.default_rng(0)
     even = replace(plane(0), pixels=rng.normal(size=(1, 40, 48)).astype(np.float32))
     assert not seems_swapped(planes(bright=True), Domain((even,)))
+
+
+@pytest.mark.parametrize(("given", "read"), [(1, 1), (16, 16), (31, 16), (33, 11)])
+def test_no_more_than_16_planes_are_read_to_tell(given: int, read: int):
+    assert len(_some(Domain((plane(0),) * given))) == read
 
 
 def test_source_crops_are_inverted_where_greys_seem_swapped_or_when_told():

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
 from adapt_jobs import make_job, nuclei_domain, unlabelled
 from lightning_fabric import Fabric
 
+from napari_cellda.cli.support import parse_settings
 from napari_cellda.core.adaptation import training
 from napari_cellda.core.adaptation.domain import Domain
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Preview, Step
 from napari_cellda.core.loop import MemoryStore
 from napari_cellda.core.nets.packable import Packable
-from napari_cellda.methods import describe, discover
+from napari_cellda.methods import describe, discover, find_method
 from outcomes import outcome
 
 METHODS = discover()
@@ -136,6 +138,16 @@ def test_it_stops_within_one_step(method, tmp_path):
     assert adapted.progress.stopped
 
 
+@pytest.mark.parametrize(
+    "name", ["cellseguda", "culpico", "pseudo-label", "stylefilter", "supervised"]
+)
+def test_a_run_stopped_before_anything_was_chosen_says_so(name, tmp_path):
+    method, asked = find_method(name), iter([False, True])
+    job = job_for(method, tmp_path, stop=lambda: next(asked))
+    _, adapted = drive(method, job, small(method))
+    assert adapted.selection.startswith("The last step, 1: ")
+
+
 @pytest.mark.parametrize("after", [1, 4])
 def test_a_resume_joins_exactly(method, whole, tmp_path, after):
     straight, expected = whole
@@ -208,6 +220,20 @@ def test_every_setting_has_help_and_every_preset_is_valid(method):
     described = describe(method.name)
     assert all(field["help"] for field in described["parameters"].values())
     assert all({"cpu", "gpu", "published"} <= set(f) for f in described["parameters"].values())
+
+
+def test_settings_of_several_values_are_read_as_they_are_typed():
+    cks = find_method("cks")
+    typed = parse_settings(["widths=24, 48,96,192"])
+    assert cks.settings("cpu", typed).widths == (24, 48, 96, 192)
+    for text, said in {
+        "widths=24,x,96,192": "'widths' of cks is 'x'; expected a whole number.",
+        "widths=24,48": "'widths' of cks is ['24', '48']; expected more values, with commas",
+        "widths=1,2,3,4,5": "expected at most 4 values.",
+        "widths=": "'widths' of cks is ''; expected values with commas between them.",
+    }.items():
+        with pytest.raises(UserError, match=re.escape(said)):
+            cks.settings("cpu", parse_settings([text]))
 
 
 def test_a_wrong_setting_is_named(method):

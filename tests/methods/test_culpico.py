@@ -8,7 +8,7 @@ import torch
 from adapt_jobs import make_job
 
 from napari_cellda.core.adaptation.domain import UNKNOWN
-from napari_cellda.core.events import Note
+from napari_cellda.core.events import Note, Preview, Score
 from napari_cellda.methods import find_method
 from napari_cellda.methods.culpico import discrepancy_map, source_loss, target_loss
 from outcomes import outcome
@@ -111,3 +111,16 @@ def test_disagreement_is_told_once_there_were_steps_to_agree(tmp_path, warmup, w
     told = any(isinstance(e, Note) and "did not come to agree" in e.text for e in events)
     assert told == said
     assert ("discrepancy" in adapted.scores) == (warmup < 4)
+
+
+@pytest.mark.parametrize("preview_every", [0, 3])
+def test_checkpoints_are_chosen_at_the_same_steps_whatever_is_shown(tmp_path, preview_every):
+    changes = {"steps": 5, "crop": 32, "batch": 1, "width": 4, "depth": 1, "warmup": 1}
+    params = find_method("culpico").settings(
+        "cpu", {**changes, "validate_every": 2, "preview_every": preview_every}
+    )
+    events, _ = outcome(find_method("culpico").adapt(make_job(tmp_path), params))
+    scored = [e.index for e in events if isinstance(e, Score) and e.selects]
+    assert scored == [2, 4, 5]
+    shown = sorted({e.index for e in events if isinstance(e, Preview)})
+    assert shown == ([3, 5] if preview_every else [])

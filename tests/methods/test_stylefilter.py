@@ -22,7 +22,6 @@ from napari_cellda.core.nets.styled import StyledSegmenter
 from napari_cellda.methods import find_method, stylefilter
 from napari_cellda.methods._cut import StyleBatch, lsgan_loss, patch_nce
 from napari_cellda.methods._stylefilter_losses import (
-    class_maps,
     cross_entropy,
     disturb_greys,
     filtered_labels,
@@ -120,11 +119,6 @@ def test_filter_anchors():
     assert (filtered_labels(maps, only) == 2).all()
     sure = filtered_labels(maps, torch.ones(1, 4, dtype=torch.bool), confidence=0.6)
     assert torch.equal(sure == UNKNOWN, maps.amax(1, keepdim=True) < 0.6)
-
-
-def test_class_maps_of_one_foreground_map():
-    one = torch.tensor([[[[0.2, 0.9]]]])
-    assert torch.allclose(class_maps(one), torch.tensor([[[[0.8, 0.1]], [[0.2, 0.9]]]]))
 
 
 def test_patch_nce_is_the_cross_entropy_of_the_own_place():

@@ -239,6 +239,16 @@ def test_strokes_and_points_pair_with_their_images(panel: AdaptPanel, tmp_path: 
     assert plan.ratio == pytest.approx(panel.settings.value.steps / 24)
 
 
+def test_an_estimate_counts_validations_and_not_pictures(panel: AdaptPanel, tmp_path: Path):
+    pickers = panel.pickers
+    pickers["target_images"].choose_layers(layers(panel, "target 0", "target 1"))
+    pickers["source_images"].choose_layers(layers(panel, "source 0", "source 1"))
+    pickers["source_masks"].choose_layers(layers(panel, "masks 0", "masks 1"))
+    choose(panel, "culpico")
+    panel.settings.choose("cpu", {"steps": 400, "preview_every": 0})
+    assert panel.plan(tmp_path / "run").validations == 8
+
+
 def test_points_become_a_table_and_the_diameter_an_option(panel: AdaptPanel, tmp_path: Path):
     panel.pickers["target_images"].choose_layers(layers(panel, "target 0"))
     panel.pickers["points"].choose_layers(layers(panel, "points 0"))

@@ -44,7 +44,8 @@ class Everything(BaseParams):
 
 
 def shown(form: Form[Any]) -> dict[str, Any]:
-    return {name: editor.get() for name, editor in form._editors.items()}
+    entered = {name: editor.get() for name, editor in form._editors.items()}
+    return type(form.value)(**entered).model_dump()
 
 
 @pytest.mark.parametrize("params", [Everything, ForestParams, FeatureSpec, EnhancerOptions])
@@ -136,6 +137,7 @@ def enter(form: Form[Any], name: str, value: Any) -> None:
         ("on", False, False),
         ("name", "nuclei", "nuclei"),
         ("sizes", "3, 4.5", (3.0, 4.5)),
+        ("sizes", "2", (2.0,)),
         ("sizes", "", None),
     ],
 )
@@ -183,7 +185,7 @@ def test_a_refused_entry_is_marked_and_holds_up_no_other(qtbot: QtBot) -> None:
     row, _ = layout.getWidgetPosition(crop)
     reason = layout.itemAt(row + 1, layout.ItemRole.SpanningRole).widget()
     assert reason.text == "Crop is 100; expected a multiple of 32."
-    assert "commas" in str(form.refusals["Widths"])
+    assert str(form.refusals["Widths"]) == "Widths is 'xyz'; expected a whole number."
     crop.setValue(128)
     assert list(form.refusals) == ["Widths"]
     assert layout.itemAt(row + 1, layout.ItemRole.SpanningRole) is None

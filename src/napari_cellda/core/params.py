@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import types
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from napari_cellda.core.errors import UserError
 
@@ -30,6 +31,8 @@ EXPECTED = {
     "less_than": "less than {lt}",
     "less_than_equal": "at most {le}",
     "tuple_type": "values with commas between them",
+    "missing": "more values, with commas between them",
+    "too_long": "at most {max_length} values",
     "multiple_of": "a multiple of {multiple_of}",
 }
 """What a value should have been, by pydantic's name of the mistake."""
@@ -43,6 +46,27 @@ class BaseParams(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _split(cls, value: Any, info: ValidationInfo) -> Any:
+        """Take values as people type them, with commas between them, where a tuple is wanted."""
+        if not isinstance(value, str):
+            return value
+        kind, optional = without_none(cls.model_fields[str(info.field_name)].annotation)
+        if get_origin(kind) is not tuple:
+            return value
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        return parts or (None if optional else value)
+
+
+def without_none(annotation: Any) -> tuple[Any, bool]:
+    """Split ``X | None`` into X and whether None is allowed."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        kinds = [a for a in get_args(annotation) if a is not type(None)]
+        if len(kinds) == 1:
+            return kinds[0], True
+    return annotation, False
 
 
 P = TypeVar("P", bound=BaseParams)
@@ -67,7 +91,7 @@ def checked(kind: type[P], values: Mapping[str, Any], owner: str) -> P:
         return kind.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
+        name = ".".join(part for part in first["loc"] if isinstance(part, str))
         if first["type"] == "extra_forbidden":
             raise UserError(f"{owner} has no setting '{name}'; {_instead(name, kind)}") from error
         raise UserError(f"The setting '{name}' of {owner} {refusal(first)}") from error

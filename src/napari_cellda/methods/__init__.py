@@ -6,7 +6,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
-from napari_cellda.core.adaptation.method import INPUTS, PRESETS, Method
+from napari_cellda.core.adaptation.method import INPUTS, PRESETS, Method, alternatives
 from napari_cellda.core.errors import UserError
 
 __all__ = ["Method", "describe", "discover", "find_method"]
@@ -49,7 +49,7 @@ def describe(name: str) -> dict[str, Any]:
         "method": method.name,
         "title": method.title,
         "paper": method.paper,
-        "needs": [" or ".join(map(_words, need.split("|"))) for need in method.needs],
+        "needs": [" or ".join(map(_words, alternatives(need))) for need in method.needs],
         "takes": [_words(name) for name in method.takes],
         "parameters": {
             key: {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,7 +68,7 @@ def _grey(plane: Plane) -> NDArray[np.float64]:
 
 
 def _some(domain: Domain) -> tuple[Plane, ...]:
-    return domain.planes[:: max(1, len(domain) // PLANES)]
+    return domain.planes[:: max(1, ceil(len(domain) / PLANES))]
 
 
 def _median(values: Iterable[float]) -> float:

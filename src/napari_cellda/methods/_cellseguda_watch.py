@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from napari_cellda.core.adaptation.domain import UNKNOWN, Domain, Plane
 from napari_cellda.core.adaptation.predict import (
     class_labels,
+    maps_kind,
     mean_dice,
     predict_plane,
     preview_pixels,
@@ -113,7 +114,7 @@ class Watch:
         """Show the map, what the decoder makes of it, and how source-like each place is."""
         run = partial(predict_plane, pixels=self.shown, fabric=self.fabric)
         maps = run(network)
-        yield Preview("foreground" if len(maps) == 1 else "classes", maps, done)
+        yield Preview(maps_kind(maps), maps, done)
         if self.decoder is not None:
             redrawn = run(partial(self._redraw, network))
             low, high = (np.percentile(self.shown, p) for p in (0.5, 99.5))

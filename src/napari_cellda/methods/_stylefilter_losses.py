@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from napari_cellda.core.adaptation.domain import UNKNOWN
+from napari_cellda.core.adaptation.predict import class_maps as class_maps
 from napari_cellda.core.augment import relight
 
 if TYPE_CHECKING:
@@ -65,11 +66,6 @@ def filtered_labels(maps: Tensor, present: Tensor, confidence: float = 0.0) -> T
     """
     best, labels = (maps * present[:, :, None, None].to(maps.dtype)).max(dim=1, keepdim=True)
     return torch.where(best >= confidence, labels, UNKNOWN)
-
-
-def class_maps(maps: Tensor) -> Tensor:
-    """Return one map per class, the background first, of one foreground map or of all."""
-    return torch.cat([1 - maps, maps], dim=1) if maps.shape[1] == 1 else maps
 
 
 def presence_f1(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:

@@ -25,7 +25,7 @@ from napari_cellda.core.adaptation.domain import UNKNOWN, Domain
 from napari_cellda.core.adaptation.job import Adapted, AdaptJob
 from napari_cellda.core.adaptation.method import Method
 from napari_cellda.core.adaptation.predict import mean_dice, predict_plane
-from napari_cellda.core.adaptation.training import held_still, load_best, train_job
+from napari_cellda.core.adaptation.training import held_still, load_chosen, train_job
 from napari_cellda.core.augment import flip_and_turn
 from napari_cellda.core.devices import make_fabric, setup
 from napari_cellda.core.errors import UserError
@@ -110,10 +110,13 @@ def _adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
         validate_every=gcd(params.validate_every, params.preview_every),
         select=SELECT if trainer.validation else None,
     )
-    if load_best(job, network=trainer.network):
-        rule = f"The highest Dice on {trainer.validated_on}, step {progress.best_step}"
-    else:
-        rule = f"The last step, {progress.steps}: no target label took part in the choice"
+    chosen = load_chosen(
+        job,
+        progress,
+        f"The highest Dice on {trainer.validated_on}",
+        otherwise="no target label took part in the choice",
+        network=trainer.network,
+    )
     network = trainer.final_network()
     scores = trainer.health(network)
     if progress.best_score is not None:
@@ -121,7 +124,7 @@ def _adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
     return Adapted(
         network=network.cpu().eval(),
         progress=progress,
-        selection=f"{rule}; batch norms with the statistics of the {params.norm_statistics}.",
+        selection=f"{chosen}; batch norms with the statistics of the {params.norm_statistics}.",
         kind=job.map_kind,
         output_names=job.map_names,
         scores=scores,

@@ -9,6 +9,7 @@ pixel weighted by how closely the two maps agree there.
 
 from __future__ import annotations
 
+from math import gcd
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -21,7 +22,7 @@ from napari_cellda.core.adaptation.job import Adapted, AdaptJob
 from napari_cellda.core.adaptation.method import Method, MethodParams
 from napari_cellda.core.adaptation.predict import mean_dice, predict_plane, preview_pixels
 from napari_cellda.core.adaptation.pretrained import load_pretrained
-from napari_cellda.core.adaptation.training import load_best, train_job
+from napari_cellda.core.adaptation.training import load_chosen, train_job
 from napari_cellda.core.augment import flip_and_turn
 from napari_cellda.core.devices import make_fabric, setup
 from napari_cellda.core.errors import UserError
@@ -140,7 +141,7 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
         job,
         trainer,
         steps=params.steps,
-        validate_every=params.preview_every or params.steps,
+        validate_every=gcd(params.validate_every, params.preview_every),
         select=SELECT if job.validation is None else VALIDATION,
     )
     together = progress.steps - params.warmup
@@ -150,17 +151,17 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
             f"{trainer.history.last:.3f}, did not fall. Compare with the source-only network "
             "before using this one."
         )
-    load_best(job, m=trainer.twins.m, n=trainer.twins.n)
     rule = (
         f"The smallest total loss (source and target), averaged over {params.selection_window} "
         "steps"
         if job.validation is None
         else "The highest Dice on the validation masks that were given"
     )
+    chosen = load_chosen(job, progress, rule, m=trainer.twins.m, n=trainer.twins.n)
     return Adapted(
         network=trainer.twins.cpu().eval(),
         progress=progress,
-        selection=f"{rule}, step {progress.best_step or progress.steps}.",
+        selection=f"{chosen}.",
         output_names=job.classes[1:],
         scores={"discrepancy": trainer.history.last} if together > 0 else {},
     )
@@ -266,13 +267,23 @@ class _Trainer:
         return losses
 
     def validate(self, index: int) -> Iterator[Event]:
-        """Score and show both networks."""
+        done, last = index + 1, index + 1 == self.params.steps
         self.twins.eval()
-        if index >= self.params.warmup:
-            yield Score(SELECT, -self.history.mean_total, index + 1)
+        if last or done % self.params.validate_every == 0:
+            yield from self._scores(done)
+        if self.params.preview_every and (last or done % self.params.preview_every == 0):
+            yield from self._previews(done)
+
+    def _scores(self, done: int) -> Iterator[Event]:
+        """Tell the mean loss once the networks learn together, and the Dice of both on truth."""
+        if done > self.params.warmup:
+            yield Score(SELECT, -self.history.mean_total, done)
         if self.job.validation is not None:
             dice = mean_dice(self.job.validation, lambda p: self._predict(p.pixels).mean(axis=0))
-            yield Score(VALIDATION, dice, index + 1)
+            yield Score(VALIDATION, dice, done)
+
+    def _previews(self, done: int) -> Iterator[Event]:
+        """Show what both networks make of the first plane, and where they disagree."""
         p_m, p_n = self._predict(self.shown)[:, 0]
         pictures = {
             "mean": (p_m + p_n) / 2,
@@ -283,7 +294,7 @@ class _Trainer:
             "discrepancy": np.abs(p_m - p_n),
         }
         for name, picture in pictures.items():
-            yield Preview(name, picture, index + 1)
+            yield Preview(name, picture, done)
 
     def _predict(self, pixels: Any) -> np.ndarray:
         """Return both maps of a plane, (2, 1, Y, X)."""

@@ -22,13 +22,14 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from napari_cellda.core.adaptation.job import Adapted, AdaptJob
 from napari_cellda.core.adaptation.method import Method, MethodParams
 from napari_cellda.core.adaptation.predict import (
+    class_maps,
     mean_dice,
     predict_plane,
     preview_part,
     preview_pixels,
 )
 from napari_cellda.core.adaptation.pretrained import load_pretrained
-from napari_cellda.core.adaptation.training import load_best, train_job
+from napari_cellda.core.adaptation.training import load_chosen, train_job
 from napari_cellda.core.augment import Deformation, deform, flip_and_turn, relight
 from napari_cellda.core.averaging import MovingAverage
 from napari_cellda.core.devices import make_fabric, setup
@@ -98,8 +99,6 @@ class Params(MethodParams):
     quarters."""
     validation_share: float = Field(0.15, gt=0, lt=1)
     """Share of the target planes that is kept to choose the checkpoint."""
-    validate_every: int = Field(50, ge=1)
-    """Steps between two validations."""
 
 
 def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
@@ -133,17 +132,17 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
         # forest, and so they can agree better than ever after.
         select_from=params.steps // 2 if job.validation is None else 0,
     )
-    load_best(job, network=trainer.network, teacher=trainer.teacher)
     rule = (
         "The highest Dice against the rounded pseudo-labels of target planes kept aside, in the "
         "second half of the training: agreement with the maps, not with the truth"
         if job.validation is None
         else "The highest Dice on the validation masks that were given"
     )
+    chosen = load_chosen(job, progress, rule, network=trainer.network, teacher=trainer.teacher)
     return Adapted(
         network=trainer.kept.cpu().eval(),
         progress=progress,
-        selection=f"{rule}, step {progress.best_step or progress.steps}.",
+        selection=f"{chosen}.",
         kind=job.map_kind,
         output_names=job.map_names,
         scores={} if progress.best_score is None else {trainer.select: progress.best_score},
@@ -246,7 +245,7 @@ class _Trainer:
     def _teacher_map(self, images: Tensor) -> Tensor:
         with self.fabric.autocast():
             maps = self.teacher.network(images.to(memory_format=torch.channels_last)).float()
-        return _both(maps)
+        return class_maps(maps)
 
     def validate(self, index: int) -> Iterator[Event]:
         done, last = index + 1, index + 1 == self.params.steps
@@ -277,7 +276,7 @@ class _Trainer:
             for each in (self.network, self.teacher.network)
         )
         labels = self.shown_labels
-        weights = rectification(_both(torch.from_numpy(network))[None], self.confidence.eta)[0]
+        weights = rectification(class_maps(torch.from_numpy(network))[None], self.confidence.eta)[0]
         weight = weights.gather(0, labels.argmax(dim=0, keepdim=True))[0]
         yield Preview("prediction", _foreground(network), done)
         yield Preview("teacher", _foreground(teacher), done)
@@ -300,11 +299,6 @@ def rounded(domain: Domain) -> Domain:
             if plane.pseudo_map is not None
         )
     )
-
-
-def _both(maps: Tensor) -> Tensor:
-    """Return (..., K, Y, X) probabilities, the background's before a foreground's alone."""
-    return torch.cat([1 - maps, maps], dim=-3) if maps.shape[-3] == 1 else maps
 
 
 def _foreground(maps: np.ndarray) -> np.ndarray:

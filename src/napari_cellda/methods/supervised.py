@@ -16,9 +16,14 @@ from pydantic import Field
 from napari_cellda.core.adaptation.domain import UNKNOWN, Domain
 from napari_cellda.core.adaptation.job import Adapted, AdaptJob
 from napari_cellda.core.adaptation.method import Method, MethodParams
-from napari_cellda.core.adaptation.predict import mean_dice, predict_plane, preview_pixels
+from napari_cellda.core.adaptation.predict import (
+    maps_kind,
+    mean_dice,
+    predict_plane,
+    preview_pixels,
+)
 from napari_cellda.core.adaptation.pretrained import load_pretrained
-from napari_cellda.core.adaptation.training import load_best, train_job
+from napari_cellda.core.adaptation.training import load_chosen, train_job
 from napari_cellda.core.augment import flip_and_turn
 from napari_cellda.core.devices import make_fabric, setup
 from napari_cellda.core.errors import UserError
@@ -73,12 +78,12 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
         validate_every=params.validate_every,
         select=SELECT,
     )
-    load_best(job, network=trainer.network)
-    chosen = progress.best_step or progress.steps
+    rule = f"The highest Dice on {trainer.validated_on}"
+    chosen = load_chosen(job, progress, rule, network=trainer.network)
     return Adapted(
         network=trainer.network.cpu().eval(),
         progress=progress,
-        selection=f"The highest Dice on {trainer.validated_on}, step {chosen}.",
+        selection=f"{chosen}.",
         kind=job.map_kind,
         output_names=job.map_names,
         scores={} if progress.best_score is None else {SELECT: progress.best_score},
@@ -141,7 +146,7 @@ class _Trainer:
         dice = mean_dice(self.validation, lambda plane: forward(plane.pixels))
         yield Score(SELECT, dice, index + 1)
         maps = forward(self.shown)
-        yield Preview("foreground" if len(maps) == 1 else "classes", maps, index + 1)
+        yield Preview(maps_kind(maps), maps, index + 1)
 
 
 def _split(job: AdaptJob, share: float) -> tuple[list[Domain], Domain, str]:

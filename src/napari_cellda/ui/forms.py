@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import types
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args, get_origin
 
 from pydantic import ValidationError
 from qtpy.QtCore import QLocale, Signal
@@ -20,7 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.params import BaseParams, refusal
+from napari_cellda.core.params import BaseParams, refusal, without_none
 from napari_cellda.ui.panels.banner import Banner
 
 if TYPE_CHECKING:
@@ -179,7 +178,7 @@ class _Editor:
 
 
 def _editor_for(field: FieldInfo) -> _Editor:
-    kind, optional = _unwrap(field.annotation)
+    kind, optional = without_none(field.annotation)
     if kind is bool:
         box = QCheckBox()
         return _Editor(box, box.isChecked, box.setChecked, box.toggled)
@@ -187,16 +186,7 @@ def _editor_for(field: FieldInfo) -> _Editor:
         return _choice(get_args(kind))
     if kind is int or kind is float:
         return _number(kind, field, optional=optional)
-    return _text(kind, optional=optional)
-
-
-def _unwrap(annotation: Any) -> tuple[Any, bool]:
-    """Split ``X | None`` into X and whether None is allowed."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        kinds = [a for a in get_args(annotation) if a is not type(None)]
-        if len(kinds) == 1:
-            return kinds[0], True
-    return annotation, False
+    return _text(optional=optional)
 
 
 def _limits(field: FieldInfo) -> tuple[float, float]:
@@ -271,20 +261,15 @@ def _number(kind: type, field: FieldInfo, *, optional: bool) -> _Editor:
     return _Editor(box, get, set_, box.valueChanged)
 
 
-def _text(kind: Any, *, optional: bool) -> _Editor:
-    """Make a line for tuples (comma-separated) and text; empty means None where that is allowed."""
+def _text(*, optional: bool) -> _Editor:
+    """Make a line for text and for tuples, which the settings split at the commas themselves.
+
+    Empty means None where that is allowed.
+    """
     line = QLineEdit()
-    inner = next((a for a in get_args(kind) if a is not Ellipsis), str)
 
     def get() -> Any:
-        text = line.text().strip()
-        if get_origin(kind) is not tuple:
-            return text or (None if optional else "")
-        parts = [part.strip() for part in text.split(",") if part.strip()]
-        try:
-            return tuple(inner(part) for part in parts) or None
-        except ValueError:
-            return text  # pydantic says what is wrong with it
+        return line.text().strip() or (None if optional else "")
 
     def set_(value: Any) -> None:
         shown = ", ".join(str(v) for v in value) if isinstance(value, tuple) else value

@@ -38,6 +38,11 @@ SOURCE = ("source_images", "source_masks")
 """Inputs of which one is no use without the other."""
 
 
+def alternatives(need: str) -> list[str]:
+    """Return the names of the inputs of which a need, as in `Method.needs`, asks for one."""
+    return need.split("|")
+
+
 class MethodParams(BaseParams):
     """Settings that every method has; each sets its own defaults."""
 
@@ -52,6 +57,8 @@ class MethodParams(BaseParams):
     to 1; zscore: mean 0, deviation 1, each over a whole image; dataset: zscore over all images."""
     preview_every: int = Field(50, ge=0)
     """Steps between two previews; 0 shows none."""
+    validate_every: int = Field(50, ge=1)
+    """Steps between two validations, whose scores choose the checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -101,14 +108,14 @@ class Method:
     @property
     def wanted(self) -> set[str]:
         """Names of the inputs that it needs or can use."""
-        return {name for need in self.needs for name in need.split("|")} | set(self.takes)
+        return {name for need in self.needs for name in alternatives(need)} | set(self.takes)
 
     def lacking(self, given: set[str]) -> list[str]:
         """Return what is needed and not among the inputs given, written as in `needs`.
 
         Of source images and their masks, the one where the other is given is needed too.
         """
-        lacking = [need for need in self.needs if not given & set(need.split("|"))]
+        lacking = [need for need in self.needs if not given & set(alternatives(need))]
         for one, other in (SOURCE, SOURCE[::-1]):
             halved = one in given & self.wanted and other not in given
             if halved and other not in lacking:
@@ -118,5 +125,5 @@ class Method:
     def missing(self, given: set[str]) -> list[str]:
         """Return, in words, what `lacking` returns."""
         return [
-            " or ".join(INPUTS[name] for name in need.split("|")) for need in self.lacking(given)
+            " or ".join(INPUTS[name] for name in alternatives(need)) for need in self.lacking(given)
         ]

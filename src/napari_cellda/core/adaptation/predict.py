@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_cellda.core.adaptation.job import Kind
+
     Forward = Callable[[torch.Tensor], torch.Tensor]
 
 PREVIEW_SIDE = 512
@@ -95,6 +97,16 @@ def class_labels(maps: NDArray[np.float32]) -> NDArray[np.intp]:
         (maps[0] > 0.5).astype(np.intp) if len(maps) == 1 else maps.argmax(axis=0)
     )
     return found
+
+
+def class_maps(maps: torch.Tensor) -> torch.Tensor:
+    """Return (..., K, Y, X) maps of all classes, the background's before a foreground's alone."""
+    return torch.cat([1 - maps, maps], dim=-3) if maps.shape[-3] == 1 else maps
+
+
+def maps_kind(maps: NDArray[np.float32]) -> Kind:
+    """Return what (K, Y, X) maps show, which is also what their preview is called."""
+    return "foreground" if len(maps) == 1 else "classes"
 
 
 def mean_dice(domain: Domain, predict: Callable[[Plane], NDArray[np.float32]]) -> float:

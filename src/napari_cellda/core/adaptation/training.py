@@ -75,19 +75,52 @@ def train_job(
     )
 
 
-def load_best(job: AdaptJob, **networks: Stateful) -> bool:
+def load_best(job: AdaptJob, **networks: Stateful) -> int | None:
     """Load the best checkpoint into networks, each under its name among the trainer's parts.
 
     Returns
     -------
-    bool
-        Whether there was one; if not, the networks stay as they are.
+    int or None
+        Its step; None when there is no such checkpoint: the networks stay as they are.
     """
     best = job.store.load("best")
     if best is None:
-        return False
+        return None
     load_parts(best, networks)
-    return True
+    return int(best["step"])
+
+
+def load_chosen(
+    job: AdaptJob,
+    progress: Progress,
+    rule: str,
+    *,
+    otherwise: str = "there was no score to choose by",
+    **networks: Stateful,
+) -> str:
+    """Load the best checkpoint, if one was chosen, and tell how for `Adapted.selection`.
+
+    Parameters
+    ----------
+    job : AdaptJob
+    progress : Progress
+    rule : str
+        What chooses, such as "The highest Dice on the validation masks".
+    otherwise : str
+        Why the networks are those of the last step when nothing was chosen, as in a run that was
+        stopped early.
+    **networks : Stateful
+        See `load_best`.
+
+    Returns
+    -------
+    str
+        The rule or why it was not kept to, and the step; without a full stop.
+    """
+    step = load_best(job, **networks)
+    return (
+        f"The last step, {progress.steps}: {otherwise}" if step is None else f"{rule}, step {step}"
+    )
 
 
 @contextmanager

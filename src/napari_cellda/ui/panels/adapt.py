@@ -292,7 +292,6 @@ class AdaptPanel(QWidget):
         options, prepared = prepare_all(self.session, picks, folder)
         options["preset"] = self.settings.preset.currentData()
         settings = self.settings.value.model_dump()
-        every = settings.get("validate_every") or settings.get("preview_every") or 1
         words = command_words(("adapt", method.name), options, self.settings.changes())
         check = None
         if options.get("project") is not None:
@@ -304,7 +303,7 @@ class AdaptPanel(QWidget):
             inputs=prepared,
             trial={"steps": TRIAL_STEPS},
             ratio=settings["steps"] / TRIAL_STEPS,
-            validations=max(1, settings["steps"] // every),
+            validations=max(1, settings["steps"] // settings["validate_every"]),
             place=preview_place(self.session, picks, method),
             check=check,
         )

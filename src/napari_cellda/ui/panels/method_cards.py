@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_cellda.core.adaptation.method import alternatives
 from napari_cellda.ui.panels.method_pictures import WIDTH, method_picture
 
 if TYPE_CHECKING:
@@ -43,13 +44,13 @@ WORDS = {
 def missing_words(method: Method, given: set[str]) -> list[str]:
     """Return, in few words, the needed inputs that are not among those given."""
     return [
-        " or ".join(WORDS.get(name, name.replace("_", " ")) for name in need.split("|"))
+        " or ".join(WORDS.get(name, name.replace("_", " ")) for name in alternatives(need))
         for need in method.lacking(given)
     ]
 
 
 def _choices(method: Method) -> int:
-    return sum(need.count("|") for need in method.needs)
+    return sum(len(alternatives(need)) for need in method.needs)
 
 
 class MethodCard(QFrame):
