@@ -21,7 +21,7 @@ from pydantic import Field
 from napari_cellda.core.adaptation.domain import Domain, Plane
 from napari_cellda.core.adaptation.job import Adapted, AdaptJob
 from napari_cellda.core.adaptation.method import Method, MethodParams
-from napari_cellda.core.adaptation.training import load_best, train_job
+from napari_cellda.core.adaptation.training import load_chosen, train_job
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Task
 from napari_cellda.core.modelzoo.preprocessing import Scaling
@@ -199,13 +199,13 @@ def _adapt(
         validate_every=trainer.look_every,
         select=SELECT,
     )
-    load_best(job, principal=trainer.principal)
+    chosen = load_chosen(job, progress, trainer.rule, principal=trainer.principal)
     trainer.principal.eval()
     least_score = raise_least_score(trainer) if progress.steps else params.least_score
     return Adapted(
         network=trainer.principal.cpu(),
         progress=progress,
-        selection=f"{trainer.rule}, step {progress.best_step or progress.steps}.",
+        selection=f"{chosen}.",
         kind="instances",
         output_names=("foreground", "score", "row offset", "column offset"),
         scores={} if progress.best_score is None else {SELECT: progress.best_score},

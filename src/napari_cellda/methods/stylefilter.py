@@ -25,7 +25,7 @@ import torch
 from napari_cellda.core.adaptation.job import Adapted, AdaptJob
 from napari_cellda.core.adaptation.method import Method
 from napari_cellda.core.adaptation.predict import predict_plane
-from napari_cellda.core.adaptation.training import load_best, train_job
+from napari_cellda.core.adaptation.training import load_chosen, train_job
 from napari_cellda.core.augment import flip_and_turn
 from napari_cellda.core.batches import every_second, quarter
 from napari_cellda.core.devices import make_fabric, setup
@@ -182,14 +182,13 @@ class _Trainer:
 
     def result(self, progress: Progress) -> Adapted:
         """Return what was learned, with the weights of the best checkpoint if one was chosen."""
-        chosen = load_best(self.job, network=self.network)
-        rule, best = self.checks.selected_by, progress.best_score
+        rule, best = f"The highest {self.checks.selected_by}", progress.best_score
+        why = "no target label took part in the choice"
+        chosen = load_chosen(self.job, progress, rule, otherwise=why, network=self.network)
         return Adapted(
             network=self.final_network(),
             progress=progress,
-            selection=f"The highest {rule}, step {progress.best_step}."
-            if chosen
-            else f"The last step, {progress.steps}: no target label took part in the choice.",
+            selection=f"{chosen}.",
             kind=self.job.map_kind,
             output_names=self.job.map_names,
             scores={} if best is None else {str(self.checks.select): best},
