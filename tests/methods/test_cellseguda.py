@@ -217,6 +217,24 @@ def test_norms_are_measured_on_the_given_images_and_the_network_stays():
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
 
 
+def test_norms_are_measured_in_mixed_precision_which_ends_with_the_measuring(monkeypatch):
+    trainer = cellseguda._Trainer(job(), TINY)
+    trainer.fabric = make_fabric("cpu", "bf16-mixed")
+    next(batches := trainer._norm_batches(trainer.target))
+    assert not torch.is_autocast_enabled("cpu")
+    batches.close()
+    mixed = []
+
+    def seen(network, batches):
+        mixed.extend(torch.is_autocast_enabled("cpu") for _ in batches)
+        return with_norms_of(network, [])
+
+    monkeypatch.setattr(cellseguda, "with_norms_of", seen)
+    trainer.final_network()
+    assert mixed == [True] * cellseguda.NORM_BATCHES
+    assert not torch.is_autocast_enabled("cpu")
+
+
 def test_discriminator_halves_five_times():
     assert Discriminator(2, 4)(torch.zeros(1, 2, 64, 96)).shape == (1, 1, 2, 3)
 

@@ -267,14 +267,14 @@ class _Trainer:
         """Return S as it is in training when it sees crops of a domain; a copy in eval mode."""
         if self.params.norm_statistics == "training":
             return deepcopy(self.network).eval()
-        return with_norms_of(self.network, self._norm_batches(domain))
+        with self.fabric.autocast():  # as it is trained and used
+            return with_norms_of(self.network, self._norm_batches(domain))
 
     def _norm_batches(self, domain: Domain) -> Iterator[Tensor]:
         rng = np.random.default_rng([self.job.seed, 5])
         for _ in range(NORM_BATCHES):
             crops = domain.crops(rng, max(self.params.batch, NORM_CROPS), self.params.crop)
-            with self.fabric.autocast():
-                yield self.fabric.to_device(torch.from_numpy(crops.images))
+            yield self.fabric.to_device(torch.from_numpy(crops.images))
 
     def validate(self, index: int) -> Iterator[Event]:
         done, last = index + 1, index + 1 == self.params.steps

@@ -80,7 +80,8 @@ class Params(MethodParams):
     rectify: bool = True
     """Whether labels are rectified (Eq. 6-8)."""
     average: float = Field(0.999, ge=0, lt=1)
-    """What the teacher keeps of itself at each step (Eq. 2); less in the beginning."""
+    """What the teacher keeps of itself at each step (Eq. 2); less in the first steps, in
+    which it is the mean of all networks so far. In the paper it is the same throughout."""
     memory: float = Field(0.99, ge=0, lt=1)
     """What the usual confidence of a class keeps of itself at each step (Eq. 7)."""
     first_confidence: Literal["one", "batch"] = "one"
