@@ -139,7 +139,7 @@ def test_it_stops_within_one_step(method, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["cellseguda", "culpico", "pseudo-label", "stylefilter", "supervised"]
+    "name", ["cellseguda", "cks", "culpico", "pseudo-label", "stylefilter", "supervised"]
 )
 def test_a_run_stopped_before_anything_was_chosen_says_so(name, tmp_path):
     method, asked = find_method(name), iter([False, True])

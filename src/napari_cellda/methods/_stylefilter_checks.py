@@ -10,12 +10,14 @@ import torch
 from napari_cellda.core.adaptation.domain import Domain, Plane
 from napari_cellda.core.adaptation.predict import (
     class_labels,
+    class_maps,
+    maps_kind,
     mean_dice,
     predict_plane,
     preview_pixels,
 )
 from napari_cellda.core.events import Event, Preview, Score
-from napari_cellda.methods._stylefilter_losses import class_maps, presence_f1
+from napari_cellda.methods._stylefilter_losses import presence_f1
 from napari_cellda.methods._stylefilter_target import thinned
 
 if TYPE_CHECKING:
@@ -147,7 +149,7 @@ class Checks:
         if done <= self.params.stage_ends[0]:
             return
         maps = self._segment(stylised)
-        yield Preview("foreground" if len(maps) == 1 else "classes", maps, done)
+        yield Preview(maps_kind(maps), maps, done)
         clean = self.fabric.to_device(torch.from_numpy(stylised)[None])
         every = np.ones(self.job.n_classes, bool)
         present = self.job.target.planes[0].present_mask

@@ -16,7 +16,6 @@ import torch
 from torch.nn import functional as F
 
 from napari_cellda.core.adaptation.domain import UNKNOWN
-from napari_cellda.core.adaptation.predict import class_maps as class_maps
 from napari_cellda.core.augment import relight
 
 if TYPE_CHECKING:

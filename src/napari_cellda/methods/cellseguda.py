@@ -135,12 +135,11 @@ class _Trainer:
     """Segmenter S, decoder R, discriminator D, and one step of all three."""
 
     def __init__(self, job: AdaptJob, params: Params) -> None:
-        if job.source is None or not job.source.is_annotated:
-            raise UserError("CellSegUDA needs annotated source images; none were given.")
+        annotated = job.annotated_source("CellSegUDA")
         torch.manual_seed(job.seed)
         self.job, self.params = job, params
         share = params.validation_share
-        self.source, checked = job.source.annotated().split(share, job.seed)
+        self.source, checked = annotated.split(share, job.seed)
         self.target, self.validation, self.validated_on = _split_target(job, share)
         swapped = params.invert is None and seems_swapped(self.source, job.target)
         self.invert = params.invert or (INVERT if swapped else 0.0)

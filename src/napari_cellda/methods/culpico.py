@@ -25,7 +25,6 @@ from napari_cellda.core.adaptation.pretrained import load_pretrained
 from napari_cellda.core.adaptation.training import load_chosen, train_job
 from napari_cellda.core.augment import flip_and_turn
 from napari_cellda.core.devices import make_fabric, setup
-from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Note, Preview, Score, Stage, Task
 from napari_cellda.core.losses import bce_loss
 from napari_cellda.core.nets.ensemble import TwinSegmenters
@@ -133,8 +132,6 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
     UserError
         If there is no annotated source.
     """
-    if job.source is None or not job.source.is_annotated:
-        raise UserError("culpico needs annotated source images; none was given.")
     trainer = _Trainer(job, params)
     yield Stage("Adapt two networks", params.steps)
     progress = yield from train_job(
@@ -200,10 +197,9 @@ class _Trainer:
     """Both networks, their optimisers, and one step."""
 
     def __init__(self, job: AdaptJob, params: Params) -> None:
-        assert job.source is not None
         torch.manual_seed(job.seed)
         self.job, self.params = job, params
-        self.source = job.source.annotated()
+        self.source = job.annotated_source("CULPICO")
         # Two random beginnings are all that sets the networks apart: they see the same crops.
         self.twins = TwinSegmenters(job.target.n_channels, 2, params.width, params.depth, growth=8)
         load_pretrained(self.twins, job.pretrained)

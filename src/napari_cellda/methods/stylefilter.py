@@ -24,19 +24,17 @@ import torch
 
 from napari_cellda.core.adaptation.job import Adapted, AdaptJob
 from napari_cellda.core.adaptation.method import Method
-from napari_cellda.core.adaptation.predict import predict_plane
+from napari_cellda.core.adaptation.predict import class_maps, predict_plane
 from napari_cellda.core.adaptation.training import load_chosen, train_job
 from napari_cellda.core.augment import flip_and_turn
 from napari_cellda.core.batches import every_second, quarter
 from napari_cellda.core.devices import make_fabric, setup
-from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Stage, Task
 from napari_cellda.core.loop import Progress, Stateful, cosine_rate, set_learning_rate
 from napari_cellda.core.nets.styled import StyledSegmenter
 from napari_cellda.methods._cut import StyleBatch, StyleTrainer
 from napari_cellda.methods._stylefilter_checks import Checks
 from napari_cellda.methods._stylefilter_losses import (
-    class_maps,
     cross_entropy,
     disturb_greys,
     filtered_labels,
@@ -129,12 +127,11 @@ class _Trainer:
     """All networks, their optimisers, and one step of each stage."""
 
     def __init__(self, job: AdaptJob, params: Params) -> None:
-        if job.source is None or not job.source.is_annotated:
-            raise UserError("StyleFilter needs annotated source images; none were given.")
+        annotated = job.annotated_source("StyleFilter")
         torch.manual_seed(job.seed)
         self.job, self.params = job, params
         self.ends = params.stage_ends
-        self.source, checked = job.source.annotated().split(params.validation_share, job.seed)
+        self.source, checked = annotated.split(params.validation_share, job.seed)
         self.target = Target(job, params)
         self.fabric = make_fabric(job.device)
         self._build_networks()

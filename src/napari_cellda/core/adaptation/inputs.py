@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from napari_cellda.core.adaptation.method import INPUTS
+from napari_cellda.core.adaptation.method import INPUTS, alternatives
 from napari_cellda.core.adaptation.tables import read_image_labels, read_points
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.images import check_same_channels, open_image
@@ -146,7 +146,7 @@ def open_inputs(inputs: AdaptInputs, method: Method) -> Opened:
 
 def _check_wanted(inputs: AdaptInputs, method: Method) -> None:
     if lacking := method.lacking(inputs.given):
-        either = lacking[0].split("|")
+        either = alternatives(lacking[0])
         words = " or ".join(f"{INPUTS[name]} ({_option(name)})" for name in either)
         raise UserError(f"{method.name} needs {words}; see: napari-cellda methods.")
     unwanted = sorted(inputs.given - method.wanted - {"validation_masks"})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import never
 from napari_cellda.core.processes import rank
 
@@ -63,6 +64,12 @@ class AdaptJob:
     def map_names(self) -> tuple[str, ...]:
         """Names of its maps: the foreground alone, or every class."""
         return self.classes[1:] if self.n_classes == 2 else self.classes
+
+    def annotated_source(self, method: str) -> Domain:
+        """Return the source planes that have masks, or raise a UserError in a method's name."""
+        if self.source is None or not self.source.is_annotated:
+            raise UserError(f"{method} needs annotated source images; none were given.")
+        return self.source.annotated()
 
     def rng(self, index: int) -> np.random.Generator:
         """Return what decides the crops of a step.
