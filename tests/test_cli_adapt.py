@@ -413,8 +413,12 @@ def test_nuclei_are_found_in_the_channel_that_is_named(folders, tmp_path, capsys
         given = AdaptInputs(
             target_images=images, nuclei_images=nuclei, nuclei_channel=channel, diameter=14.0
         )
-        begun = begin_adaptation(tmp_path / f"run {channel}", method, given, device="cpu")
+        auto = {"head_start": None}
+        begun = begin_adaptation(
+            tmp_path / f"run {channel}", method, given, overrides=auto, device="cpu"
+        )
         assert f"--nuclei-channel {channel} " in begun.record.command
+        assert "--set head_start=null " in begun.record.command
         opened = open_inputs(inputs_of(begun), method)
         task = prepare_domains(opened, method, "zscore", begun.folder / "cache", diameter=14.0)
         return [plane.points for plane in run_quietly(task).target.planes]

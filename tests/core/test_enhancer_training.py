@@ -112,6 +112,7 @@ def test_a_run_gives_a_package_that_opens(finished):
     assert 12 < card.object_diameter < 26
     assert card.training["command"].startswith("napari-cellda enhancer train --images")
     assert "--set forests=3" in card.training["command"]
+    assert "--set 'id=\"tiny\"'" in card.training["command"]
     assert sum(card.training["map_histogram"]) == pytest.approx(1, abs=0.01)
     assert set(card.training["scores"]) == {"forest", "enhanced foreground", "enhanced boundary"}
     assert card.cover is not None

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import signal
 import sys
 import time
@@ -11,13 +12,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from napari_cellda.cli.support import parse_settings
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Preview, Score, Stage, Step, never, run_quietly
 from napari_cellda.core.jobs import Run
 from napari_cellda.core.locks import Lock, is_held
 from napari_cellda.core.params import BaseParams
 from napari_cellda.core.run_log import LogWriter, cut_log
-from napari_cellda.core.runs.commands import changed_settings, command_words
+from napari_cellda.core.runs.commands import changed_settings, command_words, typed_again
 from napari_cellda.core.runs.follow import _Reader, follow_run
 from napari_cellda.core.runs.history import MOST_POINTS, History
 from napari_cellda.core.runs.launch import cancel_run, last_words, start_run
@@ -512,6 +514,15 @@ def test_words_of_a_command():
         "--channels", "grey", "--set", "steps=3", "--set", 'name="a"',
     ]  # fmt: skip
     assert changed_settings(Params(steps=9), Params()) == {"steps": 9}
+
+
+def test_a_recorded_command_can_be_typed_again():
+    settings = {"steps": 3, "name": "1e3", "auto": None, "on": True, "sizes": [1, 2]}
+    line = typed_again(("adapt", "culpico"), {"target_images": "a b"}, settings)
+    words = shlex.split(line)
+    assert words[:5] == ["napari-cellda", "adapt", "culpico", "--target-images", "a b"]
+    assert words[-2:] == ["-o", "RUN"]
+    assert parse_settings(words[6:-2:2]) == settings
 
 
 def test_a_log_line_that_does_not_fit_is_taken_back(tmp_path, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from napari_cellda.core.jobs import Run
 from napari_cellda.core.paths import tell_left_out
 from napari_cellda.core.processes import rank, wait_for, world_size
 from napari_cellda.core.run_record import hash_input, newest_file
+from napari_cellda.core.runs.commands import typed_again
 from napari_cellda.core.runs.folder import (
     check_new_folder,
     clear_failed,
@@ -315,15 +315,9 @@ def _command(
     overrides: Mapping[str, Any] | None,
     seed: int,
 ) -> str:
-    """Return the command line that begins this run again; the run's folder is left to choose."""
-    words = ["napari-cellda", "adapt", method.name]
-    for name in AdaptInputs.model_fields:
-        value = getattr(inputs, name)
-        if value is None or value == () or (name == "channels" and value == "grey"):
-            continue
-        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        words += [f"--{name.replace('_', '-')}", text]
-    words += ["--preset", preset, "--seed", str(seed)]
-    for key, value in (overrides or {}).items():
-        words += ["--set", f"{key}={value}"]
-    return shlex.join([*words, "-o", "RUN"])
+    """Return the command line that begins this run again."""
+    options = {name: getattr(inputs, name) for name in AdaptInputs.model_fields}
+    if inputs.channels == "grey":
+        del options["channels"]  # as when nothing is said
+    options |= {"preset": preset, "seed": seed}
+    return typed_again(("adapt", method.name), options, overrides or {})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from napari_cellda.core.enhancer_training.train import TrainedEnhancer, train_en
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Task, never
 from napari_cellda.core.jobs import Run
+from napari_cellda.core.runs.commands import typed_again
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,15 +94,17 @@ def run_enhancer_training(
     else:
         if images is None or masks is None:
             raise UserError("Training an enhancer needs a folder of images and one of masks.")
+        inputs = {"images": images, "masks": masks}
         options = {"masks_are": masks_are, "structure": structure, "channels": channels}
+        typed = {**inputs, **options, "preset": preset, "seed": seed}
         run = Run.create(
             run_folder,
             METHOD,
             enhancer_params(preset, overrides),
-            {"images": images, "masks": masks},
+            inputs,
             seed=seed,
             options=options,
-            command=_command(images, masks, options, preset, overrides, seed),
+            command=typed_again(("enhancer", "train"), typed, overrides or {}),
         )
     return (yield from run.drive(_work(run, device, threads, run.stopper(stop))))
 
@@ -276,27 +278,3 @@ def _cover(
     maps = [np.round(np.clip(m, 0, 1) * 255).astype(np.uint8) for m in (forest_map, enhanced)]
     pictures = [image, *maps]
     return np.hstack([p if p.ndim == 3 else np.repeat(p[..., None], 3, -1) for p in pictures])
-
-
-def _command(
-    images: Path,
-    masks: Path,
-    options: dict[str, Any],
-    preset: Preset,
-    overrides: dict[str, Any] | None,
-    seed: int,
-) -> str:
-    """Return the command line that begins this run again; the run's folder is left to choose."""
-    words = ["napari-cellda", "enhancer", "train", "--images", str(images), "--masks", str(masks)]
-    channels = options["channels"]
-    given = {
-        "--masks-are": options["masks_are"],
-        "--structure": options["structure"],
-        "--channels": channels if isinstance(channels, str) else ",".join(map(str, channels)),
-        "--preset": preset,
-        "--seed": str(seed),
-    }
-    words += [word for option, value in given.items() if value for word in (option, value)]
-    for key, value in (overrides or {}).items():
-        words += ["--set", f"{key}={value}"]
-    return shlex.join([*words, "-o", "RUN"])

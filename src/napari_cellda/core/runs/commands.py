@@ -1,8 +1,9 @@
-"""The words of a command line, from what a form holds."""
+"""The words of a command line, from what a form holds or a run was begun with."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,6 +38,19 @@ def command_words(
     for name, value in settings.items():
         words += ["--set", f"{name}={json.dumps(value)}"]
     return words
+
+
+def typed_again(
+    command: Sequence[str], options: Mapping[str, Any], settings: Mapping[str, Any]
+) -> str:
+    """Return the line that begins a run again; its folder is left to choose.
+
+    Parameters
+    ----------
+    command, options, settings
+        See `command_words`.
+    """
+    return shlex.join(["napari-cellda", *command_words(command, options, settings), "-o", "RUN"])
 
 
 def changed_settings(value: BaseParams, preset: BaseParams) -> dict[str, Any]:
