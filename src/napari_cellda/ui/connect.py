@@ -25,9 +25,19 @@ def connect_while_alive(owner: QObject, signal: Any, slot: Callable[..., Any]) -
     slot : callable
     """
     signal.connect(slot)
+    owner.destroyed.connect(_Disconnect(signal, slot))
 
-    def disconnect() -> None:
-        with suppress(Exception):  # gone already, or the program is ending
-            signal.disconnect(slot)
 
-    owner.destroyed.connect(disconnect)
+class _Disconnect:
+    """Disconnects a slot when it is called.
+
+    No function of its own for each connection: where the garbage collector takes a widget, it may
+    empty such a function before Qt calls it, and Python crashes. A method of a class stays.
+    """
+
+    def __init__(self, signal: Any, slot: Callable[..., Any]) -> None:
+        self.signal, self.slot = signal, slot
+
+    def __call__(self) -> None:
+        with suppress(Exception):  # gone or emptied already, or the program is ending
+            self.signal.disconnect(self.slot)
