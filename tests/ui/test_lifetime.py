@@ -14,7 +14,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from qtpy.QtCore import QCoreApplication, QEvent, QObject
 
+from napari_cellda.ui.connect import _LastCall, when_deleted
 from napari_cellda.ui.state import Session
 from napari_cellda.ui.worker import run_task, tasks_of
 from painting import WAIT_MS, cells, paint_both, wait_idle
@@ -179,6 +181,18 @@ def test_large_arrays_are_freed_with_the_window(
     assert panel.painter.wait(60)
     gc.collect()
     assert [one() for one in large] == [None, None]
+
+
+def test_what_qt_calls_last_may_have_been_emptied_by_the_garbage_collector() -> None:
+    widget, told = QObject(), []
+    when_deleted(widget, told.append, "as it should")
+    widget.deleteLater()
+    QCoreApplication.sendPostedEvents(widget, QEvent.Type.DeferredDelete)
+    assert told == ["as it should"]
+    emptied = _LastCall(told.append, ("too late",))
+    emptied.__dict__.clear()  # what the collector does to it
+    emptied()
+    assert told == ["as it should"]
 
 
 def test_program_that_ends_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> None:

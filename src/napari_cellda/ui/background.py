@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QWidget
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Step
+from napari_cellda.ui.connect import when_deleted
 from napari_cellda.ui.model_loading import agreed, ask_consent
 from napari_cellda.ui.worker import run_task
 
@@ -47,7 +48,7 @@ class BackgroundWork(QObject):
         self.stage = ""
         self._total = self._given = 0
         self._task: TaskHandle | None = None
-        self.destroyed.connect(lambda: self._abandon())
+        when_deleted(self, self._abandon)
 
     @property
     def running(self) -> bool:

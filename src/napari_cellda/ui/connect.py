@@ -25,19 +25,28 @@ def connect_while_alive(owner: QObject, signal: Any, slot: Callable[..., Any]) -
     slot : callable
     """
     signal.connect(slot)
-    owner.destroyed.connect(_Disconnect(signal, slot))
+    when_deleted(owner, signal.disconnect, slot)
 
 
-class _Disconnect:
-    """Disconnects a slot when it is called.
+def when_deleted(owner: QObject, call: Callable[..., Any], *args: Any) -> None:
+    """Call something at the moment when Qt deletes a widget.
 
-    No function of its own for each connection: where the garbage collector takes a widget, it may
-    empty such a function before Qt calls it, and Python crashes. A method of a class stays.
+    Parameters
+    ----------
+    owner : QObject
+    call : callable
+        A method, not a function that is made here and now: where the garbage collector has taken
+        the widget, it may have emptied such a function before Qt calls it, and Python crashes.
+    *args
+        What it is called with.
     """
+    owner.destroyed.connect(_LastCall(call, args))
 
-    def __init__(self, signal: Any, slot: Callable[..., Any]) -> None:
-        self.signal, self.slot = signal, slot
+
+class _LastCall:
+    def __init__(self, call: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self.call, self.args = call, args
 
     def __call__(self) -> None:
         with suppress(Exception):  # gone or emptied already, or the program is ending
-            self.signal.disconnect(self.slot)
+            self.call(*self.args)

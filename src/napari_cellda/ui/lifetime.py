@@ -7,6 +7,7 @@ from typing import Any
 
 from qtpy.QtCore import QEvent, QObject
 
+from napari_cellda.ui.connect import when_deleted
 from napari_cellda.ui.state import Session
 from napari_cellda.ui.worker import stop_tasks
 
@@ -18,7 +19,7 @@ class _CloseWatcher(QObject):
         super().__init__(window)
         self._session = session
         window.installEventFilter(self)
-        window.destroyed.connect(session.close)
+        when_deleted(window, session.close)
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
         """See the window off; the event itself goes on to napari."""

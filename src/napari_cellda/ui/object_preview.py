@@ -11,7 +11,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_cellda.core.events import run_quietly
 from napari_cellda.core.images.label_arrays import read_region
 from napari_cellda.core.instances import InstanceParams
-from napari_cellda.ui.connect import connect_while_alive
+from napari_cellda.ui.connect import connect_while_alive, when_deleted
 from napari_cellda.ui.latest import LatestWins
 from napari_cellda.ui.layers import TAG, drop_results, ensure_layer, refresh_layers
 from napari_cellda.ui.results import coarser_shapes, write_result
@@ -81,7 +81,7 @@ class ObjectPreview(QObject):
         connect_while_alive(self, session.objects_changed, self.update)
         connect_while_alive(self, session.image_changed, self.update)
         connect_while_alive(self, session.closed, self._thread.abandon)
-        self.destroyed.connect(self._thread.abandon)
+        when_deleted(self, self._thread.abandon)
 
     @property
     def busy(self) -> bool:

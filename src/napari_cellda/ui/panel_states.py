@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from napari_cellda.ui.connect import when_deleted
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -55,11 +57,11 @@ class PanelStates:
         if name in self._kept:
             restore(self._kept[name])
 
-        def leave() -> None:
-            if self._panels.get(name) is mine:
-                del self._panels[name]
+        when_deleted(owner, self._leave, name, mine)
 
-        owner.destroyed.connect(leave)
+    def _leave(self, name: str, mine: Any) -> None:
+        if self._panels.get(name) is mine:
+            del self._panels[name]
 
     def collect(self) -> dict[str, State]:
         """Return the state of every panel; of those closed meanwhile, what they had been given."""

@@ -8,7 +8,7 @@ import numpy as np
 from qtpy.QtCore import QObject, Signal
 
 from napari_cellda.core.images.label_arrays import read_region
-from napari_cellda.ui.connect import connect_while_alive
+from napari_cellda.ui.connect import connect_while_alive, when_deleted
 from napari_cellda.ui.view import visible_region
 from napari_cellda.ui.worker import run_task
 
@@ -46,7 +46,7 @@ class TrustWatch(QObject):
         self._task: TaskHandle | None = None
         self._measuring: TaskHandle | None = None
         connect_while_alive(self, session.rested, self.check)
-        self.destroyed.connect(lambda: self._abandon())
+        when_deleted(self, self._abandon)
 
     def check(self) -> None:
         """Compare the enhanced map with the forest's, in the background; the latest check wins."""

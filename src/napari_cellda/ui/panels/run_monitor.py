@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_cellda.ui.connect import when_deleted
 from napari_cellda.ui.panel_words import panel_words
 from napari_cellda.ui.panels.banner import Banner
 from napari_cellda.ui.plots import Curves
@@ -93,7 +94,7 @@ class RunMonitor(QWidget):
             button.clicked.connect(lambda _, wish=wish: self._ask(wish))
         self.previews.toggled.connect(self._show_frames)
         self.which.activated.connect(self._show_picture)
-        self.destroyed.connect(lambda: self._leave())
+        when_deleted(self, self._leave)
         self.hide()
 
     def _lay_out(self) -> None:

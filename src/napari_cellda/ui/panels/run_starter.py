@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.runs.history import RunView
+from napari_cellda.ui.connect import when_deleted
 from napari_cellda.ui.model_loading import agreed, ask_consent
 from napari_cellda.ui.panel_words import panel_words
 from napari_cellda.ui.panels.banner import Banner
@@ -104,7 +105,7 @@ class RunStarter(QWidget):
         self.start.clicked.connect(self.begin)
         self.folder.editingFinished.connect(self.propose)
         self.monitor.refreshed.connect(self._show_state)
-        self.destroyed.connect(lambda: self._abandon())
+        when_deleted(self, self._abandon)
         self.propose()
 
     def _lay_out(self) -> None:

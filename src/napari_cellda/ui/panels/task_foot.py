@@ -8,6 +8,7 @@ from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
+from napari_cellda.ui.connect import when_deleted
 from napari_cellda.ui.panels.banner import Banner
 from napari_cellda.ui.worker import run_task
 
@@ -59,7 +60,7 @@ class TaskFoot(QWidget):
         self._lay_out([*above, self.open_folder, *self._while_running])
         self.cancel.clicked.connect(lambda: self.stop())
         self.open_folder.clicked.connect(lambda: self._open_folder())
-        self.destroyed.connect(lambda: self._abandon())
+        when_deleted(self, self._abandon)
         self._show_state()
 
     def _lay_out(self, rows: Sequence[QWidget]) -> None:
