@@ -122,6 +122,12 @@ def test_the_same_seed_gives_the_same_network(method, whole, tmp_path):
     assert same(weights(again), weights(whole[1]))
 
 
+def test_no_pictures_are_taken_where_none_are_wanted(method, tmp_path):
+    settings = small(method, steps=3, preview_every=0)
+    events, _ = drive(method, job_for(method, tmp_path), settings)
+    assert not [event for event in events if isinstance(event, Preview)]
+
+
 def test_it_stops_within_one_step(method, tmp_path):
     seen = []
     job = job_for(method, tmp_path, stop=lambda: len(seen) >= 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import gcd, log
+from math import log
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -105,7 +105,6 @@ class Trainer:
         self.fabric = make_fabric(job.device)
         self.model, self.optimiser = setup(self.fabric, _Pair(self.models), optimiser)
         self.shown = preview_pixels(domain)
-        self.look_every = gcd(params.validate_every, params.preview_every)
 
     @property
     def parts(self) -> dict[str, Stateful]:
@@ -245,10 +244,9 @@ class Trainer:
     def validate(self, index: int) -> Iterator[Event]:
         step = index + 1
         self.models.eval()
-        every = self.params.preview_every
-        if every and step % every == 0:
+        if self.params.shows_at(step):
             yield from look(self, step)
-        if step % self.params.validate_every == 0 or step == self.params.steps:
+        if self.params.scores_at(step):
             yield from measure(self, step)
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
-from math import gcd
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -107,7 +106,7 @@ def _adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
         job,
         trainer,
         steps=params.steps,
-        validate_every=gcd(params.validate_every, params.preview_every),
+        validate_every=params.look_every,
         select=SELECT if trainer.validation else None,
     )
     chosen = load_chosen(
@@ -276,11 +275,11 @@ class _Trainer:
             yield self.fabric.to_device(torch.from_numpy(crops.images))
 
     def validate(self, index: int) -> Iterator[Event]:
-        done, last = index + 1, index + 1 == self.params.steps
+        done = index + 1
         network = self.final_network()
-        if last or done % self.params.validate_every == 0:
+        if self.params.scores_at(done):
             yield from self._scores(network, done)
-        if self.params.preview_every and (last or done % self.params.preview_every == 0):
+        if self.params.shows_at(done):
             yield from self.watch.previews(network, done)
 
     def _scores(self, network: Segmenter, done: int) -> Iterator[Event]:

@@ -196,7 +196,7 @@ def _adapt(
         job,
         trainer,
         steps=params.steps,
-        validate_every=trainer.look_every,
+        validate_every=params.look_every,
         select=SELECT,
     )
     chosen = load_chosen(job, progress, trainer.rule, principal=trainer.principal)

@@ -9,7 +9,6 @@ pixel weighted by how closely the two maps agree there.
 
 from __future__ import annotations
 
-from math import gcd
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -138,7 +137,7 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
         job,
         trainer,
         steps=params.steps,
-        validate_every=gcd(params.validate_every, params.preview_every),
+        validate_every=params.look_every,
         select=SELECT if job.validation is None else VALIDATION,
     )
     together = progress.steps - params.warmup
@@ -263,11 +262,11 @@ class _Trainer:
         return losses
 
     def validate(self, index: int) -> Iterator[Event]:
-        done, last = index + 1, index + 1 == self.params.steps
+        done = index + 1
         self.twins.eval()
-        if last or done % self.params.validate_every == 0:
+        if self.params.scores_at(done):
             yield from self._scores(done)
-        if self.params.preview_every and (last or done % self.params.preview_every == 0):
+        if self.params.shows_at(done):
             yield from self._previews(done)
 
     def _scores(self, done: int) -> Iterator[Event]:

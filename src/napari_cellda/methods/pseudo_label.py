@@ -11,7 +11,6 @@ labels are rectified by how sure the network usually is of each class. No source
 
 from __future__ import annotations
 
-from math import gcd
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -127,7 +126,7 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
         job,
         trainer,
         steps=params.steps,
-        validate_every=gcd(params.validate_every, params.preview_every),
+        validate_every=params.look_every,
         select=trainer.select,
         # In its first steps a network knows bright from dark and nothing else. So does many a
         # forest, and so they can agree better than ever after.
@@ -249,11 +248,11 @@ class _Trainer:
         return class_maps(maps)
 
     def validate(self, index: int) -> Iterator[Event]:
-        done, last = index + 1, index + 1 == self.params.steps
+        done = index + 1
         self.network.eval()
-        if last or done % self.params.validate_every == 0:
+        if self.params.scores_at(done):
             yield from self._scores(done)
-        if self.params.preview_every and (last or done % self.params.preview_every == 0):
+        if self.params.shows_at(done):
             yield from self._previews(done)
 
     def _scores(self, done: int) -> Iterator[Event]:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from math import gcd
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -88,9 +87,7 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
             trainer,
             steps=last,
             # In the last stage every step asks, so that the very first one is checked as well.
-            validate_every=1
-            if first == source
-            else gcd(params.validate_every, params.preview_every),
+            validate_every=1 if first == source else params.look_every,
             select=trainer.checks.select if first == source else None,
             first=first,
         )

@@ -53,6 +53,8 @@ class Params(MethodParams):
     """Weight of the Dice loss."""
     validation_share: float = Field(0.15, gt=0, lt=1)
     """Share of the annotated planes that is kept to choose the checkpoint."""
+    preview_every: int = Field(100, ge=0)
+    """Steps between two previews; 0 shows none."""
     validate_every: int = Field(100, ge=1)
     """Steps between two validations."""
 
@@ -75,7 +77,7 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
         job,
         trainer,
         steps=params.steps,
-        validate_every=params.validate_every,
+        validate_every=params.look_every,
         select=SELECT,
     )
     rule = f"The highest Dice on {trainer.validated_on}"
@@ -143,10 +145,13 @@ class _Trainer:
         def forward(pixels: Any) -> Any:
             return predict_plane(self.network.probabilities, pixels, self.fabric)
 
-        dice = mean_dice(self.validation, lambda plane: forward(plane.pixels))
-        yield Score(SELECT, dice, index + 1)
-        maps = forward(self.shown)
-        yield Preview(maps_kind(maps), maps, index + 1)
+        done = index + 1
+        if self.params.scores_at(done):
+            dice = mean_dice(self.validation, lambda plane: forward(plane.pixels))
+            yield Score(SELECT, dice, done)
+        if self.params.shows_at(done):
+            maps = forward(self.shown)
+            yield Preview(maps_kind(maps), maps, done)
 
 
 def _split(job: AdaptJob, share: float) -> tuple[list[Domain], Domain, str]:

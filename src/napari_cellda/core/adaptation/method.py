@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import gcd
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import Field
@@ -59,6 +60,20 @@ class MethodParams(BaseParams):
     """Steps between two previews; 0 shows none."""
     validate_every: int = Field(50, ge=1)
     """Steps between two validations, whose scores choose the checkpoint."""
+
+    @property
+    def look_every(self) -> int:
+        """Steps after which there may be something to score or to show."""
+        return gcd(self.validate_every, self.preview_every)
+
+    def scores_at(self, done: int) -> bool:
+        """Whether a validation is due after so many steps; after the last it is."""
+        return done == self.steps or done % self.validate_every == 0
+
+    def shows_at(self, done: int) -> bool:
+        """Whether previews are due after so many steps."""
+        every = self.preview_every
+        return every > 0 and (done == self.steps or done % every == 0)
 
 
 @dataclass(frozen=True)
