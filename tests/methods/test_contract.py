@@ -18,7 +18,7 @@ from napari_cellda.core.events import Note, Preview, Step
 from napari_cellda.core.loop import MemoryStore
 from napari_cellda.core.nets.packable import Packable
 from napari_cellda.methods import describe, discover, find_method
-from outcomes import outcome
+from outcomes import outcome, train_into
 
 METHODS = discover()
 SMALL = {
@@ -131,15 +131,7 @@ def test_no_pictures_are_taken_where_none_are_wanted(method, tmp_path):
 def test_it_stops_within_one_step(method, tmp_path):
     seen = []
     job = job_for(method, tmp_path, stop=lambda: len(seen) >= 2)
-    task = method.adapt(job, small(method, steps=50))
-    while True:
-        try:
-            event = next(task)
-        except StopIteration as end:
-            adapted = end.value
-            break
-        if isinstance(event, Step) and event.losses:
-            seen.append(event)
+    adapted = train_into(seen, method.adapt(job, small(method, steps=50)))
     assert len(seen) <= 3
     assert adapted.progress.stopped
 
@@ -159,14 +151,7 @@ def test_a_resume_joins_exactly(method, whole, tmp_path, after):
     straight, expected = whole
     store, taken = MemoryStore(), []
     job = job_for(method, tmp_path, store=store, stop=lambda: len(taken) >= after)
-    task = method.adapt(job, small(method))
-    while True:
-        try:
-            event = next(task)
-        except StopIteration:
-            break
-        if isinstance(event, Step) and event.losses:
-            taken.append(event)
+    train_into(taken, method.adapt(job, small(method)))
     again, adapted = drive(method, job_for(method, tmp_path, store=store), small(method))
     rest = [event for event in again if isinstance(event, Step) and event.losses]
     assert [*taken, *rest] == [e for e in straight if isinstance(e, Step) and e.losses]

@@ -30,7 +30,7 @@ from napari_cellda.methods._stylefilter_losses import (
 from napari_cellda.methods._stylefilter_target import thinned
 from napari_cellda.methods._stylefilter_teacher import class_shares, class_weights
 from napari_cellda.methods.stylefilter import Params
-from outcomes import outcome
+from outcomes import outcome, train_into
 
 PLAIN = Normalisation(kind="none", offset=(0.0,), factor=(1.0,))
 TINY = Params(
@@ -423,13 +423,8 @@ def test_three_stages_share_one_count_and_show_what_they_do(tmp_path):
 def test_a_run_stopped_in_any_stage_joins_the_uninterrupted_one(tmp_path, after: int):
     events, whole = outcome(stylefilter.adapt(job(tmp_path / "a"), TINY))
     store, seen = MemoryStore(), []
-
-    def watched(task):
-        for event in iter(lambda: next(task, None), None):
-            seen.extend([event] if isinstance(event, Step) and event.losses else [])
-
     what = job(tmp_path / "b", store=store, stop=lambda: len(seen) >= after)
-    watched(stylefilter.adapt(what, TINY))
+    train_into(seen, stylefilter.adapt(what, TINY))
     assert len(seen) == after
     # Another folder: what was drawn is drawn again.
     again, joined = outcome(stylefilter.adapt(job(tmp_path / "c", store=store), TINY))
@@ -457,14 +452,8 @@ def test_it_stops_while_it_draws_as_well(tmp_path):
 @pytest.mark.parametrize("steps", [1, 2, 3, 6])
 def test_a_network_that_has_not_learned_to_segment_is_not_to_be_written(tmp_path, steps: int):
     done = []
-    task = stylefilter.adapt(job(tmp_path, stop=lambda: len(done) >= steps), TINY)
-    while True:
-        try:
-            event = next(task)
-        except StopIteration as end:
-            adapted = end.value
-            break
-        done += [event] if isinstance(event, Step) and event.losses else []
+    what = job(tmp_path, stop=lambda: len(done) >= steps)
+    adapted = train_into(done, stylefilter.adapt(what, TINY))
     assert adapted.progress.steps == steps
     assert adapted.segments == (steps > 2)
 
