@@ -44,7 +44,7 @@ from napari_cellda.core.run_record import (
     newest_file,
     portable_path,
 )
-from napari_cellda.core.runs.folder import CHECKPOINTS, MODEL, check_new_folder, tidy
+from napari_cellda.core.runs.folder import CHECKPOINTS, MODEL, check_new_folder, has_model, tidy
 from napari_cellda.core.runs.presence import (
     STARTED_VARIABLE,
     STOP,
@@ -429,11 +429,6 @@ _STANDING: dict[State, str] = {
     "failed": "failed; resume it first, or begin a new one",
     "killed": "was ended from outside; resume it first",
 }
-
-
-def has_model(folder: Path) -> bool:
-    """Whether a run has written its model."""
-    return (folder / MODEL / "rdf.yaml").is_file()
 
 
 def _short(error: BaseException) -> str:

@@ -10,7 +10,6 @@ import numpy as np
 from napari_cellda.core.batch.files import (
     BatchOptions,
     BatchReport,
-    check_unique_stems,
     choice_for,
     find_inputs,
 )
@@ -20,14 +19,14 @@ from napari_cellda.core.classifier import train_classifier
 from napari_cellda.core.enhancer import Enhancer
 from napari_cellda.core.enhancer.options import EnhancerOptions
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Note, never
+from napari_cellda.core.events import never
 from napari_cellda.core.features import FeatureSpec
 from napari_cellda.core.forest import ForestParams
 from napari_cellda.core.images import open_image
 from napari_cellda.core.images.normalisation import measure_normalisation
 from napari_cellda.core.images.readers import read_labels
 from napari_cellda.core.instances import InstanceParams
-from napari_cellda.core.paths import find_images, pair_by_stem, tell_left_out
+from napari_cellda.core.paths import find_images, pair_by_stem
 from napari_cellda.core.pipeline import Pipeline
 from napari_cellda.core.project import (
     ClassStyle,
@@ -113,10 +112,7 @@ def classify_batch(
         raise UserError(
             f"--enhancer-class is {job.enhanced_class}, but no --enhancer is given; expected both."
         )
-    paths = find_inputs(images)
-    check_unique_stems(paths)
-    if left_out := tell_left_out(images):
-        yield Note(left_out)
+    paths = yield from find_inputs(images)
     options = options or BatchOptions()
     pairs = pair_by_stem(paths, find_images(strokes))
     pipeline = yield from _train(pairs, job, options.trusted, stop)

@@ -16,7 +16,7 @@ from napari_cellda.core.export.image import ExportChoice, export_image, result_p
 from napari_cellda.core.images import open_image
 from napari_cellda.core.instances import InstanceParams
 from napari_cellda.core.memory import ran_out_of_memory
-from napari_cellda.core.paths import exists, find_images, same_stem, stem
+from napari_cellda.core.paths import exists, find_images, same_stem, stem, tell_left_out
 from napari_cellda.core.project import fingerprint
 from napari_cellda.core.run_record import hash_input
 
@@ -117,13 +117,19 @@ def choice_for(
     )
 
 
-def find_inputs(paths: Sequence[Path]) -> list[Path]:
+def find_inputs(paths: Sequence[Path]) -> Task[list[Path]]:
     """List images as `find_images` does, but not what a batch wrote into one of the folders.
+
+    Yields
+    ------
+    Note
+        If images of other kinds are left out.
 
     Raises
     ------
     UserError
-        See `find_images`; or if a folder holds nothing but such results.
+        See `find_images`; if a folder holds nothing but such results, or two images would write
+        the same output files.
     """
     found: list[Path] = []
     for path in paths:
@@ -135,6 +141,13 @@ def find_inputs(paths: Sequence[Path]) -> list[Path]:
                 f"The images in '{path}' are results of a batch; name those to be taken as images."
             )
         found += images
+    if alike := same_stem(found):
+        raise UserError(
+            f"'{alike[0]}' and '{alike[1]}' would both be written as '{stem(alike[0])}'; "
+            "rename one, or run them into two folders."
+        )
+    if left_out := tell_left_out(paths):
+        yield Note(left_out)
     return found
 
 
@@ -151,15 +164,6 @@ def check_nothing_is_lost(paths: Sequence[Path], choice: ExportChoice) -> None:
                     f"'{target}' is no result of a batch, but one would be written there; choose "
                     "another folder, or replace it with --overwrite."
                 )
-
-
-def check_unique_stems(paths: Sequence[Path]) -> None:
-    """Raise a UserError if two images would write the same output files."""
-    if alike := same_stem(paths):
-        raise UserError(
-            f"'{alike[0]}' and '{alike[1]}' would both be written as '{stem(alike[0])}'; "
-            "rename one, or run them into two folders."
-        )
 
 
 def find_missing(

@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING
 
 from napari_cellda.core.batch.files import (
     BatchOptions,
-    check_unique_stems,
     choice_for,
     find_inputs,
 )
 from napari_cellda.core.batch.models import Recipe, open_map_maker
 from napari_cellda.core.batch.run import run_batch
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Note, never
+from napari_cellda.core.events import never
 from napari_cellda.core.instances import InstanceParams
-from napari_cellda.core.paths import tell_left_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,10 +59,7 @@ def predict_batch(
     UserError
         If a least score is given for a model that has none.
     """
-    paths = find_inputs(images)
-    check_unique_stems(paths)
-    if left_out := tell_left_out(images):
-        yield Note(left_out)
+    paths = yield from find_inputs(images)
     options = options or BatchOptions()
     pipeline, measured, params = open_map_maker(model, channels, options.trusted)
     if instances and params is None:

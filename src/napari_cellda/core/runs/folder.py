@@ -71,6 +71,11 @@ def clear_failed(folder: Path) -> None:
             remove(item)
 
 
+def has_model(folder: Path) -> bool:
+    """Whether a run has written its model."""
+    return (folder / MODEL / "rdf.yaml").is_file()
+
+
 def drop_unbegun(folder: Path) -> None:
     """Remove the folder of a new run that was refused before it began, with the copied inputs."""
     if folder.is_dir() and all(_is_early(item.name) for item in folder.iterdir()):

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.jobs import Run, has_model
+from napari_cellda.core.jobs import Run
+from napari_cellda.core.runs.folder import has_model
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping

@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QLineEdit, QPushButton, QVBox
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.runs.commands import command_words
+from napari_cellda.core.runs.folder import has_model
 from napari_cellda.ui.inputs import layer_stems, prepare
 from napari_cellda.ui.panels.docks import open_panel, settle_in_dock
 from napari_cellda.ui.panels.input_picker import InputPicker
@@ -147,8 +148,6 @@ class TrainPanel(QWidget):
     # -- afterwards -----------------------------------------------------------------------------
 
     def _refresh(self) -> None:
-        from napari_cellda.core.jobs import has_model
-
         run = self.starter.monitor.run
         self.use.setVisible(run is not None and not run.alive and has_model(run.folder))
 

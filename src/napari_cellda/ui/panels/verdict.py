@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.runs.folder import has_model
 from napari_cellda.ui.background import BackgroundWork
 from napari_cellda.ui.compare_layers import NEXT_KEY, CompareLayers
 from napari_cellda.ui.judging import (
@@ -367,6 +368,6 @@ class Verdict(QWidget):
 
 def _has_model(folder: Path) -> bool:
     """Whether there is a model that takes images; an enhancer takes maps."""
-    from napari_cellda.core.jobs import Run, has_model
+    from napari_cellda.core.jobs import Run
 
     return has_model(folder) and Run(folder).record.method != ENHANCER
