@@ -78,16 +78,15 @@ def panel(qtbot: QtBot, viewer: ViewerModel):
     panel.session.close()
 
 
-def choose(panel: InspectPanel, qtbot: QtBot, result, reference) -> None:
+def choose(panel: InspectPanel, result, reference) -> None:
     viewer = panel.session.viewer
     mine = viewer.add_labels(result, name="mine")
     truth = viewer.add_labels(reference, name="truth")
-    qtbot.waitUntil(lambda: panel.pair.result.count() >= 2)
     panel.pair.choose(mine, truth)
 
 
 def compare(panel: InspectPanel, qtbot: QtBot, kind: str, result=MINE, reference=TRUTH) -> None:
-    choose(panel, qtbot, result, reference)
+    choose(panel, result, reference)
     tab = panel.overlay
     tab.kind.setCurrentIndex(tab.kind.findData(kind))
     QTest.mouseClick(tab.show_button, Qt.MouseButton.LeftButton)
@@ -102,6 +101,15 @@ def test_the_guess_takes_masks_and_maps_before_images(panel: InspectPanel, qtbot
     viewer.add_labels(np.zeros((20, 20), int), name="b")
     qtbot.waitUntil(lambda: panel.pair.result.count() == 3)
     assert {layer.name for layer in panel.pair.layers} == {"a", "b"}
+
+
+def test_layers_are_chosen_at_once_beside_others_that_were_listed(panel: InspectPanel):
+    viewer = panel.session.viewer
+    for name in "ab":
+        viewer.add_labels(MINE, name=name)
+    panel.pair.refresh()
+    choose(panel, MINE, TRUTH)
+    assert [layer.name for layer in panel.pair.layers] == ["mine", "truth"]
 
 
 def test_objects_are_coloured_by_what_became_of_them(panel: InspectPanel, qtbot: QtBot):
@@ -163,7 +171,7 @@ def test_pixels_and_boundaries_have_their_own_errors(panel: InspectPanel, qtbot:
 
 
 def test_shapes_that_differ_are_both_told(panel: InspectPanel, qtbot: QtBot):
-    choose(panel, qtbot, MINE, TRUTH[:-5])
+    choose(panel, MINE, TRUTH[:-5])
     panel.overlay.show_button.click()
     assert "(80, 100)" in panel.banner.text
     assert "(75, 100)" in panel.banner.text
@@ -175,7 +183,6 @@ def test_a_map_outside_0_to_1_is_told_in_a_sentence(panel: InspectPanel, qtbot: 
     viewer = panel.session.viewer
     wrong = viewer.add_image(np.full((80, 100), 3.5, np.float32), name="raw")
     truth = viewer.add_labels((TRUTH > 0).astype(int), name="truth")
-    qtbot.waitUntil(lambda: panel.pair.result.count() == 2)
     panel.pair.choose(wrong, truth)
     getattr(panel, tab).show_button.click()
     qtbot.waitUntil(lambda: bool(panel.banner.text), timeout=WAIT_MS)
@@ -183,7 +190,7 @@ def test_a_map_outside_0_to_1_is_told_in_a_sentence(panel: InspectPanel, qtbot: 
 
 
 def test_negative_labels_are_told_in_a_sentence(panel: InspectPanel, qtbot: QtBot):
-    choose(panel, qtbot, MINE - 2, TRUTH)
+    choose(panel, MINE - 2, TRUTH)
     panel.overlay.show_button.click()
     qtbot.waitUntil(lambda: bool(panel.banner.text), timeout=WAIT_MS)
     assert panel.banner.text == "'mine' holds the label -2; expected labels from 0."
@@ -198,7 +205,7 @@ def test_a_plane_that_would_fill_the_memory_is_refused(
     panel: InspectPanel, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(overlays, "MOST_PIXELS", 7_999)
-    choose(panel, qtbot, MINE, TRUTH)
+    choose(panel, MINE, TRUTH)
     panel.overlay.show_button.click()
     assert panel.banner.text.startswith("A plane of 'mine' has 80 x 100 pixels; up to 7,999")
 
@@ -302,7 +309,7 @@ def test_pixels_can_be_ignored(panel: InspectPanel, qtbot: QtBot):
     truth = TRUTH.copy()
     truth[30:] = 255
     panel.overlay.classes.setChecked(True)
-    choose(panel, qtbot, (MINE > 0).astype(int), np.where(truth > 1, truth, truth > 0))
+    choose(panel, (MINE > 0).astype(int), np.where(truth > 1, truth, truth > 0))
     panel.overlay.show_button.click()
     qtbot.waitUntil(lambda: bool(panel.banner.text), timeout=WAIT_MS)
     assert panel.banner.text.endswith("set Ignore to 255.")
@@ -429,17 +436,16 @@ def maps() -> tuple[np.ndarray, np.ndarray]:
     return a, b
 
 
-def show_maps(panel: InspectPanel, qtbot: QtBot) -> None:
+def show_maps(panel: InspectPanel) -> None:
     a, b = (
         panel.session.viewer.add_image(one, name=n) for one, n in zip(maps(), "ab", strict=True)
     )
-    qtbot.waitUntil(lambda: panel.pair.result.count() == 2)
     panel.pair.choose(a, b)
     panel.heatmap.show_button.click()
 
 
 def test_a_heatmap_has_a_fixed_scale_and_regions_to_visit(panel: InspectPanel, qtbot: QtBot):
-    show_maps(panel, qtbot)
+    show_maps(panel)
     tab = panel.heatmap
     layer = tab.heatmap.layer
     assert tuple(layer.contrast_limits) == (0, 1)
@@ -458,7 +464,7 @@ def test_a_heatmap_has_a_fixed_scale_and_regions_to_visit(panel: InspectPanel, q
 
 
 def test_an_overlay_of_a_heatmap_is_not_offered(panel: InspectPanel, qtbot: QtBot):
-    show_maps(panel, qtbot)
+    show_maps(panel)
     qtbot.wait(20)
     assert panel.pair.result.count() == 2
 
@@ -526,7 +532,7 @@ def test_figures_are_listed_sorted_copied_and_saved(
     panel: InspectPanel, qtbot: QtBot, tmp_path: Path
 ):
     stack = np.stack([TRUTH, MINE, np.zeros_like(TRUTH)])
-    choose(panel, qtbot, stack, np.stack([TRUTH] * 3))
+    choose(panel, stack, np.stack([TRUTH] * 3))
     score(panel, qtbot, "semantic")
     tab = panel.numbers
     parts = [row.part for row in tab.numbers.rows()]
@@ -549,7 +555,7 @@ def test_figures_are_listed_sorted_copied_and_saved(
 
 
 def test_classes_that_paint_does_not_know_are_told(panel: InspectPanel, qtbot: QtBot):
-    choose(panel, qtbot, TRUTH, TRUTH)
+    choose(panel, TRUTH, TRUTH)
     panel.numbers.classes.setChecked(True)
     score(panel, qtbot, "semantic")
     assert panel.banner.text.startswith("Class 2, 3 is none of the classes in Paint")
@@ -560,7 +566,7 @@ def test_classes_that_paint_does_not_know_are_told(panel: InspectPanel, qtbot: Q
 
 def test_undefined_figures_are_told_and_sort_last(panel: InspectPanel, qtbot: QtBot):
     stack = np.stack([TRUTH, np.zeros_like(TRUTH)])
-    choose(panel, qtbot, stack, np.stack([MINE] * 2))
+    choose(panel, stack, np.stack([MINE] * 2))
     score(panel, qtbot, "semantic")
     table = panel.numbers.table
     titles = [table.horizontalHeaderItem(c).text() for c in range(table.columnCount())]
@@ -570,7 +576,7 @@ def test_undefined_figures_are_told_and_sort_last(panel: InspectPanel, qtbot: Qt
 
 
 def test_objects_have_their_own_figures(panel: InspectPanel, qtbot: QtBot):
-    choose(panel, qtbot, MINE, TRUTH)
+    choose(panel, MINE, TRUTH)
     score(panel, qtbot, "instances")
     (row,) = panel.numbers.numbers.rows()
     assert row.figures["f1_50"] == pytest.approx(0.4)
@@ -610,7 +616,6 @@ def test_scores_give_the_average_precision_of_evaluate(
         scores = [None, 0.9, 0.8, 0.7] if how == "rows" else [0.7, 0.9, 0.8]
         mine.features = {**numbers, "score": scores}
     truth_layer = viewer.add_labels(REAL, name="truth")
-    qtbot.waitUntil(lambda: panel.pair.result.count() >= 2)
     panel.pair.choose(mine, truth_layer)
     score(panel, qtbot, "instances")
     evaluation = run_quietly(
@@ -629,7 +634,6 @@ def test_a_row_without_scores_says_why_beside_one_that_has_some(panel: InspectPa
     for name, features in (("CKS", {"label": [1, 2, 3], "score": [0.9, "?", 0.7]}), ("bare", {})):
         layer = viewer.add_labels(FOUND, name=name)
         layer.features = features
-        qtbot.waitUntil(lambda: panel.pair.result.count() == len(viewer.layers))
         panel.pair.choose(layer, truth)
         score(panel, qtbot, "instances")
     table = panel.numbers.table
@@ -642,7 +646,7 @@ def test_a_row_without_scores_says_why_beside_one_that_has_some(panel: InspectPa
 
 def test_a_long_scoring_is_stopped(panel: InspectPanel, qtbot: QtBot):
     mine, truth = (Watched(np.stack([one] * 100)) for one in (MINE, TRUTH))
-    choose(panel, qtbot, mine, truth)
+    choose(panel, mine, truth)
     tab = panel.numbers
     seen = []
     tab.numbers.progressed.connect(lambda done, total: seen.append((done, total)))

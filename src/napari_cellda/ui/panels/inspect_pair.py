@@ -100,7 +100,8 @@ class LayerPair(QWidget):
         return "mask" in [(layer.metadata.get(TAG) or {}).get("role") for layer in chosen]
 
     def choose(self, result: Any, reference: Any) -> None:
-        """Choose two layers, as a user would."""
+        """Choose two layers, as a user would, even if they were added a moment ago."""
+        self.refresh()
         for box, layer in ((self.result, result), (self.reference, reference)):
             box.setCurrentIndex(_index(box, layer))
         self.changed.emit()
