@@ -534,6 +534,35 @@ def test_a_killed_run_joins_the_uninterrupted_one(folders, tmp_path, without_onn
     assert after[: len(before)] == before
 
 
+def test_a_run_stops_while_it_reads_its_images_and_goes_on_with_those_it_read(folders, tmp_path):
+    from napari_cellda.core.adaptation.inputs import AdaptInputs
+    from napari_cellda.core.adaptation.run import begin_adaptation, run_adaptation
+    from napari_cellda.core.events import Note, Step
+    from napari_cellda.methods import find_method
+
+    given = AdaptInputs(
+        target_images=folders / "target" / "images", target_masks=folders / "target" / "masks"
+    )
+    tiny = {"steps": 2, "crop": 32, "batch": 1, "width": 4, "depth": 2}
+    method = find_method("supervised")
+    begun = begin_adaptation(tmp_path / "run", method, given, overrides=tiny, device="cpu")
+    seen = []
+    task = run_adaptation(
+        begun, find_method, device="cpu", stop=lambda: any(isinstance(e, Step) for e in seen)
+    )
+    seen.extend(task)
+    assert seen[-1] == Note("Stopped before the first step, so there is no network.")
+    assert begun.state == "stopped"
+    kept = begun.folder / "cache" / "target 0" / "0_0.npy"
+    read_at = kept.stat().st_mtime_ns
+    assert not (begun.folder / "cache" / "target 1").exists()
+    resumed = run_adaptation(resume_adaptation(begun.folder), find_method, device="cpu")
+    for event in resumed:
+        if isinstance(event, Step) and event.losses:
+            assert kept.stat().st_mtime_ns == read_at
+    assert (begun.folder / "model" / "rdf.yaml").is_file()
+
+
 def test_maps_of_a_stack_are_read_once(tmp_path, monkeypatch):
     from napari_cellda.core.adaptation import prepare
     from napari_cellda.core.adaptation.inputs import AdaptInputs, open_inputs

@@ -13,6 +13,7 @@ from napari_cellda.core.adaptation.domain import Domain, Plane
 from napari_cellda.core.atomic import write_atomically
 from napari_cellda.core.augment import flip_and_turn
 from napari_cellda.core.events import Stage, Step, Task
+from napari_cellda.core.processes import agree
 from napari_cellda.methods._stylefilter_losses import disturb_greys
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Target:
         folder = self.job.scratch / f"stylised-{_fingerprint(network)}"
         drawn = []
         for i, plane in enumerate(self.planes):
-            if self.job.stop():
+            if agree(self.job.stop()):
                 return False
             path = folder / f"{i}.npy"
             if not path.is_file():

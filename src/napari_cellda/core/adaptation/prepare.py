@@ -12,7 +12,7 @@ from napari_cellda.core.adaptation.domain import UNKNOWN, Domain, Plane
 from napari_cellda.core.atomic import reserve, write_atomically
 from napari_cellda.core.classifier import Normalised
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Note, Stage, Step, Task
+from napari_cellda.core.events import Note, Stage, Step, Task, never
 from napari_cellda.core.images.normalisation import (
     LARGEST_FACTOR,
     Normalisation,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from napari_cellda.core.adaptation.inputs import Opened, TargetFiles
     from napari_cellda.core.adaptation.method import Method
+    from napari_cellda.core.events import Stop
     from napari_cellda.core.images import Image
     from napari_cellda.core.modelzoo.preprocessing import Scaling
 
@@ -62,7 +63,8 @@ def prepare_domains(
     names: tuple[str, ...] = (),
     maps: Mapping[str, NDArray[np.float32]] | None = None,
     diameter: float | None = None,
-) -> Task[Prepared]:
+    stop: Stop = never,
+) -> Task[Prepared | None]:
     """Read, normalise and keep every plane.
 
     Parameters
@@ -80,6 +82,13 @@ def prepare_domains(
     diameter : float, optional
         Of a typical cell, in pixels: the size around which nuclei are looked for, where points are
         missing and images of the nuclei are there.
+    stop : callable
+        Asked before every image.
+
+    Returns
+    -------
+    Prepared
+        None when it was stopped.
 
     Raises
     ------
@@ -104,6 +113,8 @@ def prepare_domains(
     target: list[Plane] = []
     allowed: list[Plane] = []
     for i, files in enumerate(opened.target):
+        if stop():
+            return None
         scale = scale_target(files.image)
         planes = _planes(files.image, scale, folder / f"target {i}")
         pseudo = (maps or {}).get(files.image.name)
@@ -118,6 +129,8 @@ def prepare_domains(
         yield Step(i + 1)
     source: list[Plane] = []
     for i, (image, _) in enumerate(opened.source):
+        if stop():
+            return None
         planes = _planes(image, scale_source(image), folder / f"source {i}")
         source += _labelled(planes, image, source_labels[i], binary)
         yield Step(len(opened.target) + i + 1)

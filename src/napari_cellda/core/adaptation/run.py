@@ -192,11 +192,13 @@ def _work(
     if left_out := tell_left_out(path for path in folders if path is not None):
         yield Note(left_out)
     cache = run.folder / ("cache" if not rank() else f"cache {rank()}")
+    # Processes agree on when to stop from their first step on; before, one might wait for ever.
+    reading = stop if world_size() == 1 else never
     maps: dict[str, NDArray[np.float32]] = {}
     names = opened.class_names
     if inputs.project is not None:
         images = [files.image for files in opened.target]
-        found = yield from project_maps(inputs.project, images, cache, stop, trusted)
+        found = yield from project_maps(inputs.project, images, cache, reading, trusted)
         if found is None:
             yield NO_NETWORK
             return None
@@ -210,7 +212,11 @@ def _work(
         names=names,
         maps=maps,
         diameter=inputs.diameter,
+        stop=reading,
     )
+    if prepared is None:
+        yield NO_NETWORK
+        return None
     _check_read(run, cache)
     example = middle_of(opened.target[0].image)
     trained = None if inputs.pretrained is None else read_trained(inputs.pretrained)
