@@ -23,7 +23,7 @@ from napari_cellda.core.runs.commands import changed_settings, command_words, ty
 from napari_cellda.core.runs.follow import _Reader, follow_run
 from napari_cellda.core.runs.history import MOST_POINTS, History
 from napari_cellda.core.runs.launch import cancel_run, last_words, start_run
-from napari_cellda.core.runs.presence import STARTED_VARIABLE, device_use, process_of
+from napari_cellda.core.runs.presence import STARTED_VARIABLE, Presence, device_use, process_of
 from napari_cellda.core.runs.table import (
     bound_of,
     delete_run,
@@ -399,6 +399,25 @@ def test_the_table_lists_runs_with_state_and_the_score_that_chose(tmp_path):
     assert (table[1].method, table[1].state) == ("test", "done")
     assert not table[1].has_model
     assert list_runs(tmp_path / "nothing") == []
+
+
+def test_a_run_is_read_again_only_when_it_is_another(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        "napari_cellda.core.runs.table.Run", lambda folder: read.append(folder) or Run(folder)
+    )
+    run = finished(tmp_path / "a", Score("dice", 0.7, 1))
+    (line,) = list_runs(tmp_path)
+    assert list_runs(tmp_path) == [line]
+    assert len(read) == 1
+    with Presence(run.folder):
+        (line,) = list_runs(tmp_path)
+        assert (line.state, len(read)) == ("running", 2)
+    (line,) = list_runs(tmp_path)
+    assert line.state == "done"
+    run_quietly(run.drive(iter([Score("dice", 0.6, 2)])))
+    (line,) = list_runs(tmp_path)
+    assert line.scores == {"dice": 0.6}
 
 
 def test_without_a_choice_the_latest_scores_count(tmp_path):

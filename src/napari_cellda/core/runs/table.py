@@ -7,11 +7,13 @@ import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.jobs import Run
 from napari_cellda.core.runs.folder import has_model
+from napari_cellda.core.runs.presence import process_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -68,13 +70,27 @@ def list_runs(folder: Path) -> list[RunLine]:
 
 
 def run_line(folder: Path) -> RunLine:
-    """Sum up one run.
+    """Sum up one run; what it was is remembered until its files or its process are others.
 
     Raises
     ------
     UserError
         If it cannot be read.
     """
+    stamps = _stamp(folder / "run.yaml"), _stamp(folder / "events.jsonl")
+    return _run_line(folder, process_of(folder) is not None, stamps)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=1024)  # a window asks every few seconds, and reading takes some milliseconds
+def _run_line(folder: Path, is_alive: bool, stamps: tuple[tuple[int, int], ...]) -> RunLine:
     run = Run(folder)
     lines = run.events("Score")
     chosen_by, step = _choice(lines)
