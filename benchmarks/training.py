@@ -110,15 +110,20 @@ def adapting(job: AdaptJob, params: Any) -> Any:
 
 
 def with_points(job: AdaptJob, params: Any) -> Any:
-    return _cks_trainer.Trainer(job, params, job.target, DIAMETER, with_masks=False)
+    target = unmapped(unlabelled(job.target))
+    return _cks_trainer.Trainer(job, params, target, DIAMETER, with_masks=False)
 
 
 def with_masks(job: AdaptJob, params: Any) -> Any:
-    return _cks_trainer.Trainer(job, params, job.target, DIAMETER, with_masks=True)
+    return _cks_trainer.Trainer(job, params, unmapped(job.target), DIAMETER, with_masks=True)
 
 
 def unlabelled(domain: Domain) -> Domain:
     return Domain(tuple(replace(plane, labels=None) for plane in domain.planes))
+
+
+def unmapped(domain: Domain) -> Domain:
+    return Domain(tuple(replace(plane, pseudo_map=None) for plane in domain.planes))
 
 
 @dataclass(frozen=True)

@@ -69,11 +69,12 @@ def cut_crop(
     points, ids = _mirrored(*cells, plane.shape, side)
     points = (points + 0.5 - (top, left)) * (crop / side)
     kept = inside(points, crop)
+    nearest = torch.arange(crop) * side // crop
     return Batch(
         _resized(torch.from_numpy(pixels)[None], crop),
         torch.from_numpy(points[kept].astype(np.float32)),
         torch.zeros(int(kept.sum()), dtype=torch.long),
-        F.interpolate(torch.from_numpy(labels)[None, None].double(), crop)[:, 0].long(),
+        torch.from_numpy(labels)[nearest][:, nearest][None],
         torch.from_numpy(ids[kept]),
     )
 
