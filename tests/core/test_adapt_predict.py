@@ -31,10 +31,9 @@ def test_all_planes_count_together():
     assert found == pytest.approx(2 * 2 / (2 + 3))
 
 
-def test_nothing_found_where_nothing_is_is_right():
-    empty = planes([[0, 0]])
-    assert mean_dice(empty, as_map([0.1, 0.2])) == 1
-    assert mean_dice(empty, as_map([0.1, 0.9])) == 0
+def test_where_there_is_nothing_to_find_there_is_no_score():
+    assert math.isnan(mean_dice(planes([[0, 0]]), as_map([0.1, 0.2])))
+    assert math.isnan(mean_dice(planes([[0, UNKNOWN]]), as_map([0.1, 0.9])))
 
 
 def test_without_any_annotation_there_is_no_score():

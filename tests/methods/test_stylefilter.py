@@ -17,17 +17,17 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Preview, Score, Stage, Step, run_quietly
 from napari_cellda.core.images.normalisation import Normalisation
 from napari_cellda.core.loop import MemoryStore
+from napari_cellda.core.losses import cross_entropy
 from napari_cellda.core.nets.cut import Generator, Halve, PatchDiscriminator, Projection
 from napari_cellda.core.nets.styled import StyledSegmenter
 from napari_cellda.methods import find_method, stylefilter
 from napari_cellda.methods._cut import StyleBatch, lsgan_loss, patch_nce
 from napari_cellda.methods._stylefilter_losses import (
-    cross_entropy,
     disturb_greys,
     filtered_labels,
     presence_f1,
 )
-from napari_cellda.methods._stylefilter_target import thinned
+from napari_cellda.methods._stylefilter_target import Target, thinned
 from napari_cellda.methods._stylefilter_teacher import class_shares, class_weights
 from napari_cellda.methods.stylefilter import Params
 from outcomes import outcome, train_into
@@ -158,6 +158,33 @@ def test_presence_f1_counts_by_class():
     truth = np.array([[1, 1, 1], [1, 0, 1], [1, 0, 1]], bool)
     assert presence_f1(found, truth) == pytest.approx((2 / 3 + 4 / 5) / 2)
     assert presence_f1(found[:, :1], truth[:, :1]) == 1
+
+
+def test_labels_of_a_stack_are_checked_on_the_whole_stack(tmp_path):
+    flat = job(tmp_path, weak=True).target.planes
+    planes = tuple(replace(p, image=f"stack {i // 2}") for i, p in enumerate(flat))
+    stacks = job(tmp_path, weak=True, target=Domain(planes))
+    target = Target(stacks, TINY)
+    assert target.checked in ([[0, 1]], [[2, 3]])
+    assert sorted([*target.adapted_to, *target.checked[0]]) == [0, 1, 2, 3]
+    single = Target(replace(stacks, target=Domain(planes[:2])), TINY)
+    assert (single.adapted_to, single.checked) == ([0, 1], [])
+
+    # Of two classes each is in one plane only, where it is found.
+    class Right:
+        def predict(self, i: int) -> np.ndarray:
+            maps = np.zeros((3, 40, 44), np.float32)
+            maps[1 + i % 2] = 1
+            return maps
+
+    trainer = stylefilter._Trainer(stacks, TINY)
+    trainer.checks.target = target
+    for i in target.checked[0]:
+        target.planes[i].present_mask[:] = True
+    target.drawn = planes
+    order = iter(target.checked[0])
+    trainer.checks._segment = lambda pixels: Right().predict(next(order))
+    assert trainer.checks._presence_score() == 1
 
 
 def test_greys_are_disturbed_within_limits_and_by_the_seed_alone():

@@ -118,7 +118,7 @@ class Trainer:
     def rule(self) -> str:
         """The words for how the checkpoint is chosen."""
         if self.job.validation is not None:
-            return "The highest AP50 on the validation masks of target images that were given"
+            return f"The highest AP50 on {self.job.validated_on}"
         if self.with_masks:
             return "The highest AP50 on the masks of images kept aside"
         return (

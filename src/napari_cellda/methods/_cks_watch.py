@@ -97,7 +97,7 @@ def measure(trainer: Trainer, step: int) -> Iterator[Event]:
         return
     places = location_precision(*_places(trainer), RIGHT * trainer.diameter)
     yield Score("precision of places", places, step)
-    disagreement = _disagreement(trainer, step)
+    disagreement = _disagreement(trainer)
     yield Score("disagreement", disagreement, step)
     yield Score(SELECT, places - disagreement, step)
 
@@ -131,8 +131,11 @@ def _places(
 
 
 @torch.inference_mode()
-def _disagreement(trainer: Trainer, step: int) -> float:
-    """Return L_M + L_S on crops of the planes that were kept aside, the same each time."""
+def _disagreement(trainer: Trainer) -> float:
+    """Return L_M + L_S on crops of the planes that were kept aside, the same each time.
+
+    As at the first step, so that the numbers before and after the head start can be compared.
+    """
     rng = np.random.default_rng([trainer.job.seed, 3])
     total, count = 0.0, 0
     for plane in trainer.held_out.planes:
@@ -146,7 +149,7 @@ def _disagreement(trainer: Trainer, step: int) -> float:
         with trainer.fabric.autocast():
             _, windows = trainer.principal(batch.images, batch.points, batch.owner)
             foreground, _ = trainer.collaborator(batch.images)
-        drawn = lay_out(windows, trainer.shared_foreground(foreground.float(), step - 1))
+        drawn = lay_out(windows, trainer.shared_foreground(foreground.float(), 0))
         prior = trainer.principal_foreground(windows, foreground.shape)
         target = mark_points(prior, batch.points, batch.owner)
         total += float(foreground_loss(foreground.float(), target) + segmentation_loss(drawn))

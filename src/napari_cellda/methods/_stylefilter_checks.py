@@ -89,7 +89,7 @@ class Checks:
         self.guard = Remembered()
         if job.validation is not None:
             self.select = VALIDATION
-            self.selected_by = "Dice on the validation masks of target images that were given"
+            self.selected_by = f"Dice on {job.validated_on}"
         elif target.checked:
             self.select = PRESENCE
             self.selected_by = (
@@ -120,11 +120,13 @@ class Checks:
 
     def _presence_score(self) -> float:
         found, truth = [], []
-        for i in self.target.checked:
-            labels = class_labels(self._segment(self.target.seen(i)))
-            counts = np.bincount(labels.ravel(), minlength=self.job.n_classes)
+        for image in self.target.checked:
+            counts = np.zeros(self.job.n_classes, np.int64)
+            for i in image:
+                labels = class_labels(self._segment(self.target.seen(i)))
+                counts += np.bincount(labels.ravel(), minlength=self.job.n_classes)
             found.append(counts >= self.params.present_pixels)
-            truth.append(self.target.planes[i].present_mask)
+            truth.append(self.target.planes[image[0]].present_mask)
         return presence_f1(np.stack(found), np.stack([t for t in truth if t is not None]))
 
     def _segment(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:

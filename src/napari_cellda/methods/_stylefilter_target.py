@@ -28,28 +28,39 @@ if TYPE_CHECKING:
     Draw = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 CHECKED = 40
-"""Planes, at most, on which the classes that are found are checked."""
+"""Planes, about and at most, on which the classes that are found are checked."""
 
 
 class Target:
     """Which planes are adapted to, which are kept aside, and what both look like when drawn.
 
-    Planes are kept aside only when there are image-level labels to check by, and no masks.
+    Images are kept aside only when there are image-level labels to check by, and no masks.
+
+    Attributes
+    ----------
+    adapted_to : list of int
+        Planes.
+    checked : list of lists of int
+        The planes of each image on which the classes that are found are checked: a label is that
+        of the whole stack, of which a plane may lack a class.
     """
 
     def __init__(self, job: AdaptJob, params: Params) -> None:
         self.job, self.params = job, params
         self.planes = job.target.planes
         n = len(self.planes)
-        self.adapted_to, self.checked = list(range(n)), list[int]()
+        self.adapted_to, self.checked = list(range(n)), list[list[int]]()
         self.drawn: tuple[Plane, ...] = ()
         weak = [i for i in range(n) if self.planes[i].present_mask is not None]
-        if job.validation is None and len(weak) > 1:
-            order = np.random.default_rng([job.seed, 7]).permutation(weak)
-            count = min(max(1, round(params.validation_share * len(weak))), len(weak) - 1)
-            aside = order[:count].tolist()
-            self.adapted_to = [i for i in range(n) if i not in set(aside)]
-            self.checked = sorted(aside[:CHECKED])
+        images = _by_image(weak, self.planes)
+        if job.validation is None and len(images) > 1:
+            order = np.random.default_rng([job.seed, 7]).permutation(len(images))
+            count = min(max(1, round(params.validation_share * len(images))), len(images) - 1)
+            aside = [images[k] for k in order[:count]]
+            kept = {i for image in aside for i in image}
+            self.adapted_to = [i for i in range(n) if i not in kept]
+            ends = np.cumsum([len(image) for image in aside])
+            self.checked = sorted(aside[: max(1, int((ends <= CHECKED).sum()))])
 
     def draw(self, network: torch.nn.Module | None, stylised: Draw) -> Task[bool]:
         """Draw every plane in the style of the source, once, and keep it on disk.
@@ -116,6 +127,14 @@ class Target:
         every = np.ones(self.job.n_classes, bool)
         present = np.stack([every if mask is None else mask for mask in masks])
         return clean, student, torch.from_numpy(present)
+
+
+def _by_image(indices: Sequence[int], planes: Sequence[Plane]) -> list[list[int]]:
+    """Return the indices of planes image by image."""
+    found: dict[str, list[int]] = {}
+    for i in indices:
+        found.setdefault(planes[i].image or planes[i].name, []).append(i)
+    return list(found.values())
 
 
 def thinned(indices: Sequence[int], planes: Sequence[Plane], most: int) -> Sequence[int]:

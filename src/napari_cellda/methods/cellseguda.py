@@ -302,7 +302,7 @@ def _split_target(job: AdaptJob, share: float) -> tuple[Domain, Domain | None, s
     A plane that is kept aside stays in training, without its labels.
     """
     if job.validation is not None:
-        return job.target, job.validation, "the validation masks of target images that were given"
+        return job.target, job.validation, job.validated_on
     labelled = job.target.annotated()
     if len(labelled) < 2:
         return job.target, None, ""

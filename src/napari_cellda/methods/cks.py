@@ -30,6 +30,9 @@ from napari_cellda.methods._cks_losses import Consistency, Following
 from napari_cellda.methods._cks_trainer import Trainer
 from napari_cellda.methods._cks_watch import SELECT, raise_least_score
 
+LEAST_WINDOW = 2.2
+"""Sides of a window in diameters of a cell: at its edge, none is cut off."""
+
 
 class Params(MethodParams):
     """The principal, its collaborator, and how they are trained."""
@@ -186,6 +189,16 @@ def _adapt(
         f"A cell of {diameter:g} pixels is zoomed {trainer.principal.zoom:g} times and drawn in a "
         f"window of {params.window} pixels."
     )
+    if params.window < LEAST_WINDOW * params.cell_size:
+        yield Note(
+            f"Windows of {params.window} pixels are small for cells of {params.cell_size:g}, and "
+            "what sticks out is cut off: make window larger or cell_size smaller."
+        )
+    if params.warmup_steps and params.warmup_steps <= trainer.head_start // 4:
+        yield Note(
+            f"The setting warmup_steps={params.warmup_steps} changes nothing: the first quarter of "
+            f"{trainer.head_start} steps of head start goes without it; make head_start smaller."
+        )
     if params.collaborator_loss != "linear" and trainer.head_start == params.steps:
         yield Note(
             f"The setting collaborator_loss={params.collaborator_loss} changes nothing: all "

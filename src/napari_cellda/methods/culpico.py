@@ -151,7 +151,7 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
         f"The smallest total loss (source and target), averaged over {params.selection_window} "
         "steps"
         if job.validation is None
-        else "The highest Dice on the validation masks that were given"
+        else f"The highest Dice on {job.validated_on}"
     )
     chosen = load_chosen(job, progress, rule, m=trainer.twins.m, n=trainer.twins.n)
     return Adapted(

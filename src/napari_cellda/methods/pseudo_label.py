@@ -136,7 +136,7 @@ def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
         "The highest Dice against the rounded pseudo-labels of target planes kept aside, in the "
         "second half of the training: agreement with the maps, not with the truth"
         if job.validation is None
-        else "The highest Dice on the validation masks that were given"
+        else f"The highest Dice on {job.validated_on}"
     )
     chosen = load_chosen(job, progress, rule, network=trainer.network, teacher=trainer.teacher)
     return Adapted(

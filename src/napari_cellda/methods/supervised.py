@@ -7,11 +7,11 @@ is fine-tuning: source and target crops share every batch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from napari_cellda.core.adaptation.domain import UNKNOWN, Domain
 from napari_cellda.core.adaptation.job import Adapted, AdaptJob
@@ -29,8 +29,8 @@ from napari_cellda.core.devices import make_fabric, setup
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Preview, Score, Stage, Task
 from napari_cellda.core.loop import Stateful, cosine_rate, set_learning_rate
-from napari_cellda.core.losses import mixed_loss, one_hot
-from napari_cellda.core.nets.segmenter import Segmenter
+from napari_cellda.core.losses import cross_entropy, dice_loss, one_hot
+from napari_cellda.core.nets.segmenter import Segmenter, activate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +57,12 @@ class Params(MethodParams):
     """Steps between two previews; 0 shows none."""
     validate_every: int = Field(100, ge=1)
     """Steps between two validations."""
+
+    @model_validator(mode="after")
+    def _has_a_loss(self) -> Self:
+        if not (self.bce or self.dice):
+            raise UserError("The settings bce and dice are both 0; expected one above 0.")
+        return self
 
 
 def adapt(job: AdaptJob, params: Params) -> Task[Adapted]:
@@ -131,9 +137,7 @@ class _Trainer:
         )
         self.model.train()
         logits = self.model(images.to(memory_format=torch.channels_last)).float()
-        known = (labels != UNKNOWN).float()
-        truth = one_hot(labels[:, 0].clamp_min(0), logits.shape[1])
-        terms = mixed_loss(logits, truth, bce=self.params.bce, dice=self.params.dice, weight=known)
+        terms = class_loss(logits, labels, bce=self.params.bce, dice=self.params.dice)
         self.optimiser.zero_grad(set_to_none=True)
         self.fabric.backward(terms["loss"])
         self.optimiser.step()
@@ -154,6 +158,37 @@ class _Trainer:
             yield Preview(maps_kind(maps), maps, done)
 
 
+def class_loss(
+    logits: torch.Tensor, labels: torch.Tensor, *, bce: float, dice: float
+) -> dict[str, torch.Tensor]:
+    """Mix cross entropy and Dice of classes that exclude each other.
+
+    Parameters
+    ----------
+    logits : (N, K, Y, X) Tensor
+        K = 1: the foreground's, under a sigmoid; else one per class, under a softmax.
+    labels : (N, 1, Y, X) Tensor of int
+        Class ids; `UNKNOWN` pixels are left out.
+    bce, dice : float
+        Share of each; a term with share 0 is not computed.
+
+    Returns
+    -------
+    dict of str to Tensor
+        ``"loss"``, the sum to minimise, and each term before its share, by name.
+    """
+    shares = {"bce": bce, "dice": dice}
+    terms: dict[str, torch.Tensor] = {}
+    if bce:
+        terms["bce"] = cross_entropy(logits, labels)
+    if dice:
+        known = (labels != UNKNOWN).float()
+        truth = one_hot(labels[:, 0].clamp_min(0), logits.shape[1])
+        terms["dice"] = dice_loss(activate(logits), truth, known)
+    total = torch.stack([shares[name] * term for name, term in terms.items()]).sum()
+    return {"loss": total, **terms}
+
+
 def _split(job: AdaptJob, share: float) -> tuple[list[Domain], Domain, str]:
     """Return the domains to train on, the one to validate on, and words for that one."""
     domains = [d.annotated() for d in (job.source, job.target) if d is not None and d.is_annotated]
@@ -163,12 +198,13 @@ def _split(job: AdaptJob, share: float) -> tuple[list[Domain], Domain, str]:
             "target images."
         )
     if job.validation is not None:
-        return domains, job.validation, "the validation masks of target images that were given"
-    pairs = [domain.split(share, job.seed) for domain in domains]
-    held_out = Domain(tuple(plane for _, part in pairs for plane in part.planes))
-    alone = any(len(domain) < 2 for domain in domains)
-    words = "annotated planes that training saw too" if alone else "annotated planes kept aside"
-    return [part for part, _ in pairs], held_out, words
+        return domains, job.validation, job.validated_on
+    # Of the target alone where it is annotated: a few strokes weigh nothing beside a whole source.
+    *others, last = domains
+    training, held_out = last.split(share, job.seed)
+    seen = len(training) == len(last)
+    words = "annotated planes that training saw too" if seen else "annotated planes kept aside"
+    return [*others, training], held_out, words
 
 
 METHODS = [

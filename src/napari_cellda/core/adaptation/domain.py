@@ -23,13 +23,15 @@ class Plane:
     """One 2D plane of an image, normalised."""
 
     name: str
-    """The image's stem, with time and plane in stacks; unique in its domain."""
+    """Of its image, with time and plane in stacks; unique in its domain."""
     pixels: NDArray[np.float32]
     """(C, Y, X), normalised over its whole image; may be a memory map."""
     normalisation: Normalisation
     """What was applied."""
     t: int = 0
     z: int = 0
+    image: str = ""
+    """Stem of the image; planes of one stack have the same."""
     labels: NDArray[np.integer] | None = None
     """(Y, X): class or instance ids, 0 = background, `UNKNOWN` = not annotated."""
     points: NDArray[np.float64] | None = None
@@ -48,6 +50,13 @@ class Plane:
     def is_annotated(self) -> bool:
         """Whether the label of any pixel is known; a strokes file may be empty."""
         return self.labels is not None and bool((self.labels != UNKNOWN).any())
+
+    @property
+    def shows_something(self) -> bool:
+        """Whether its labels or points show anything to find; where nothing is known, it may."""
+        if self.labels is not None:
+            return bool((self.labels > 0).any())
+        return self.points is None or len(self.points) > 0
 
 
 class Crops(NamedTuple):
@@ -95,12 +104,16 @@ class Domain:
         return Domain(tuple(_binary(plane) for plane in self.planes))
 
     def split(self, share: float, seed: int = 0) -> tuple[Domain, Domain]:
-        """Split off a share of the planes, at least one, for validation; for one plane both."""
-        if len(self) < 2:
-            return self, self
-        order = np.random.default_rng([seed, 7]).permutation(len(self))
-        kept = min(max(1, round(share * len(self))), len(self) - 1)
-        held_out = set(order[:kept].tolist())
+        """Split off a share of the planes for validation: at least one, that shows something.
+
+        By planes that are empty no checkpoint can be chosen, so they are trained on only. With a
+        single plane that shows something, all are trained on, and that one is both.
+        """
+        order = np.random.default_rng([seed, 7]).permutation(len(self)).tolist()
+        telling = [i for i in order if self.planes[i].shows_something]
+        if len(telling) < 2:
+            return self, Domain(tuple(self.planes[i] for i in telling)) if telling else self
+        held_out = set(telling[: min(max(1, round(share * len(self))), len(telling) - 1)])
         return (
             Domain(tuple(p for i, p in enumerate(self.planes) if i not in held_out)),
             Domain(tuple(p for i, p in enumerate(self.planes) if i in held_out)),

@@ -65,6 +65,15 @@ class AdaptJob:
         """Names of its maps: the foreground alone, or every class."""
         return self.classes[1:] if self.n_classes == 2 else self.classes
 
+    @property
+    def validated_on(self) -> str:
+        """Words for `validation`."""
+        known = {plane.name for plane in self.target.planes if plane.is_annotated}
+        planes = self.validation.planes if self.validation is not None else ()
+        both = any(plane.name in known for plane in planes)
+        words = "the validation masks of target images that were given"
+        return f"{words}, some of which were annotated for the training, too" if both else words
+
     def annotated_source(self, method: str) -> Domain:
         """Return the source planes that have masks, or raise a UserError in a method's name."""
         if self.source is None or not self.source.is_annotated:

@@ -122,22 +122,23 @@ def mean_dice(domain: Domain, predict: Callable[[Plane], NDArray[np.float32]]) -
     Returns
     -------
     float
-        Mean over the foreground classes that occur in the labels or the prediction; 1 when none
-        does, NaN when nothing is annotated.
+        Mean over the foreground classes that occur in the labels or the prediction; NaN when the
+        labels show none, for then any prediction is as good as another, or there are none.
     """
     hits: dict[int, float] = {}
     sizes: dict[int, float] = {}
+    foreground = False
     for plane in domain.annotated().planes:
         maps = predict(plane)
         found = class_labels(maps)
         assert plane.labels is not None
         truth = np.asarray(plane.labels)
         known = truth != UNKNOWN
+        foreground = foreground or bool((truth > 0).any())
         for k in range(1, max(2, len(maps))):
             a, b = (found == k) & known, (truth == k) & known
             hits[k] = hits.get(k, 0) + 2 * float((a & b).sum())
             sizes[k] = sizes.get(k, 0) + float(a.sum() + b.sum())
-    if not hits:
+    if not foreground:
         return float("nan")
-    scores = [hits[k] / sizes[k] for k in hits if sizes[k]]
-    return float(np.mean(scores)) if scores else 1.0
+    return float(np.mean([hits[k] / sizes[k] for k in hits if sizes[k]]))

@@ -135,9 +135,9 @@ def prepare_domains(
         source += _labelled(planes, image, source_labels[i], binary)
         yield Step(len(opened.target) + i + 1)
     _check_nuclei(opened, target)
-    flat = [plane.name for plane in target if plane.normalisation.is_flat]
-    if flat:
-        yield Note(f"{len(flat)} target image(s) hold one single value, such as '{flat[0]}'.")
+    yield from _notes(opened, target)
+    if method.multiclass and len(classes) == 2:
+        yield from _note_merged(opened, strokes_and_masks, source_labels, classes[1], method)
     return Prepared(
         Domain(tuple(target)),
         Domain(tuple(source)) if source else None,
@@ -145,6 +145,42 @@ def prepare_domains(
         classes,
         target[0].normalisation,
     )
+
+
+def _notes(opened: Opened, target: Sequence[Plane]) -> Task[None]:
+    """Tell what was read otherwise than somebody might think."""
+    flat = [plane.name for plane in target if plane.normalisation.is_flat]
+    if flat:
+        yield Note(f"{len(flat)} target image(s) hold one single value, such as '{flat[0]}'.")
+    pointed = {files.image.name for files in opened.target if files.points is not None}
+    bare = [p.name for p in target if p.image in pointed and p.points is None]
+    if bare:
+        yield Note(
+            f"{len(bare)} plane(s) of stacks have no points, such as '{bare[0]}', and are left out."
+        )
+
+
+def _note_merged(
+    opened: Opened,
+    target_labels: Sequence[Labels | None],
+    source_labels: Sequence[Labels],
+    name: str,
+    method: Method,
+) -> Task[None]:
+    """Tell of several classes that count as one; the ids of masks may be those of objects."""
+    known = [
+        labels
+        for files, labels in zip(opened.target, target_labels, strict=True)
+        if labels is not None and files.strokes is not None and files.masks is None
+    ]
+    if method.classes_by_default:
+        known += source_labels
+    top = max((int(labels.max(initial=0)) for labels in known), default=0)
+    if 1 < top < MAX_CLASSES:
+        yield Note(
+            f"The annotations show {top} classes, which count as one, '{name}'; to tell them "
+            "apart, name them all with --classes (Classes in the panel)."
+        )
 
 
 def read_mask(path: Path, image: Image) -> Labels:
@@ -276,7 +312,8 @@ def _planes(image: Image, normalisation: Normalisation, folder: Path) -> list[Pl
             _keep(source, t, z, path)
         place = [f"{a} {i}" for a, i in (("t", t), ("z", z)) if a in image.label_axes]
         name = ", ".join([image.name, *place])
-        planes.append(Plane(name, np.load(path, mmap_mode="r"), normalisation, t, z))
+        pixels = np.load(path, mmap_mode="r")
+        planes.append(Plane(name, pixels, normalisation, t, z, image.name))
     return planes
 
 
@@ -316,7 +353,10 @@ def _with_more(plane: Plane, files: TargetFiles, maps: NDArray[np.float32] | Non
         plane = replace(plane, pseudo_map=maps[index])
     if files.points is not None:
         here = (np.round(files.points[:, :2]) == (plane.t, plane.z)).all(axis=1)
-        plane = replace(plane, points=files.points[here, 2:])
+        # Nobody has looked for cells in a plane of a stack that has no point.
+        in_stack = files.image.n_times * files.image.limits[0] > 1
+        points = files.points[here, 2:] if here.any() or not in_stack else None
+        plane = replace(plane, points=points)
     if files.present is not None:
         plane = replace(plane, present_mask=np.array([True, *files.present]))
     return plane
@@ -335,7 +375,10 @@ def _read_map(path: Path, image: Image, n_classes: int) -> NDArray[np.float32]:
     UserError
         If they do not fit the image or the classes, or leave [0, 1].
     """
-    array = load_whole(read_file(path), path)
+    found = read_file(path)
+    array = load_whole(found, path)
+    if "c" in found.axes:  # where it does not say so, the classes are the first axis
+        array = array.transpose([found.axes.index(axis) for axis in "ctzyx" if axis in found.axes])
     plane_axes = len(image.label_shape)
     if array.shape[-plane_axes:] != image.label_shape or array.ndim > plane_axes + 1:
         raise UserError(

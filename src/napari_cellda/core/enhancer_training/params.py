@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from napari_cellda.core.enhancer_training.forests import ForestMix
 from napari_cellda.core.enhancer_training.source import HoldOut  # noqa: TC001  pydantic needs it at run time
@@ -75,6 +75,12 @@ class EnhancerParams(ForestMix):
     """Who made the source, and under which terms; shown on the model's card."""
     doi: str = ""
     """DOI of the source, e.g. 10.1038/s41592-019-0612-7."""
+
+    @model_validator(mode="after")
+    def _has_a_loss(self) -> Self:
+        if not (self.bce or self.dice):
+            raise UserError("The settings bce and dice are both 0; expected one above 0.")
+        return self
 
     @property
     def mix(self) -> ForestMix:
