@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from napari_cellda.core.modelzoo.card import ModelCard, WeightsEntry
 
 
+MOST_CONTEXT = 256
+"""Pixels around a tile, at most, that are for a network whose reach has no end."""
+
+
 @dataclass(frozen=True)
 class Model:
     """An opened model: what it says about itself, and how to run it."""
@@ -113,7 +117,8 @@ def _open_state_dict(card: ModelCard, entry: WeightsEntry, trusted: Collection[s
         # The RDF's minimum leaves room for a halo; this network takes a single cell.
         cells = 1 if network.tiles_exactly else 2  # a norm needs more than one value
         least = tuple(cells * multiple for multiple in network.multiples)
-        card = replace(card, min_shape=least, step=network.multiples)
+        halo = tuple(max(asked, min(network.context, MOST_CONTEXT)) for asked in card.halo)
+        card = replace(card, min_shape=least, step=network.multiples, halo=halo)
     if card.receptive_field is None:
         card = replace(card, receptive_field=architecture_reach(network))
     card = replace(card, tiles_exactly=bool(network.tiles_exactly))
