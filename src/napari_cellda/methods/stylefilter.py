@@ -318,9 +318,9 @@ class _Trainer:
         self.network.eval()
         # After one tiny step the network is still that of the source: adapting has to beat it.
         at_end = done in (*self.ends, self.ends[1] + 1)
-        if done > self.ends[0] and (at_end or done % self.params.validate_every == 0):
+        if done > self.ends[0] and (at_end or self.params.scores_at(done)):
             yield from self.checks.scores(done)
-        if self.params.preview_every and (at_end or done % self.params.preview_every == 0):
+        if self.params.shows_at(done) or (at_end and self.params.preview_every):
             yield from self.checks.previews(done, self._pseudo_labels)
 
 
