@@ -120,11 +120,120 @@ def test_oddities_become_warnings(tmp_path):
     rdf = zoo.published_rdf(zoo.PUBLISHED["hiding-blowfish-v1"])
     rdf["name"], rdf["description"], rdf["tags"] = "Nuclei in tissue", "Finds nuclei.", []
     rdf["id"] = "10.5281/zenodo.6406756/6406757"
-    rdf["inputs"][0]["preprocessing"] = [{"name": "zero_mean_unit_variance", "kwargs": {}}]
+    step = {"name": "zero_mean_unit_variance", "kwargs": {"mode": "per_sample", "axes": "yx"}}
+    rdf["inputs"][0]["preprocessing"] = [step]
     first, second, third = read_card(write(tmp_path / "m", rdf)).warnings
     assert "does not call itself a prediction enhancer" in first
     assert "zero_mean_unit_variance" in second
     assert "maps of boundaries" in third
+
+
+def rdf_04(name, kwargs):
+    """Return the description of a network of three channels that asks for a step."""
+    rdf = copy.deepcopy(zoo.published_rdf(zoo.PUBLISHED["amiable-crocodile"]))
+    rdf["inputs"][0]["shape"]["min"][1] = 3
+    rdf["inputs"][0]["preprocessing"] = [{"name": name, "kwargs": kwargs}]
+    return rdf
+
+
+def rdf_05(folder, name, kwargs, channel_id="channel"):
+    rdf = zoo.read_rdf(zoo.make_own(folder, zoo.random_unet(width=4, depth=2, in_channels=3)))
+    rdf["inputs"][0]["axes"][1]["id"] = channel_id
+    rdf["inputs"][0]["preprocessing"] = [{"id": name, "kwargs": kwargs}]
+    return rdf
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "read"),
+    [
+        ("scale_range", {"axes": "cyx", "eps": "1e-3"}, {"axes": "cyx", "eps": 0.001}),
+        ("scale_range", {"max_percentile": 99}, {"max_percentile": 99.0, "min_percentile": 0.0}),
+        ("scale_range", {"mode": "per_sample"}, {"axes": "bcyx"}),
+        ("scale_linear", {"gain": [1, 2, 3]}, {"gain": (1.0, 2.0, 3.0), "offset": (0.0,)}),
+    ],
+)
+def test_a_step_is_read_with_all_that_was_left_out(name, kwargs, read, tmp_path):
+    (step,) = read_card(write(tmp_path / "m", rdf_04(name, kwargs))).preprocessing
+    assert step["name"] == name
+    assert step["kwargs"] == step["kwargs"] | read
+
+
+@pytest.mark.parametrize("channel_id", ["channel", "colour"])
+def test_axes_of_both_formats_are_read_as_letters(channel_id, tmp_path):
+    kwargs = {"axes": ["batch", channel_id, "y", "x"], "eps": None}
+    rdf = rdf_05(tmp_path / "own-one", "zero_mean_unit_variance", kwargs, channel_id)
+    (step,) = read_card(write(tmp_path / "m", rdf)).preprocessing
+    assert step["kwargs"] == {"axes": "bcyx", "eps": 1e-6}
+
+
+@pytest.mark.parametrize("mode", [{}, {"mode": "fixed"}, {"mode": "per_sample"}])
+def test_fixed_numbers_are_the_usual_mode_of_format_04(mode, tmp_path):
+    numbers = {} if mode.get("mode") == "per_sample" else {"mean": 3, "std": [1, 2, 4]}
+    rdf = rdf_04("zero_mean_unit_variance", {**mode, **numbers, "axes": "yx"})
+    (step,) = read_card(write(tmp_path / "m", rdf)).preprocessing
+    assert step["name"].startswith("fixed_") is bool(numbers)
+
+
+STEPS_THAT_MAKE_NO_SENSE = [
+    ("scale_range", {"min_percentile": -1}, "min_percentile -1; one finite number from 0"),
+    ("scale_range", {"max_percentile": 101}, "max_percentile 101; .* up to 100 is expected"),
+    ("scale_range", {"max_percentile": 0.998}, "above 1"),
+    ("scale_range", {"min_percentile": 60, "max_percentile": 40}, "60 and max_percentile 40"),
+    ("scale_range", {"min_percentile": 50, "max_percentile": 50}, "less is expected"),
+    ("scale_range", {"max_percentile": "most"}, "max_percentile 'most'"),
+    ("scale_range", {"max_percentile": float("nan")}, "max_percentile nan"),
+    ("scale_range", {"max_percentile": [99, 98, 97]}, r"max_percentile \[99, 98, 97\]; one"),
+    ("scale_range", {"max_percentile": True}, "max_percentile True"),
+    ("scale_range", {"max_percentil": 99}, "'max_percentil'; min_percentile, max_percentile, eps"),
+    ("scale_range", {"eps": "small"}, "eps 'small'"),
+    ("scale_range", {"eps": -1}, "eps -1; one finite number of at least 0"),
+    ("scale_range", {"eps": float("inf")}, "eps inf"),
+    ("scale_range", {"eps": {"a": 1}}, "eps {'a': 1}"),
+    ("scale_range", {"axes": "cyq"}, "axes 'cyq'; axes out of bcyx"),
+    ("scale_range", {"axes": 3}, "axes 3"),
+    ("scale_range", {"axes": [["y"], "x"]}, "axes"),
+    ("scale_linear", {"gain": 0}, "gain 0; one finite number other than 0 or 3 of them"),
+    ("scale_linear", {"gain": [1, 2]}, r"gain \[1, 2\]; .* or 3 of them"),
+    ("scale_linear", {"gain": []}, r"gain \[\]"),
+    ("scale_linear", {"gain": [[1, 2, 3]]}, r"gain \[\[1, 2, 3\]\]"),
+    ("scale_linear", {"offset": [1, 2, 3, 4]}, "offset"),
+    ("scale_linear", {"offset": 10**400}, "offset 1000"),
+]
+FIXED_THAT_MAKE_NO_SENSE = [
+    ({"mean": 1}, "std left out; one finite number above 0 or 3 of them"),
+    ({"std": 1}, "mean left out; one finite number or 3 of them"),
+    ({"mean": None, "std": None}, "mean left out"),
+    ({"mean": 1, "std": 0}, "std 0"),
+    ({"mean": 1, "std": [1, -1, 1]}, r"std \[1, -1, 1\]"),
+    ({"mean": [1, 2], "std": [1, 2]}, r"mean \[1, 2\]"),
+    ({"mean": [1, 2, float("inf")], "std": 1}, r"mean \[1, 2, inf\]"),
+    ({"mean": list(range(10000)), "std": 1}, r"mean \[0, 1, 2, 3, 4, 5, \.\.\.\]"),
+]
+
+
+def refuses(rdf, named, folder):
+    with pytest.raises(UserError, match=f"^{rdf['name']} asks for .*{named}") as caught:
+        read_card(write(folder, rdf))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(("name", "kwargs", "named"), STEPS_THAT_MAKE_NO_SENSE)
+def test_steps_of_both_formats_that_make_no_sense_are_refused(name, kwargs, named, tmp_path):
+    refuses(rdf_04(name, {"mode": "per_sample", **kwargs}), named, tmp_path / "m")
+    refuses(rdf_05(tmp_path / "own-one", name, kwargs), named, tmp_path / "n")
+
+
+@pytest.mark.parametrize(("kwargs", "named"), FIXED_THAT_MAKE_NO_SENSE)
+def test_fixed_numbers_that_make_no_sense_are_refused(kwargs, named, tmp_path):
+    name = "zero_mean_unit_variance"
+    refuses(rdf_04(name, {"axes": "yx", **kwargs}), named, tmp_path / "m")
+    refuses(rdf_05(tmp_path / "own-one", f"fixed_{name}", kwargs), named, tmp_path / "n")
+
+
+def test_measuring_and_fixed_numbers_at_once_are_refused(tmp_path):
+    kwargs = {"mode": "per_sample", "axes": "yx", "mean": 1, "std": 1}
+    refuses(rdf_04("zero_mean_unit_variance", kwargs), "'mean'; eps", tmp_path / "m")
 
 
 def test_uninformative_channel_names_are_replaced(tmp_path):

@@ -231,3 +231,22 @@ def test_moments_do_not_lose_digits():
     exact = array.astype(np.float32).astype(np.float64)
     assert mean[0] == pytest.approx(exact.mean(), rel=1e-12)
     assert std[0] == pytest.approx(exact.std(), rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_channels_measured_together_are_as_one(dtype):
+    levels = np.array([90, 130, 189])[:, None, None]
+    pixels = np.random.default_rng(0).normal(levels, 9, (3, 20, 30))
+    channels = image_of(pixels.astype(dtype), "cyx").select("all")
+    one = image_of(pixels.astype(dtype).reshape(60, 30))
+    quantiles = np.array([0, 0.02, 0.5, 1])
+    together = Source.best(channels, pooled=True)
+    expected = order_statistics(Source.best(one), quantiles)
+    np.testing.assert_array_equal(order_statistics(together, quantiles), expected)
+    np.testing.assert_allclose(moments(together), moments(Source.best(one)), rtol=1e-9)
+
+
+def test_channels_measured_together_may_hold_one_without_a_number():
+    pixels = np.stack([np.full((4, 4), np.nan), np.arange(16).reshape(4, 4)]).astype(np.float32)
+    together = Source.best(image_of(pixels, "cyx").select("all"), pooled=True)
+    np.testing.assert_array_equal(order_statistics(together, np.array([0, 1])), [[0, 15]])

@@ -33,14 +33,21 @@ class Source:
 
     image: Image
     level: int | None
+    pooled: bool = False
+    """Whether all channels are measured together, as if they were one."""
 
     @classmethod
-    def best(cls, image: Image) -> Source:
+    def best(cls, image: Image, pooled: bool = False) -> Source:
         """Take the coarsest level that is large enough, or else the image itself."""
         for level in reversed(range(len(image.levels))):
             if math.prod(image.levels[level].shape[2:]) >= ENOUGH_PIXELS:
-                return cls(image, level)
-        return cls(image, None)
+                return cls(image, level, pooled)
+        return cls(image, None, pooled)
+
+    @property
+    def n_channels(self) -> int:
+        """How many channels are told apart, C below."""
+        return 1 if self.pooled else self.image.n_channels
 
     @property
     def data(self) -> np.ndarray:
@@ -63,7 +70,7 @@ class Source:
             block = self.image.load(box, self.level)
             first = box[1].start
             for i in range(block.shape[1]):
-                yield first + i, self._finite(block[:, i])
+                yield 0 if self.pooled else first + i, self._finite(block[:, i])
 
     def _finite(self, block: np.ndarray) -> np.ndarray:
         if self.smallest is not None:
@@ -99,7 +106,7 @@ def order_statistics(source: Source, quantiles: np.ndarray) -> np.ndarray:
     UserError
         If a channel holds no finite number.
     """
-    counts = np.zeros((source.image.n_channels, TABLE), np.int64)
+    counts = np.zeros((source.n_channels, TABLE), np.int64)
     for channel, values in source.values():
         counts[channel] += np.bincount(upper_key(values, source.smallest), minlength=TABLE)
     totals = counts.sum(axis=1)
@@ -210,7 +217,7 @@ def moments(source: Source) -> tuple[np.ndarray, np.ndarray]:
     .. [1] Chan, Golub, LeVeque, "Algorithms for computing the sample variance", The American
        Statistician 37, 1983. https://doi.org/10.1080/00031305.1983.10483115
     """
-    count, mean, squares = np.zeros((3, source.image.n_channels))
+    count, mean, squares = np.zeros((3, source.n_channels))
     for channel, values in source.values():
         if not len(values):
             continue

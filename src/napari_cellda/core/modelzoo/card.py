@@ -67,6 +67,7 @@ class ModelCard:
     tiles_exactly: bool = True
     """Whether tiles equal the whole image; known once the model is open."""
     preprocessing: tuple[dict[str, Any], ...] = ()
+    """Steps as `rdf_steps` reads them from either format, nothing left out."""
     sigmoid_outside: bool = False
     """True: the network returns logits and the RDF asks for a sigmoid after it."""
     weights: tuple[WeightsEntry, ...] = ()

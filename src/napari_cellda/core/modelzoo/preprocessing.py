@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reprlib import repr as shortened
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -59,8 +60,13 @@ def rdf_normalisation(card: ModelCard, image: Image) -> Normalisation:
     Raises
     ------
     UserError
-        If the image has other channels, the RDF asks for something else than linear scaling, or
-        for none at all while the image is not a map in [0, 1].
+        If the image has other channels, the RDF asks for something else than linear scaling of
+        whole images, or for none at all while the image is not a map in [0, 1].
+
+    Notes
+    -----
+    Every step measures the image as it is, before all steps, as bioimageio.core does; where its
+    axes have the channels, all of them together.
     """
     if image.n_channels != card.n_inputs:
         raise UserError(
@@ -68,11 +74,13 @@ def rdf_normalisation(card: ModelCard, image: Image) -> Normalisation:
             f"{card.n_inputs}; choose with --channels."
         )
     offset, factor = np.zeros(card.n_inputs), np.ones(card.n_inputs)
-    for step in card.preprocessing:
-        more_offset, more_factor = _linear_step(card, step, image)
-        # x -> (x - offset) * factor, then (that - more_offset) * more_factor
-        offset = offset + np.divide(more_offset, factor, where=factor != 0, out=0 * offset)
-        factor = factor * more_factor
+    with np.errstate(over="ignore", invalid="ignore"):
+        for step in card.preprocessing:
+            more_offset, more_factor = _linear_step(card, step, image)
+            # x -> (x - offset) * factor, then (that - more_offset) * more_factor
+            offset = offset + np.divide(more_offset, factor, where=factor != 0, out=0 * offset)
+            factor = factor * more_factor
+    _check_range(card, offset, factor)
     unscaled = all(step["name"] == "ensure_dtype" for step in card.preprocessing)
     if unscaled and card.kind == "enhancer":
         _check_is_map(card, image)
@@ -93,31 +101,57 @@ def preprocess(batch: np.ndarray, card: ModelCard) -> np.ndarray:
 def _linear_step(
     card: ModelCard, step: dict[str, Any], image: Image
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the offset and factor of one step per channel, measured where it asks for it."""
-    name, kwargs = step["name"], step.get("kwargs", {})
-    eps = float(kwargs.get("eps", 1e-6))
+    """Return the offset and factor of one step, measured where it asks for it.
+
+    Each is one number, or one per channel.
+    """
+    name, kwargs = step["name"], step["kwargs"]
     match name:
         case "scale_range":
-            low, high = kwargs.get("min_percentile", 0), kwargs.get("max_percentile", 100)
+            low, high = kwargs["min_percentile"], kwargs["max_percentile"]
             # Our trainings take the extremes where these are the same value; others' say nothing.
-            offset, width = span(Source.best(image), low / 100, high / 100)
-            return offset, _inverse(width, eps)
-        case "zero_mean_unit_variance" if "mean" not in kwargs:
-            mean, deviation = moments(Source.best(image))
-            return mean, _inverse(deviation, eps)
-        case "zero_mean_unit_variance" | "fixed_zero_mean_unit_variance":
-            return np.ravel(kwargs["mean"]).astype(float), 1 / np.ravel(kwargs["std"]).astype(float)
+            offset, width = span(_measured(card, step, image), low / 100, high / 100)
+            return offset, _inverse(width, kwargs["eps"])
+        case "zero_mean_unit_variance":
+            mean, deviation = moments(_measured(card, step, image))
+            return mean, _inverse(deviation, kwargs["eps"])
+        case "fixed_zero_mean_unit_variance":
+            return np.array(kwargs["mean"]), 1 / np.array(kwargs["std"])
         case "scale_linear":
-            gain = np.ravel(kwargs.get("gain", 1.0)).astype(float)
-            return -np.ravel(kwargs.get("offset", 0.0)) / gain, gain
+            gain = np.array(kwargs["gain"])
+            return -np.array(kwargs["offset"]) / gain, gain
         case "ensure_dtype":
             return np.zeros(1), np.ones(1)
     raise UserError(f"{card.name} asks for the preprocessing '{name}', which is not known here.")
 
 
+def _measured(card: ModelCard, step: dict[str, Any], image: Image) -> Source:
+    """Return what a step measures: every channel by itself, or all of them together."""
+    axes, space = set(step["kwargs"]["axes"]) - {"b"}, card.input_axes[2:]
+    if axes - {"c"} != set(space):
+        raise UserError(
+            f"{card.name} asks for {step['name']} over the axes '{step['kwargs']['axes']}'; "
+            f"'{space}' or 'c{space}' is expected."
+        )
+    return Source.best(image, pooled="c" in axes)
+
+
 def _inverse(width: np.ndarray, eps: float) -> np.ndarray:
     """Return 1 / (width + eps); 0 for a constant channel."""
-    return np.where(width > 0, 1 / (width + eps), 0.0)
+    inverse = np.zeros_like(width)
+    np.divide(1, width + eps, where=width > 0, out=inverse)
+    return inverse
+
+
+def _check_range(card: ModelCard, offset: np.ndarray, factor: np.ndarray) -> None:
+    """Refuse numbers that would turn to infinity or to nothing as float32."""
+    with np.errstate(over="ignore", under="ignore"):
+        held = np.array([offset, factor], np.float32)
+    if not np.isfinite(held).all() or np.any((held[1] == 0) & (factor != 0)):
+        raise UserError(
+            f"{card.name} asks to subtract {shortened(offset.tolist())} and to multiply by "
+            f"{shortened(factor.tolist())}; numbers that float32 can hold are expected."
+        )
 
 
 def _check_is_map(card: ModelCard, image: Image) -> None:

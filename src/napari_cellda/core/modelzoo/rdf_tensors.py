@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.modelzoo.rdf_steps import checked_step, steps_04, steps_05
 
 _AXES = {"bcyx", "bczyx"}
 MAX_CHANNELS = 64
@@ -31,12 +32,15 @@ def read_tensors(rdf: dict[str, Any], version: str) -> dict[str, Any]:
     Raises
     ------
     UserError
-        If there are more inputs or outputs, or the axes are not ``bcyx`` or ``bczyx``.
+        If there are more inputs or outputs, the axes are not ``bcyx`` or ``bczyx``, or the
+        preprocessing makes no sense.
     """
     read = _tensors_04 if version.startswith("0.4") else _tensors_05
     tensors = read(*_one_input_one_output(rdf))
     _check_sizes(tensors)
-    return tensors
+    size = tensors["input_axes"], tensors["n_inputs"]
+    steps = (checked_step(step, str(rdf["name"]), *size) for step in tensors["preprocessing"])
+    return {**tensors, "preprocessing": tuple(steps)}
 
 
 def _check_sizes(tensors: dict[str, Any]) -> None:
@@ -78,8 +82,8 @@ def _tensors_04(given: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]
         "min_shape": tuple(int(n) for n in least[2:]),
         "step": tuple(int(n) for n in step[2:]),
         "halo": tuple(int(n) for n in (result.get("halo") or [0] * len(axes))[2:]),
-        "preprocessing": _processing(given.get("preprocessing"), "name"),
-        "sigmoid_outside": _has_sigmoid(_processing(result.get("postprocessing"), "name")),
+        "preprocessing": steps_04(given.get("preprocessing")),
+        "sigmoid_outside": _has_sigmoid(steps_04(result.get("postprocessing"))),
     }
 
 
@@ -95,6 +99,7 @@ def _n_outputs_04(shape: Any, n_inputs: int) -> int:
 def _tensors_05(given: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
     axes = _short_axes(given["axes"])
     _check_axes(axes, _short_axes(result["axes"]))
+    channel_id = str(given["axes"][1].get("id", "channel"))
     spatial = [axis["size"] for axis in given["axes"][2:]]
     parametrised = [isinstance(size, dict) for size in spatial]
     pairs = list(zip(spatial, parametrised, strict=True))
@@ -106,8 +111,8 @@ def _tensors_05(given: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]
         "min_shape": tuple(int(size["min"] if is_range else size) for size, is_range in pairs),
         "step": tuple(int(size["step"]) if is_range else 0 for size, is_range in pairs),
         "halo": tuple(int(axis.get("halo") or 0) for axis in result["axes"][2:]),
-        "preprocessing": _processing(given.get("preprocessing"), "id"),
-        "sigmoid_outside": _has_sigmoid(_processing(result.get("postprocessing"), "id")),
+        "preprocessing": steps_05(given.get("preprocessing"), channel_id),
+        "sigmoid_outside": _has_sigmoid(steps_05(result.get("postprocessing"))),
     }
 
 
@@ -120,13 +125,6 @@ def _check_axes(given: str, result: str) -> None:
         raise UserError(
             f"The model's axes are {given} to {result}; bcyx to bcyx or bczyx to bczyx can be used."
         )
-
-
-def _processing(steps: list[dict[str, Any]] | None, key: str) -> tuple[dict[str, Any], ...]:
-    """Return [{"name": ..., "kwargs": {...}}], whatever the format calls them."""
-    return tuple(
-        {"name": str(step[key]), "kwargs": dict(step.get("kwargs") or {})} for step in steps or ()
-    )
 
 
 def _has_sigmoid(steps: tuple[dict[str, Any], ...]) -> bool:
