@@ -516,13 +516,25 @@ def test_original_input_means_original_prediction(tmp_path):
 
 
 def test_a_checkpoint_that_forgot_the_source_is_not_chosen(tmp_path):
-    for weak, name in ((True, "present classes F1"), (False, "adapted steps")):
+    for weak, name in ((True, "present classes F1 and steps"), (False, "adapted steps")):
         trainer = stylefilter._Trainer(job(tmp_path, weak=weak), TINY)
         run_quietly(trainer.draw_target())
         trainer.checks.guard.value = 0.0
         assert {e.name: e.value for e in trainer.checks.scores(6)}[name] > 0
         trainer.checks.guard.value = 2.0
         assert {e.name: e.value for e in trainer.checks.scores(6)}[name] == 0
+
+
+def test_a_later_checkpoint_is_chosen_unless_the_classes_are_found_much_worse(tmp_path):
+    checks = stylefilter._Trainer(job(tmp_path, weak=True), TINY).checks
+    chosen = {}
+    for done, f1 in ((5, 0.8), (6, 0.78)):
+        checks._presence_score = lambda f1=f1: f1
+        scores = {e.name: e.value for e in checks.scores(done)}
+        assert scores["present classes F1"] == f1
+        chosen[done] = scores[checks.select]
+    assert chosen == {5: pytest.approx(0.8 + 0.025), 6: pytest.approx(0.78 + 0.05)}
+    assert chosen[6] > chosen[5]
 
 
 def test_what_is_missing_is_said(tmp_path):

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from napari_cellda.methods._stylefilter_target import Target
 
 PRESENCE = "present classes F1"
+PRESENCE_AND_STEPS = "present classes F1 and steps"
+STEPS_BONUS = 0.05
+"""What all steps of the adaptation are worth beside the F1 of the present classes: on some dozens
+of images smaller differences are noise, by which the first step was chosen now and then."""
 VALIDATION = "validation dice"
 KEPT = "adapted steps"
 """Chosen by where nothing is known of the target: of the checkpoints that still know the source,
@@ -91,10 +95,11 @@ class Checks:
             self.select = VALIDATION
             self.selected_by = f"Dice on {job.validated_on}"
         elif target.checked:
-            self.select = PRESENCE
+            self.select = PRESENCE_AND_STEPS
             self.selected_by = (
                 f"F1 of the classes found in {len(target.checked)} target image(s) with "
-                "image-level labels that were kept aside"
+                f"image-level labels that were kept aside, plus up to {STEPS_BONUS} for the steps "
+                "of adaptation done"
             )
         else:
             self.select = KEPT
@@ -115,7 +120,11 @@ class Checks:
         if self.job.validation is not None:
             yield Score(VALIDATION, mean_dice(self.job.validation, self._predict), done)
             return
-        score = self._presence_score() if self.select == PRESENCE else float(done - adapts_after)
+        score = float(done - adapts_after)
+        if self.select == PRESENCE_AND_STEPS:
+            presence = self._presence_score()
+            yield Score(PRESENCE, presence, done)
+            score = presence + STEPS_BONUS * score / (self.params.steps - adapts_after)
         yield Score(self.select, score if dice >= self.guard.value else 0.0, done)
 
     def _presence_score(self) -> float:
