@@ -131,6 +131,16 @@ def test_a_bundle_can_move_to_another_machine(folders, tmp_path, without_onnx):
     assert run("adapt", "--resume", "-o", moved, *DEVICE) == 0
 
 
+@pytest.mark.parametrize(("name", "expected"), [("Lauf_ä (2)", "lauf_-2"), ("細胞", "supervised")])
+def test_a_run_may_lie_in_a_folder_of_any_name(name, expected, finished, tmp_path, without_onnx):
+    import shutil
+
+    out = tmp_path / name
+    shutil.copytree(finished, out)
+    assert run("adapt", "--resume", "-o", out, *DEVICE) == 0
+    assert yaml.safe_load((out / "model" / "rdf.yaml").read_text())["id"] == expected
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -28,7 +28,7 @@ from napari_cellda.ui.frames import FrameStack
 from napari_cellda.ui.panels import verdict
 from napari_cellda.ui.panels.run_monitor import RunMonitor, duration, gigabytes
 from napari_cellda.ui.panels.runs import RunsPanel, _cells, _tip
-from napari_cellda.ui.panels.train import TrainPanel, model_id
+from napari_cellda.ui.panels.train import TrainPanel
 from napari_cellda.ui.run_layers import Place, RunLayers, side_by_side
 from napari_cellda.ui.runs import RunWatch, SessionRuns
 from napari_cellda.ui.state import Session
@@ -689,5 +689,3 @@ def test_pictures_of_an_opened_run_are_shown_at_once_as_if_they_had_come_one_by_
 def test_words_for_people():
     assert [duration(s) for s in (8, 89, 200, 7500)] == ["8 s", "89 s", "3 min", "2 h 5 min"]
     assert gigabytes(2_340_000_000) == "2.3 GB"
-    assert model_id("Round cells, big!") == "round-cells-big"
-    assert model_id("") == "enhancer"

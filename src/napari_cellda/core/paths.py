@@ -84,6 +84,11 @@ def safe_stem(name: str) -> str:
     return f"{found}_" if DEVICES.match(found) else found or "image"
 
 
+def package_id(name: str, otherwise: str) -> str:
+    """Turn a name, such as a folder's, into an id that bioimage.io allows, or `otherwise`."""
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._") or otherwise
+
+
 def pairing_stem(path: str | Path) -> str:
     """Return `stem` without the suffix of our own outputs, such as `_mask`."""
     name = stem(path)

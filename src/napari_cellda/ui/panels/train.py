@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QComboBox, QFormLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.paths import package_id
 from napari_cellda.core.runs.commands import command_words
 from napari_cellda.core.runs.folder import has_model
 from napari_cellda.ui.inputs import layer_stems, prepare
@@ -126,7 +126,7 @@ class TrainPanel(QWidget):
         image_folder = prepare(images, "image", folder / "inputs" / "images", names)
         mask_folder = prepare(masks, "labels", folder / "inputs" / "masks", names)
         shows = self.shows.text().strip() or "structure"
-        changes = {**self.settings.changes(), "shows": shows, "id": model_id(shows)}
+        changes = {**self.settings.changes(), "shows": shows, "id": package_id(shows, "enhancer")}
         options = {
             "images": image_folder.path,
             "masks": mask_folder.path,
@@ -156,11 +156,6 @@ class TrainPanel(QWidget):
         panel = open_panel(self.session.viewer, "Enhance")
         if run is not None and panel is not None:
             panel.open(str(run.folder / "model"))
-
-
-def model_id(shows: str) -> str:
-    """Return a package's name, in small letters without spaces."""
-    return re.sub(r"[^a-z0-9._-]+", "-", shows.lower()).strip("-._") or "enhancer"
 
 
 def _load_params(stop: Any) -> Any:
