@@ -6,6 +6,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from napari_cellda.core.compare import pixel_scores
 from napari_cellda.core.enhancer_training.calibrate import (
@@ -28,6 +29,7 @@ from napari_cellda.core.enhancer_training.source import (
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Score, Stage, Step, run_quietly
 from napari_cellda.core.jobs import Run
+from napari_cellda.core.licences import licence_names
 from napari_cellda.core.modelzoo import package
 from napari_cellda.core.modelzoo.model import open_model
 from napari_cellda.core.nets.unet import UNet
@@ -485,6 +487,40 @@ def test_every_preset_is_valid_and_bad_settings_are_named():
         enhancer_params(overrides={"steps": 0})
     with pytest.raises(UserError, match="no setting 'stepz'; did you mean steps"):
         enhancer_params(overrides={"stepz": 5})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "expected"),
+    [
+        ("shows", "nuclei: DAPI", "is 'nuclei: DAPI'; expected up to 100 of the letters A to Z"),
+        ("shows", "", "expected up to 100"),
+        ("licence", "blub", "is 'blub'; expected the SPDX name of a licence, such as CC-BY-4.0."),
+        ("licence", "cc0-1.0", "is 'cc0-1.0'; expected .*, such as CC0-1.0."),
+        ("doi", "nonsense", "is 'nonsense'; expected a DOI such as"),
+    ],
+)
+def test_what_no_package_can_say_is_refused_before_the_training(
+    setting, value, expected, source, tmp_path
+):
+    begun = task(source, tmp_path / "run", overrides={**QUICK, setting: value})
+    with pytest.raises(UserError, match=f"'{setting}' of Enhancer training .*{expected}"):
+        next(begun)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_package_can_say_is_taken():
+    for doi in ("10.1038/s41592-019-0612-7", "https://example.org/data", ""):
+        assert enhancer_params(overrides={"doi": doi, "licence": "MIT"}).doi == doi
+
+
+def test_licences_are_those_that_bioimageio_takes():
+    from bioimageio.spec.model.v0_5 import LicenseId
+
+    for name in ("CC-BY-4.0", "MIT", "GPL-3.0-only"):
+        assert LicenseId(name) in licence_names()
+    with pytest.raises(ValidationError):
+        LicenseId("GPL-3.0+")
+    assert "GPL-3.0+" not in licence_names()
 
 
 def test_every_setting_has_its_help():

@@ -17,6 +17,7 @@ import tifffile
 from napari.components import ViewerModel
 from pytestqt.qtbot import QtBot
 
+from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Preview
 from napari_cellda.core.jobs import Run, State
 from napari_cellda.core.runs import launch, table
@@ -96,6 +97,15 @@ def finish(run: RunWatch, qtbot: QtBot) -> None:
 
 def reach(run: RunWatch, qtbot: QtBot, step: int) -> None:
     qtbot.waitUntil(lambda: run.view.step >= step, timeout=WAIT_MS)
+
+
+def test_what_no_package_can_say_is_refused_before_layers_are_written(
+    panel: TrainPanel, tmp_path: Path
+):
+    panel.shows.setText("nuclei: DAPI")
+    with pytest.raises(UserError, match="'nuclei: DAPI'; expected up to 100 of the letters"):
+        panel.plan(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_layers_are_written_and_the_run_is_followed_to_its_end(

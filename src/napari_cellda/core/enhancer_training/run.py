@@ -18,6 +18,7 @@ from napari_cellda.core.enhancer_training.train import TrainedEnhancer, train_en
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Task, never
 from napari_cellda.core.jobs import Run
+from napari_cellda.core.params import checked
 from napari_cellda.core.runs.commands import typed_again
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def run_enhancer_training(
 def _work(run: Run, device: str, threads: int | None, stop: Stop) -> Task[Path | None]:
     options = run.record.options
     channels = options["channels"]
-    params = EnhancerParams.model_validate(run.record.params)
+    params = checked(EnhancerParams, run.record.params, "Enhancer training")
     yield Stage("Open the annotated images")
     planes = open_source(
         run.input_path("images"),
