@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -133,8 +134,6 @@ def test_a_bundle_can_move_to_another_machine(folders, tmp_path, without_onnx):
 
 @pytest.mark.parametrize(("name", "expected"), [("Lauf_ä (2)", "lauf_-2"), ("細胞", "supervised")])
 def test_a_run_may_lie_in_a_folder_of_any_name(name, expected, finished, tmp_path, without_onnx):
-    import shutil
-
     out = tmp_path / name
     shutil.copytree(finished, out)
     assert run("adapt", "--resume", "-o", out, *DEVICE) == 0
@@ -156,8 +155,6 @@ def test_words_that_would_be_ignored_are_refused(words, expected, finished, caps
 
 
 def test_moved_inputs_are_found_again(finished, folders, tmp_path, without_onnx):
-    import shutil
-
     run_folder, data = tmp_path / "run", tmp_path / "data"
     shutil.copytree(finished, run_folder)
     for role, place in (
@@ -171,8 +168,6 @@ def test_moved_inputs_are_found_again(finished, folders, tmp_path, without_onnx)
 
 
 def test_inputs_that_were_not_moved_are_found_where_they_were(finished, folders, tmp_path):
-    import shutil
-
     run_folder, data = tmp_path / "run", tmp_path / "data"
     shutil.copytree(finished, run_folder)
     record = yaml.safe_load((run_folder / "run.yaml").read_text())
@@ -195,8 +190,6 @@ def test_inputs_that_were_not_moved_are_found_where_they_were(finished, folders,
 
 @pytest.mark.parametrize("name", ["last", "best"])
 def test_a_checkpoint_of_another_training_is_told(name, finished, tmp_path, capsys):
-    import shutil
-
     out = tmp_path / "run"
     shutil.copytree(finished, out)
     path = out / "checkpoints" / f"{name}.pt"
@@ -379,6 +372,37 @@ def test_nuclei_of_another_shape_are_refused(names, folders, tmp_path, capsys):
     said = capsys.readouterr().err
     assert f"{names.format(0)}' has shape (200, 200), its target image 'f0' (64, 72)" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_results_beside_images_are_no_images(finished, folders, tmp_path, capsys):
+    from napari_cellda.core.adaptation.inputs import AdaptInputs, open_inputs
+    from napari_cellda.core.batch_record import tell_results
+    from napari_cellda.methods import find_method
+
+    for name in ("target", "source"):
+        shutil.copytree(folders / name / "images", tmp_path / name)
+    assert run("predict", finished, tmp_path / "target", "-o", tmp_path / "target") == 0
+    for name in ("target", "source"):  # as somebody else would write them, without a record
+        shutil.copy(folders / name / "masks" / "f0.tif", tmp_path / name / "f0_instances.tif")
+    method = find_method("cks")
+
+    def opened(**more):
+        given = AdaptInputs(target_images=tmp_path / "target", **more)
+        return open_inputs(given, method)
+
+    both = opened(nuclei_images=tmp_path / "target", diameter=14.0)
+    assert [files.image.name for files in both.target] == ["f0", "f1", "f2"]
+    assert [files.nuclei.name for files in both.target] == ["f0", "f1", "f2"]
+    method = find_method("supervised")
+    masks = folders / "source" / "masks"
+    annotated = opened(source_images=tmp_path / "source", source_masks=masks)
+    assert [image.name for image, _ in annotated.source] == ["f0", "f1", "f2"]
+    said = tell_results([tmp_path / "target", tmp_path / "source"])
+    assert said.startswith(f"8 files such as '{tmp_path / 'target' / 'f0_instances.tif'}' are left")
+    for name in ("f0", "f1", "f2", "f0_instances"):
+        (tmp_path / "target" / f"{name}.tif").unlink()
+    with pytest.raises(UserError, match="results of a batch"):
+        opened(source_images=tmp_path / "source", source_masks=masks)
 
 
 def test_nuclei_pair_in_order_only_where_no_name_fits(folders, tmp_path, capsys):

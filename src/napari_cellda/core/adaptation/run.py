@@ -14,6 +14,7 @@ from napari_cellda.core.adaptation.pretrained import read_trained
 from napari_cellda.core.adaptation.project_maps import check_classes, project_maps
 from napari_cellda.core.atomic import plain_disk_errors
 from napari_cellda.core.batch import open_pipeline
+from napari_cellda.core.batch_record import tell_results
 from napari_cellda.core.devices import find_device
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Task, never
@@ -188,9 +189,11 @@ def _work(
     inputs = inputs_of(run)
     settings = method.settings("cpu", run.record.params)
     opened = open_inputs(inputs, method)
-    folders = (inputs.target_images, inputs.source_images)
-    if left_out := tell_left_out(path for path in folders if path is not None):
-        yield Note(left_out)
+    given = (inputs.target_images, inputs.source_images, inputs.nuclei_images)
+    folders = [path for path in given if path is not None]
+    for left_out in (tell_left_out(folders), tell_results(folders)):
+        if left_out:
+            yield Note(left_out)
     cache = run.folder / ("cache" if not rank() else f"cache {rank()}")
     # Processes agree on when to stop from their first step on; before, one might wait for ever.
     reading = stop if world_size() == 1 else never

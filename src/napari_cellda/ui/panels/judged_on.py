@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
 
+from napari_cellda.core.batch_record import find_originals
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.paths import find_images, safe_stem, stem
+from napari_cellda.core.paths import safe_stem, stem
 from napari_cellda.ui.axes import data_of, image_name
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.layers import TAG
@@ -153,7 +154,7 @@ def _images_of(run: Path, layers: Sequence[Any]) -> list[Any]:
     from napari_cellda.core.jobs import Run
 
     try:
-        files = find_images(Run(run).input_path("target_images"))
+        files = find_originals(Run(run).input_path("target_images"))
     except (UserError, OSError):  # moved since, or not there to be read
         return []
     names = {stem(file) for file in files}
