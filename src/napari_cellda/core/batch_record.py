@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from napari_cellda.core.atomic import plain_disk_errors, write_atomically
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.params import BaseParams
-from napari_cellda.core.paths import find_images, pairing_stem, stem
+from napari_cellda.core.paths import files_below, find_images, pairing_stem, stem
 from napari_cellda.core.run_record import hash_input
 
 if TYPE_CHECKING:
@@ -151,6 +151,6 @@ def _write(path: Path, record: Record) -> None:
 
 def bytes_of(path: Path) -> int:
     """Return the size of a file, or of all files in a folder; -1 if there is nothing."""
-    if path.is_dir():
-        return sum(item.stat().st_size for item in path.rglob("*") if item.is_file())
-    return path.stat().st_size if path.exists() else -1
+    if not path.exists():
+        return -1
+    return sum(item.stat().st_size for item in files_below(path, hidden=True))

@@ -16,7 +16,7 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.images import check_same_channels, open_image
 from napari_cellda.core.images.image import Channels
 from napari_cellda.core.params import BaseParams
-from napari_cellda.core.paths import find_images, pair_by_stem, pairing_stem, same_stem, stem
+from napari_cellda.core.paths import find_images, find_maps, pair_by_stem, pairing_stem, same_stem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -217,10 +217,7 @@ def _companions(images: Sequence[Image], folder: Path | None, role: str) -> dict
     """Return the file of each image that has one, by the image's name."""
     if folder is None:
         return {}
-    files = find_images(folder)
-    if role == "pseudo_labels":  # a folder of results holds masks beside the maps
-        maps = [path for path in files if stem(path).endswith("_probability")]
-        files = maps or files
+    files = find_maps(folder) if role == "pseudo_labels" else find_images(folder)
     by_path = {image.path: image for image in images if image.path is not None}
     pairs = pair_by_stem(list(by_path), files)
     return {by_path[image].name: other for image, other in pairs}

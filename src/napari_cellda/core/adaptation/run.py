@@ -19,9 +19,8 @@ from napari_cellda.core.devices import find_device
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Task, never
 from napari_cellda.core.jobs import Run
-from napari_cellda.core.paths import tell_left_out
+from napari_cellda.core.paths import files_below, is_zarr, tell_left_out
 from napari_cellda.core.processes import rank, wait_for, world_size
-from napari_cellda.core.run_record import hash_input, newest_file
 from napari_cellda.core.runs.commands import typed_again
 from napari_cellda.core.runs.folder import (
     check_new_folder,
@@ -29,6 +28,7 @@ from napari_cellda.core.runs.folder import (
     copy_into,
     failed_before_first_step,
 )
+from napari_cellda.core.runs.inputs import files_read, is_unchanged, newest_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -101,7 +101,7 @@ def begin_adaptation(
         open_pipeline(inputs.project, trusted=trusted)  # what it lacks is told before all else
     paths = inputs.paths
     if bundle:
-        paths = {role: _copy_in(path, folder / "inputs" / role) for role, path in paths.items()}
+        paths = {role: _copy_in(role, path, folder / "inputs") for role, path in paths.items()}
     if again:
         clear_failed(folder)
     options = inputs.model_dump(mode="json", exclude=set(inputs.paths))
@@ -276,23 +276,22 @@ def inputs_of(run: Run) -> AdaptInputs:
     return AdaptInputs.model_validate({**run.record.options, **paths})
 
 
-def _copy_in(source: Path, target: Path) -> Path:
+def _copy_in(role: str, source: Path, folder: Path) -> Path:
     """Copy an input into the run, where an earlier beginning may have copied it before."""
-    target = target if source.is_dir() else target / source.name
+    whole = source.is_dir() and not is_zarr(source)
+    target = folder / role if whole else folder / role / source.name
     if target.resolve() == source.resolve():
         return target
-    others = _files_below(target) - _files_below(source)
-    if others:
+    files = files_read(role, source, hidden=True)
+    there = target if source.is_dir() else target.parent
+    names = {path.relative_to(there).as_posix() for path in files_below(target, hidden=True)}
+    if others := names - {name for name, _ in files}:
         raise UserError(
             f"'{target}' holds '{min(others)}', which is not in '{source}': choose a new folder."
         )
     with plain_disk_errors(target):
-        copy_into(source, target)
+        copy_into(files, there)
     return target
-
-
-def _files_below(folder: Path) -> set[str]:
-    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
 
 
 def _point_to(run: Run, folder: Path) -> None:
@@ -304,12 +303,14 @@ def _point_to(run: Run, folder: Path) -> None:
         candidates = [folder / name, *roles, *(role / name for role in roles)]
         candidates.append(run.input_path(item.role))
         for path in candidates:
-            if path.exists() and hash_input(path) == item.hash:
+            if path.exists() and is_unchanged(item, path):
                 moved[item.role] = path.resolve()
                 break
         else:
             there = next((path for path in candidates if path.exists()), None)
-            hint = f"; '{there}' is another{newest_file(there)}" if there is not None else ""
+            hint = ""
+            if there is not None:
+                hint = f"; '{there}' is another{newest_file(item.role, there)}"
             raise UserError(
                 f"'{folder}' holds no '{name}' with the content that the run began with "
                 f"({item.role.replace('_', ' ')}){hint}."

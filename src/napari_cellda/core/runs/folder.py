@@ -12,6 +12,7 @@ from napari_cellda.core.run_log import parse_log
 from napari_cellda.core.runs.presence import LOCK, SIGN, STOP, process_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 EARLY = ("inputs", "output.txt", STOP)
@@ -90,16 +91,15 @@ def tidy(folder: Path) -> None:
         remove(path)
 
 
-def copy_into(source: Path, target: Path) -> None:
-    """Copy a file, or a folder with all below it, over what is there already.
+def copy_into(files: Iterable[tuple[str, Path]], target: Path) -> None:
+    """Copy files under the names that they shall have in a folder, over what is there already.
 
     Raises
     ------
     OSError
         Such as for a full disk; with its number, which `shutil.copytree` keeps to itself.
     """
-    files = [p for p in source.rglob("*") if p.is_file()] if source.is_dir() else [source]
-    for path in files:
-        to = target / path.relative_to(source) if source.is_dir() else target
+    for name, path in files:
+        to = target / name
         to.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, to)
