@@ -8,7 +8,7 @@ import tifffile
 import yaml
 
 from napari_cellda.core.adaptation.inputs import AdaptInputs
-from napari_cellda.core.adaptation.run import begin_adaptation
+from napari_cellda.core.adaptation.run import begin_adaptation, resume_adaptation
 from napari_cellda.core.batch_record import bytes_of, keep_record
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.export import write_ome_zarr
@@ -144,6 +144,40 @@ def test_linked_folders_are_followed_but_not_in_circles(tmp_path):
     assert [path.name for path in files_below(store / ".zgroup")] == [".zgroup"]
     assert bytes_of(images) == len(".zgroup" + "0/.zarray" + "others")
     assert bytes_of(images / "none") == -1
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_an_input_that_is_a_link_keeps_its_name(kind, images, tmp_path):
+    """As of git-annex, whose files are links to what is called by a hash."""
+    target = images / "a.tif" if kind == "file" else images
+    link = tmp_path / "nuclei.tif"
+    link.symlink_to(target)
+    run = begin(tmp_path / "run", "target_images", link)
+    Run(run.folder).check_inputs()
+    assert Run(run.folder).input_path("target_images") == link
+    other = tmp_path / "other" / "B.tif"
+    other.parent.mkdir()
+    tifffile.imwrite(other, np.zeros((20, 24), np.uint8))
+    link.unlink()
+    link.symlink_to(other if kind == "file" else other.parent)
+    with pytest.raises(UserError, match=r"nuclei.tif' .* has changed"):
+        Run(run.folder).check_inputs()
+
+
+@pytest.mark.parametrize(
+    "path", ["C:\\Daten\\images", "\\\\server\\share\\images", "/gone/images", "inputs/images"]
+)
+def test_inputs_of_a_run_from_another_system_are_found_by_name(path, images, tmp_path):
+    run = begin(tmp_path / "run", "target_images", images)
+    images.rename(tmp_path / "elsewhere")
+    record = yaml.safe_load((run.folder / "run.yaml").read_text())
+    record["inputs"][0]["path"] = path
+    (run.folder / "run.yaml").write_text(yaml.safe_dump(record))
+    data = tmp_path / "data"
+    data.mkdir()
+    (tmp_path / "elsewhere").rename(data / "images")
+    resumed = resume_adaptation(run.folder, data)
+    assert resumed.input_path("target_images") == data / "images"
 
 
 def test_a_bundle_holds_what_is_read_and_no_more(images, tmp_path):

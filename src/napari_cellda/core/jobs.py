@@ -39,6 +39,7 @@ from napari_cellda.core.run_record import (
     FORMAT,
     RunInput,
     RunRecord,
+    absolute,
     installed_versions,
     portable_path,
 )
@@ -173,7 +174,7 @@ class Run:
         """
         for item in self.record.inputs:
             if item.role == role:
-                return (self.folder / item.path).resolve()
+                return absolute(self.folder / item.path)
         raise UserError(f"The run in '{self.folder}' has no input '{role}'.")
 
     def move_inputs(self, moved: Mapping[str, Path]) -> None:

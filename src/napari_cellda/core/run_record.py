@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -76,8 +76,20 @@ def digest_of(files: Iterable[tuple[str, Path]]) -> str:
 
 def portable_path(path: Path, folder: Path) -> str:
     """Return a path relative to the run when it lies inside, else absolute."""
-    path, folder = Path(path).resolve(), folder.resolve()
+    path, folder = absolute(path), folder.resolve()
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+
+
+def absolute(path: Path) -> Path:
+    """Return where a path leads, but a link as itself: its name is that of the image or project."""
+    path = Path(path)
+    return path.parent.resolve() / path.name if path.is_symlink() else path.resolve()
+
+
+def recorded_name(path: str) -> str:
+    """Return the name of a recorded file or folder, from whichever system the record comes."""
+    on_windows = PureWindowsPath(path)
+    return (on_windows if on_windows.drive else PurePosixPath(path)).name
 
 
 def installed_versions() -> dict[str, str]:

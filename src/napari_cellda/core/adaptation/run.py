@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cellda.core.adaptation.inputs import AdaptInputs, open_inputs
@@ -21,6 +20,7 @@ from napari_cellda.core.events import Note, Stage, Task, never
 from napari_cellda.core.jobs import Run
 from napari_cellda.core.paths import files_below, is_zarr, tell_left_out
 from napari_cellda.core.processes import rank, wait_for, world_size
+from napari_cellda.core.run_record import recorded_name
 from napari_cellda.core.runs.commands import typed_again
 from napari_cellda.core.runs.folder import (
     check_new_folder,
@@ -32,6 +32,7 @@ from napari_cellda.core.runs.inputs import files_read, is_unchanged, newest_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
+    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -298,13 +299,13 @@ def _point_to(run: Run, folder: Path) -> None:
     """Rewrite where the inputs lie, after finding each by name and content, there or in place."""
     moved = {}
     for item in run.record.inputs:
-        name = Path(item.path).name
+        name = recorded_name(item.path)
         roles = [folder / item.role, folder / item.role.replace("_", "-")]
         candidates = [folder / name, *roles, *(role / name for role in roles)]
         candidates.append(run.input_path(item.role))
         for path in candidates:
             if path.exists() and is_unchanged(item, path):
-                moved[item.role] = path.resolve()
+                moved[item.role] = path
                 break
         else:
             there = next((path for path in candidates if path.exists()), None)

@@ -157,10 +157,10 @@ def _images_of(run: Path, layers: Sequence[Any]) -> list[Any]:
         files = find_originals(Run(run).input_path("target_images"))
     except (UserError, OSError):  # moved since, or not there to be read
         return []
-    names = {stem(file) for file in files}
+    names, places = {stem(file) for file in files}, {file.resolve() for file in files}
     opened = [layer for layer in layers if layer.source.path]
     return (
-        [layer for layer in opened if Path(layer.source.path).resolve() in files]
+        [layer for layer in opened if Path(layer.source.path).resolve() in places]
         or [layer for layer in layers if safe_stem(layer.name) in names]
         or [layer for layer in opened if image_name(layer) in names]
     )
