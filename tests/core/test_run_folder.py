@@ -185,10 +185,13 @@ def test_a_run_may_begin_where_one_was_killed_before_it_began(tmp_path):
     (folder / "output.txt").touch()
     (folder / ASIDE.format("run", ".yaml")).write_text("half")
     check_new_folder(folder)
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
+        (folder / name).touch()
+    check_new_folder(folder)
     (folder / "thesis.txt").touch()
     with pytest.raises(UserError, match="not empty"):
         check_new_folder(folder)
-    with pytest.raises(UserError, match="not empty"):
+    with pytest.raises(UserError, match=r"thesis\.txt' is a file: choose a new folder\.$"):
         check_new_folder(folder / "thesis.txt")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from napari_cellda.core.atomic import LEFTOVER, remove, remove_leftovers
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.paths import is_litter
 from napari_cellda.core.run_log import parse_log
 from napari_cellda.core.runs.presence import LOCK, SIGN, STOP, process_of
 
@@ -32,8 +33,11 @@ def check_new_folder(folder: Path) -> None:
     Raises
     ------
     UserError
-        If it holds anything but `EARLY` and what a process that was killed left half written.
+        If it is a file, or holds anything but `EARLY`, litter, and what a process that was killed
+        left half written.
     """
+    if folder.is_file():
+        raise UserError(f"'{folder}' is a file: choose a new folder.")
     if folder.is_dir() and all(_is_early(item.name) for item in folder.iterdir()):
         return
     if folder.exists():
@@ -43,7 +47,7 @@ def check_new_folder(folder: Path) -> None:
 
 
 def _is_early(name: str) -> bool:
-    return name in EARLY or LEFTOVER.fullmatch(name) is not None
+    return name in EARLY or is_litter(name) or LEFTOVER.fullmatch(name) is not None
 
 
 def _is_begun(name: str) -> bool:
