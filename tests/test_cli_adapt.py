@@ -154,6 +154,24 @@ def test_words_that_would_be_ignored_are_refused(words, expected, finished, caps
     assert expected in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("word", "value"), [("--seed", "4"), ("--images", "."), ("--set", "a=1")])
+def test_an_enhancer_is_resumed_with_what_it_began_with_only(word, value, finished, capsys):
+    assert run("enhancer", "train", "--resume", word, value, "-o", finished) == 2
+    assert f"leave out {word}" in capsys.readouterr().err
+
+
+def test_the_command_that_resumes_a_run_is_named(finished, tmp_path, capsys):
+    assert run("enhancer", "train", "--resume", "-o", finished) == 2
+    said = capsys.readouterr().err
+    assert f"is of 'supervised'; resume it with: napari-cellda adapt --resume -o {finished}" in said
+    of_enhancer = tmp_path / "run"
+    shutil.copytree(finished, of_enhancer)
+    text = (of_enhancer / "run.yaml").read_text()
+    (of_enhancer / "run.yaml").write_text(text.replace(": supervised", ": enhancer train", 1))
+    assert run("adapt", "--resume", "-o", of_enhancer) == 2
+    assert f"napari-cellda enhancer train --resume -o {of_enhancer}" in capsys.readouterr().err
+
+
 def test_moved_inputs_are_found_again(finished, folders, tmp_path, without_onnx):
     run_folder, data = tmp_path / "run", tmp_path / "data"
     shutil.copytree(finished, run_folder)

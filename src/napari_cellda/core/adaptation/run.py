@@ -21,7 +21,7 @@ from napari_cellda.core.jobs import Run
 from napari_cellda.core.paths import files_below, is_zarr, tell_left_out
 from napari_cellda.core.processes import rank, wait_for, world_size
 from napari_cellda.core.run_record import recorded_name
-from napari_cellda.core.runs.commands import typed_again
+from napari_cellda.core.runs.commands import check_resumed_by, typed_again
 from napari_cellda.core.runs.folder import (
     check_new_folder,
     clear_failed,
@@ -130,9 +130,10 @@ def resume_adaptation(folder: Path, inputs: Path | None = None) -> Run:
     Raises
     ------
     UserError
-        If there is no run, or an input is missing or has changed.
+        If there is no run, it trains an enhancer, or an input is missing or has changed.
     """
     run = Run(folder)
+    check_resumed_by(run.record.method, "adapt", folder)
     if inputs is not None:
         _point_to(run, inputs)
         run = Run(folder)

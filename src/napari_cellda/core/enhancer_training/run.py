@@ -19,7 +19,7 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Task, never
 from napari_cellda.core.jobs import Run
 from napari_cellda.core.params import checked
-from napari_cellda.core.runs.commands import typed_again
+from napari_cellda.core.runs.commands import ENHANCER, check_resumed_by, typed_again
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from napari_cellda.core.images import Channels
     from napari_cellda.core.nets.unet import UNet
 
-METHOD = "enhancer train"
 TEST_SIDE = 256
 """Side of the package's test input in pixels."""
 
@@ -88,9 +87,7 @@ def run_enhancer_training(
     """
     if resume:
         run = Run(run_folder)
-        if run.record.method != METHOD:
-            found = run.record.method
-            raise UserError(f"The run in '{run_folder}' is of '{found}', not of '{METHOD}'.")
+        check_resumed_by(run.record.method, ENHANCER, run_folder)
         run.check_inputs()
     else:
         if images is None or masks is None:
@@ -100,12 +97,12 @@ def run_enhancer_training(
         typed = {**inputs, **options, "preset": preset, "seed": seed}
         run = Run.create(
             run_folder,
-            METHOD,
+            ENHANCER,
             enhancer_params(preset, overrides),
             inputs,
             seed=seed,
             options=options,
-            command=typed_again(("enhancer", "train"), typed, overrides or {}),
+            command=typed_again(ENHANCER.split(), typed, overrides or {}),
         )
     return (yield from run.drive(_work(run, device, threads, run.stopper(stop))))
 

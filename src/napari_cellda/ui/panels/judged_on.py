@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
 from napari_cellda.core.batch_record import find_originals
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.paths import safe_stem, stem
+from napari_cellda.core.runs.commands import ENHANCER
 from napari_cellda.ui.axes import data_of, image_name
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.layers import TAG
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from napari_cellda.core.runs.table import RunLine
     from napari_cellda.ui.axes import ImageChoice
     from napari_cellda.ui.state import Session
-
-ENHANCER = "enhancer train"
 
 
 class JudgedOn(QWidget):
