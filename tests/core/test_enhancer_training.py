@@ -17,7 +17,7 @@ from napari_cellda.core.enhancer_training.calibrate import (
 from napari_cellda.core.enhancer_training.centre import centre_maps
 from napari_cellda.core.enhancer_training.forests import ForestMix, make_maps
 from napari_cellda.core.enhancer_training.looks import Look
-from napari_cellda.core.enhancer_training.maps import MapCache, map_contrast
+from napari_cellda.core.enhancer_training.maps import MapCache, fill_cache, map_contrast
 from napari_cellda.core.enhancer_training.params import PRESETS, EnhancerParams, enhancer_params
 from napari_cellda.core.enhancer_training.run import run_enhancer_training
 from napari_cellda.core.enhancer_training.source import (
@@ -90,10 +90,13 @@ def finished(source, tmp_path_factory):
     return run, events
 
 
-def held_out_maps(run, package):
+def held_out_maps(source, folder, package):
     """The validation forests' maps, enhanced by a package, and their truth, per output."""
     network = open_model(package).network
-    forests = MapCache.open(run / "maps", "validation").forests
+    planes = hold_out(open_source(source / "images", source / "masks"), 0.2)
+    mix = enhancer_params(overrides=QUICK).mix
+    run_quietly(fill_cache(*planes, mix, folder, 0, lambda: False, 1))
+    forests = MapCache.open(folder, "validation").forests
     with torch.inference_mode():
         maps = [network(torch.from_numpy(f[:, :1] / np.float32(255))).sigmoid() for f in forests]
     for k in range(2):
@@ -134,12 +137,13 @@ def test_it_says_what_it_does(finished):
     assert Run(finished[0]).previews() == {"forest, enhanced": [2, 4]}
 
 
-def test_the_scores_on_the_card_hold_for_the_package_at_a_half(finished):
+def test_the_scores_on_the_card_hold_for_the_package_at_a_half(finished, source, tmp_path):
     run, _ = finished
     training = open_model(run / "model").card.training
     assert all(0 < t < 1 for t in training["thresholds_before_calibration"].values())
     names = training["thresholds_before_calibration"]
-    for (maps, truths), name in zip(held_out_maps(run, run / "model"), names, strict=True):
+    held_out = held_out_maps(source, tmp_path, run / "model")
+    for (maps, truths), name in zip(held_out, names, strict=True):
         pairs = zip(maps, truths, strict=True)
         dice = np.mean([pixel_scores(m > 0.5, truth).dice for m, truth in pairs])
         assert dice == pytest.approx(training["scores"][f"enhanced {name}"], abs=0.01)
@@ -194,11 +198,21 @@ def test_a_stopped_run_resumes_to_the_same_network(source, finished, tmp_path):
 
     first = list(task(source, run, stop=stop))
     assert list(losses(first)) == [1, 2]
+    assert (run / "maps").is_dir()
     rest = list(run_enhancer_training(run, resume=True, device="cpu", threads=1))
     assert any(isinstance(e, Note) and "step 2 of 4" in e.text for e in rest)
     assert losses(first) | losses(rest) == losses(finished[1])
     networks = [open_model(folder / "model").network.state_dict() for folder in (run, finished[0])]
     assert all(torch.equal(networks[0][key], networks[1][key]) for key in networks[0])
+
+
+def test_a_run_that_is_done_keeps_no_maps_and_is_not_done_again(finished):
+    run, _ = finished
+    assert not (run / "maps").exists()
+    log = (run / "events.jsonl").read_bytes()
+    told = list(run_enhancer_training(run, resume=True, device="cpu", threads=1))
+    assert [type(event) for event in told] == [Note]
+    assert (run / "events.jsonl").read_bytes() == log
 
 
 def test_stopping_before_the_first_forest_is_a_sentence(source, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from napari_cellda.core.events import Note, Stage, Task, never
 from napari_cellda.core.jobs import Run
 from napari_cellda.core.params import checked
 from napari_cellda.core.runs.commands import ENHANCER, check_resumed_by, typed_again
+from napari_cellda.core.runs.folder import has_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +68,8 @@ def run_enhancer_training(
         Settings of `EnhancerParams` that differ from the preset.
     seed : int
     resume : bool
-        Take everything from ``run.yaml``; inputs that have changed are refused.
+        Take everything from ``run.yaml``; inputs that have changed are refused. A run that is done
+        is left as it is.
     device, threads, stop
         See `train_enhancer`.
 
@@ -88,6 +91,9 @@ def run_enhancer_training(
     if resume:
         run = Run(run_folder)
         check_resumed_by(run.record.method, ENHANCER, run_folder)
+        if run.state == "done" and has_model(run.folder):
+            yield Note("The run is done; its model is what it came to.")
+            return run.model_folder
         run.check_inputs()
     else:
         if images is None or masks is None:
@@ -134,7 +140,10 @@ def _work(run: Run, device: str, threads: int | None, stop: Stop) -> Task[Path |
         yield Note("Stopped before the first step, so there is no enhancer.")
         return None
     yield Stage("Write the model")
-    return _write(run, params, planes, trained, diameter)
+    package = _write(run, params, planes, trained, diameter)
+    if not trained.progress.stopped:  # hundreds of megabytes, which only a resume would read
+        shutil.rmtree(run.folder / "maps", ignore_errors=True)
+    return package
 
 
 def _write(
