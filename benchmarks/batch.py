@@ -26,7 +26,7 @@ import tifffile
 
 import memory
 import timing
-from napari_cellda.core.batch.records import FOLDER
+from napari_cellda.core.batch_record import FOLDER
 from napari_cellda.core.batch.workers import THREAD_VARIABLES
 
 SIZE = 1024

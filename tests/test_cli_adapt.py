@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -131,6 +132,14 @@ def test_a_bundle_can_move_to_another_machine(folders, tmp_path, without_onnx):
     assert run("adapt", "--resume", "-o", moved, *DEVICE) == 0
 
 
+@pytest.mark.parametrize(("name", "expected"), [("Lauf_ä (2)", "lauf_-2"), ("細胞", "supervised")])
+def test_a_run_may_lie_in_a_folder_of_any_name(name, expected, finished, tmp_path, without_onnx):
+    out = tmp_path / name
+    shutil.copytree(finished, out)
+    assert run("adapt", "--resume", "-o", out, *DEVICE) == 0
+    assert yaml.safe_load((out / "model" / "rdf.yaml").read_text())["id"] == expected
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -145,9 +154,25 @@ def test_words_that_would_be_ignored_are_refused(words, expected, finished, caps
     assert expected in capsys.readouterr().err
 
 
-def test_moved_inputs_are_found_again(finished, folders, tmp_path, without_onnx):
-    import shutil
+@pytest.mark.parametrize(("word", "value"), [("--seed", "4"), ("--images", "."), ("--set", "a=1")])
+def test_an_enhancer_is_resumed_with_what_it_began_with_only(word, value, finished, capsys):
+    assert run("enhancer", "train", "--resume", word, value, "-o", finished) == 2
+    assert f"leave out {word}" in capsys.readouterr().err
 
+
+def test_the_command_that_resumes_a_run_is_named(finished, tmp_path, capsys):
+    assert run("enhancer", "train", "--resume", "-o", finished) == 2
+    said = capsys.readouterr().err
+    assert f"is of 'supervised'; resume it with: napari-cellda adapt --resume -o {finished}" in said
+    of_enhancer = tmp_path / "run"
+    shutil.copytree(finished, of_enhancer)
+    text = (of_enhancer / "run.yaml").read_text()
+    (of_enhancer / "run.yaml").write_text(text.replace(": supervised", ": enhancer train", 1))
+    assert run("adapt", "--resume", "-o", of_enhancer) == 2
+    assert f"napari-cellda enhancer train --resume -o {of_enhancer}" in capsys.readouterr().err
+
+
+def test_moved_inputs_are_found_again(finished, folders, tmp_path, without_onnx):
     run_folder, data = tmp_path / "run", tmp_path / "data"
     shutil.copytree(finished, run_folder)
     for role, place in (
@@ -161,8 +186,6 @@ def test_moved_inputs_are_found_again(finished, folders, tmp_path, without_onnx)
 
 
 def test_inputs_that_were_not_moved_are_found_where_they_were(finished, folders, tmp_path):
-    import shutil
-
     run_folder, data = tmp_path / "run", tmp_path / "data"
     shutil.copytree(finished, run_folder)
     record = yaml.safe_load((run_folder / "run.yaml").read_text())
@@ -185,8 +208,6 @@ def test_inputs_that_were_not_moved_are_found_where_they_were(finished, folders,
 
 @pytest.mark.parametrize("name", ["last", "best"])
 def test_a_checkpoint_of_another_training_is_told(name, finished, tmp_path, capsys):
-    import shutil
-
     out = tmp_path / "run"
     shutil.copytree(finished, out)
     path = out / "checkpoints" / f"{name}.pt"
@@ -369,6 +390,37 @@ def test_nuclei_of_another_shape_are_refused(names, folders, tmp_path, capsys):
     said = capsys.readouterr().err
     assert f"{names.format(0)}' has shape (200, 200), its target image 'f0' (64, 72)" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_results_beside_images_are_no_images(finished, folders, tmp_path, capsys):
+    from napari_cellda.core.adaptation.inputs import AdaptInputs, open_inputs
+    from napari_cellda.core.batch_record import tell_results
+    from napari_cellda.methods import find_method
+
+    for name in ("target", "source"):
+        shutil.copytree(folders / name / "images", tmp_path / name)
+    assert run("predict", finished, tmp_path / "target", "-o", tmp_path / "target") == 0
+    for name in ("target", "source"):  # as somebody else would write them, without a record
+        shutil.copy(folders / name / "masks" / "f0.tif", tmp_path / name / "f0_instances.tif")
+    method = find_method("cks")
+
+    def opened(**more):
+        given = AdaptInputs(target_images=tmp_path / "target", **more)
+        return open_inputs(given, method)
+
+    both = opened(nuclei_images=tmp_path / "target", diameter=14.0)
+    assert [files.image.name for files in both.target] == ["f0", "f1", "f2"]
+    assert [files.nuclei.name for files in both.target] == ["f0", "f1", "f2"]
+    method = find_method("supervised")
+    masks = folders / "source" / "masks"
+    annotated = opened(source_images=tmp_path / "source", source_masks=masks)
+    assert [image.name for image, _ in annotated.source] == ["f0", "f1", "f2"]
+    said = tell_results([tmp_path / "target", tmp_path / "source"])
+    assert said.startswith(f"8 files such as '{tmp_path / 'target' / 'f0_instances.tif'}' are left")
+    for name in ("f0", "f1", "f2", "f0_instances"):
+        (tmp_path / "target" / f"{name}.tif").unlink()
+    with pytest.raises(UserError, match="results of a batch"):
+        opened(source_images=tmp_path / "source", source_masks=masks)
 
 
 def test_nuclei_pair_in_order_only_where_no_name_fits(folders, tmp_path, capsys):

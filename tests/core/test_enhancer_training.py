@@ -6,6 +6,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from napari_cellda.core.compare import pixel_scores
 from napari_cellda.core.enhancer_training.calibrate import (
@@ -16,7 +17,7 @@ from napari_cellda.core.enhancer_training.calibrate import (
 from napari_cellda.core.enhancer_training.centre import centre_maps
 from napari_cellda.core.enhancer_training.forests import ForestMix, make_maps
 from napari_cellda.core.enhancer_training.looks import Look
-from napari_cellda.core.enhancer_training.maps import MapCache, map_contrast
+from napari_cellda.core.enhancer_training.maps import MapCache, fill_cache, map_contrast
 from napari_cellda.core.enhancer_training.params import PRESETS, EnhancerParams, enhancer_params
 from napari_cellda.core.enhancer_training.run import run_enhancer_training
 from napari_cellda.core.enhancer_training.source import (
@@ -28,6 +29,7 @@ from napari_cellda.core.enhancer_training.source import (
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Score, Stage, Step, run_quietly
 from napari_cellda.core.jobs import Run
+from napari_cellda.core.licences import licence_names
 from napari_cellda.core.modelzoo import package
 from napari_cellda.core.modelzoo.model import open_model
 from napari_cellda.core.nets.unet import UNet
@@ -88,10 +90,13 @@ def finished(source, tmp_path_factory):
     return run, events
 
 
-def held_out_maps(run, package):
+def held_out_maps(source, folder, package):
     """The validation forests' maps, enhanced by a package, and their truth, per output."""
     network = open_model(package).network
-    forests = MapCache.open(run / "maps", "validation").forests
+    planes = hold_out(open_source(source / "images", source / "masks"), 0.2)
+    mix = enhancer_params(overrides=QUICK).mix
+    run_quietly(fill_cache(*planes, mix, folder, 0, lambda: False, 1))
+    forests = MapCache.open(folder, "validation").forests
     with torch.inference_mode():
         maps = [network(torch.from_numpy(f[:, :1] / np.float32(255))).sigmoid() for f in forests]
     for k in range(2):
@@ -132,12 +137,13 @@ def test_it_says_what_it_does(finished):
     assert Run(finished[0]).previews() == {"forest, enhanced": [2, 4]}
 
 
-def test_the_scores_on_the_card_hold_for_the_package_at_a_half(finished):
+def test_the_scores_on_the_card_hold_for_the_package_at_a_half(finished, source, tmp_path):
     run, _ = finished
     training = open_model(run / "model").card.training
     assert all(0 < t < 1 for t in training["thresholds_before_calibration"].values())
     names = training["thresholds_before_calibration"]
-    for (maps, truths), name in zip(held_out_maps(run, run / "model"), names, strict=True):
+    held_out = held_out_maps(source, tmp_path, run / "model")
+    for (maps, truths), name in zip(held_out, names, strict=True):
         pairs = zip(maps, truths, strict=True)
         dice = np.mean([pixel_scores(m > 0.5, truth).dice for m, truth in pairs])
         assert dice == pytest.approx(training["scores"][f"enhanced {name}"], abs=0.01)
@@ -192,11 +198,21 @@ def test_a_stopped_run_resumes_to_the_same_network(source, finished, tmp_path):
 
     first = list(task(source, run, stop=stop))
     assert list(losses(first)) == [1, 2]
+    assert (run / "maps").is_dir()
     rest = list(run_enhancer_training(run, resume=True, device="cpu", threads=1))
     assert any(isinstance(e, Note) and "step 2 of 4" in e.text for e in rest)
     assert losses(first) | losses(rest) == losses(finished[1])
     networks = [open_model(folder / "model").network.state_dict() for folder in (run, finished[0])]
     assert all(torch.equal(networks[0][key], networks[1][key]) for key in networks[0])
+
+
+def test_a_run_that_is_done_keeps_no_maps_and_is_not_done_again(finished):
+    run, _ = finished
+    assert not (run / "maps").exists()
+    log = (run / "events.jsonl").read_bytes()
+    told = list(run_enhancer_training(run, resume=True, device="cpu", threads=1))
+    assert [type(event) for event in told] == [Note]
+    assert (run / "events.jsonl").read_bytes() == log
 
 
 def test_stopping_before_the_first_forest_is_a_sentence(source, tmp_path):
@@ -485,6 +501,40 @@ def test_every_preset_is_valid_and_bad_settings_are_named():
         enhancer_params(overrides={"steps": 0})
     with pytest.raises(UserError, match="no setting 'stepz'; did you mean steps"):
         enhancer_params(overrides={"stepz": 5})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "expected"),
+    [
+        ("shows", "nuclei: DAPI", "is 'nuclei: DAPI'; expected up to 100 of the letters A to Z"),
+        ("shows", "", "expected up to 100"),
+        ("licence", "blub", "is 'blub'; expected the SPDX name of a licence, such as CC-BY-4.0."),
+        ("licence", "cc0-1.0", "is 'cc0-1.0'; expected .*, such as CC0-1.0."),
+        ("doi", "nonsense", "is 'nonsense'; expected a DOI such as"),
+    ],
+)
+def test_what_no_package_can_say_is_refused_before_the_training(
+    setting, value, expected, source, tmp_path
+):
+    begun = task(source, tmp_path / "run", overrides={**QUICK, setting: value})
+    with pytest.raises(UserError, match=f"'{setting}' of Enhancer training .*{expected}"):
+        next(begun)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_package_can_say_is_taken():
+    for doi in ("10.1038/s41592-019-0612-7", "https://example.org/data", ""):
+        assert enhancer_params(overrides={"doi": doi, "licence": "MIT"}).doi == doi
+
+
+def test_licences_are_those_that_bioimageio_takes():
+    from bioimageio.spec.model.v0_5 import LicenseId
+
+    for name in ("CC-BY-4.0", "MIT", "GPL-3.0-only"):
+        assert LicenseId(name) in licence_names()
+    with pytest.raises(ValidationError):
+        LicenseId("GPL-3.0+")
+    assert "GPL-3.0+" not in licence_names()
 
 
 def test_every_setting_has_its_help():

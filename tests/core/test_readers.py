@@ -19,6 +19,7 @@ from napari_cellda.core.images.readers import read_labels
 from napari_cellda.core.images.units import standard_unit
 from napari_cellda.core.paths import (
     find_images,
+    package_id,
     pair_by_stem,
     pairing_stem,
     safe_stem,
@@ -571,6 +572,14 @@ def test_stems_that_any_disk_takes():
     assert safe_stem("contrast") == "contrast"
     assert safe_stem("核" * 80) == "核" * 50
     assert safe_stem("a\ud800 . ") == "a_"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("run (2)", "run-2"), ("Lauf_ä", "lauf"), ("run+1", "run-1"), ("v0.1", "v0.1"), ("細胞", "x")],
+)
+def test_ids_of_packages_are_those_that_bioimageio_allows(name, expected):
+    assert package_id(name, "x") == expected
 
 
 def test_find_images(tmp_path):

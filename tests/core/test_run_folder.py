@@ -171,11 +171,11 @@ def test_a_bundle_that_was_cut_short_is_copied_again(tmp_path, images):
     target = tmp_path / "run" / "inputs" / "target_images"
     target.mkdir(parents=True)
     (target / "a.tif").write_bytes(b"half")
-    copy_into(images, target)
+    copy_into([(path.name, path) for path in images.iterdir()], target)
     assert sorted(path.name for path in target.iterdir()) == ["a.tif", "b.tif"]
     assert (target / "a.tif").read_bytes() == (images / "a.tif").read_bytes()
-    copy_into(images / "a.tif", tmp_path / "one" / "c.tif")
-    assert (tmp_path / "one" / "c.tif").is_file()
+    copy_into([("in/c.tif", images / "a.tif")], tmp_path / "one")
+    assert (tmp_path / "one" / "in" / "c.tif").is_file()
 
 
 def test_a_run_may_begin_where_one_was_killed_before_it_began(tmp_path):
@@ -185,10 +185,13 @@ def test_a_run_may_begin_where_one_was_killed_before_it_began(tmp_path):
     (folder / "output.txt").touch()
     (folder / ASIDE.format("run", ".yaml")).write_text("half")
     check_new_folder(folder)
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
+        (folder / name).touch()
+    check_new_folder(folder)
     (folder / "thesis.txt").touch()
     with pytest.raises(UserError, match="not empty"):
         check_new_folder(folder)
-    with pytest.raises(UserError, match="not empty"):
+    with pytest.raises(UserError, match=r"thesis\.txt' is a file: choose a new folder\.$"):
         check_new_folder(folder / "thesis.txt")
 
 

@@ -17,6 +17,7 @@ import tifffile
 from napari.components import ViewerModel
 from pytestqt.qtbot import QtBot
 
+from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Preview
 from napari_cellda.core.jobs import Run, State
 from napari_cellda.core.runs import launch, table
@@ -28,7 +29,7 @@ from napari_cellda.ui.frames import FrameStack
 from napari_cellda.ui.panels import verdict
 from napari_cellda.ui.panels.run_monitor import RunMonitor, duration, gigabytes
 from napari_cellda.ui.panels.runs import RunsPanel, _cells, _tip
-from napari_cellda.ui.panels.train import TrainPanel, model_id
+from napari_cellda.ui.panels.train import TrainPanel
 from napari_cellda.ui.run_layers import Place, RunLayers, side_by_side
 from napari_cellda.ui.runs import RunWatch, SessionRuns
 from napari_cellda.ui.state import Session
@@ -96,6 +97,15 @@ def finish(run: RunWatch, qtbot: QtBot) -> None:
 
 def reach(run: RunWatch, qtbot: QtBot, step: int) -> None:
     qtbot.waitUntil(lambda: run.view.step >= step, timeout=WAIT_MS)
+
+
+def test_what_no_package_can_say_is_refused_before_layers_are_written(
+    panel: TrainPanel, tmp_path: Path
+):
+    panel.shows.setText("nuclei: DAPI")
+    with pytest.raises(UserError, match="'nuclei: DAPI'; expected up to 100 of the letters"):
+        panel.plan(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_layers_are_written_and_the_run_is_followed_to_its_end(
@@ -689,5 +699,3 @@ def test_pictures_of_an_opened_run_are_shown_at_once_as_if_they_had_come_one_by_
 def test_words_for_people():
     assert [duration(s) for s in (8, 89, 200, 7500)] == ["8 s", "89 s", "3 min", "2 h 5 min"]
     assert gigabytes(2_340_000_000) == "2.3 GB"
-    assert model_id("Round cells, big!") == "round-cells-big"
-    assert model_id("") == "enhancer"

@@ -11,6 +11,7 @@ from napari_cellda.cli import adapt_options as given
 from napari_cellda.cli.options import Trust
 from napari_cellda.cli.stopping import stop_on_signal
 from napari_cellda.cli.support import (
+    check_resume,
     follow,
     one_of,
     parse_channels,
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from napari_cellda.core.jobs import Run
 
 app = typer.Typer()
-
-WITH_RESUME = ("resume", "output", "inputs", "device", "trust")
-"""What may be said anew of a run that was begun."""
 
 
 @app.command()
@@ -69,7 +67,9 @@ def adapt(
     from napari_cellda.core.adaptation.run import resume_adaptation, run_adaptation
     from napari_cellda.methods import find_method
 
-    _check_words(context)
+    check_resume(context, ("inputs", "device", "trust"))
+    if inputs is not None and not resume:
+        raise UserError("--inputs says where the inputs of a run lie now; add --resume.")
     run = resume_adaptation(output, inputs) if resume else _begin(context.params)
     trusted = parse_hashes(trust)
     with stop_on_signal() as stop:
@@ -77,26 +77,6 @@ def adapt(
         package = follow(task)
         if package is not None:
             typer.echo(f"The adapted network is in {package}.")
-
-
-def _check_words(context: typer.Context) -> None:
-    """Refuse words that a resume, or a new run, would pass over in silence."""
-    words = {p.name: p for p in context.command.params if _was_typed(context, str(p.name))}
-    if "resume" not in words:
-        if "inputs" in words:
-            raise UserError("--inputs says where the inputs of a run lie now; add --resume.")
-        return
-    other = [word for name, word in words.items() if name not in WITH_RESUME]
-    if other:
-        name = other[0].opts[0] if other[0].opts[0].startswith("-") else "the method"
-        raise UserError(
-            f"--resume goes on with what the run began with: leave out {name}, or begin a new run."
-        )
-
-
-def _was_typed(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def _begin(words: Mapping[str, Any]) -> Run:

@@ -9,7 +9,7 @@ import typer
 
 from napari_cellda.cli.options import Channels
 from napari_cellda.cli.stopping import stop_on_signal
-from napari_cellda.cli.support import follow, one_of, parse_channels, parse_settings
+from napari_cellda.cli.support import check_resume, follow, one_of, parse_channels, parse_settings
 
 app = typer.Typer(help="Train an enhancer of your own.", no_args_is_help=True)
 
@@ -21,6 +21,7 @@ def _group() -> None:
 
 @app.command("train")
 def enhancer_train(
+    context: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", help="The run's folder.")],
     images: Annotated[Path | None, typer.Option(help="Folder of annotated images.")] = None,
     masks: Annotated[
@@ -46,6 +47,7 @@ def enhancer_train(
     """
     from napari_cellda.core.enhancer_training.run import run_enhancer_training
 
+    check_resume(context, ())
     with stop_on_signal() as stop:
         package = follow(
             run_enhancer_training(

@@ -15,6 +15,8 @@ from napari_cellda.core.events import Event, Note, Score, Stage, Step, Task, dri
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import typer
+
 T = TypeVar("T")
 
 _LISTS = ("--strokes", "--set", "--prediction")
@@ -86,6 +88,30 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             parsed[key] = value
     return parsed
+
+
+def check_resume(context: typer.Context, anew: Sequence[str]) -> None:
+    """Refuse words that a resume would pass over in silence.
+
+    Parameters
+    ----------
+    context : typer.Context
+    anew : sequence of str
+        What may be said anew of a run that was begun, by the names of the command's parameters.
+    """
+    words = {p.name: p for p in context.command.params if was_typed(context, str(p.name))}
+    other = [word for name, word in words.items() if name not in ("resume", "output", *anew)]
+    if "resume" in words and other:
+        name = other[0].opts[0] if other[0].opts[0].startswith("-") else "the method"
+        raise UserError(
+            f"--resume goes on with what the run began with: leave out {name}, or begin a new run."
+        )
+
+
+def was_typed(context: typer.Context, name: str) -> bool:
+    """Whether a parameter was given, and not left as it is by default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def follow(task: Task[T]) -> T:

@@ -39,12 +39,12 @@ from napari_cellda.core.run_record import (
     FORMAT,
     RunInput,
     RunRecord,
-    hash_input,
+    absolute,
     installed_versions,
-    newest_file,
     portable_path,
 )
 from napari_cellda.core.runs.folder import CHECKPOINTS, MODEL, check_new_folder, has_model, tidy
+from napari_cellda.core.runs.inputs import hash_read, is_unchanged, newest_file
 from napari_cellda.core.runs.presence import (
     STARTED_VARIABLE,
     STOP,
@@ -121,7 +121,7 @@ class Run:
         method : str
         params : BaseParams
         inputs : dict of role to Path
-            Files or folders; hashed here.
+            Files or folders; what is read of them is hashed here.
         seed : int
         options : dict, optional
         command : str
@@ -138,7 +138,7 @@ class Run:
             params=params.model_dump(mode="json"),
             options=dict(options or {}),
             inputs=tuple(
-                RunInput(role=role, path=portable_path(path, folder), hash=hash_input(path))
+                RunInput(role=role, path=portable_path(path, folder), hash=hash_read(role, path))
                 for role, path in inputs.items()
             ),
             seed=seed,
@@ -174,7 +174,7 @@ class Run:
         """
         for item in self.record.inputs:
             if item.role == role:
-                return (self.folder / item.path).resolve()
+                return absolute(self.folder / item.path)
         raise UserError(f"The run in '{self.folder}' has no input '{role}'.")
 
     def move_inputs(self, moved: Mapping[str, Path]) -> None:
@@ -226,10 +226,10 @@ class Run:
         self.check_present(advice)
         for item in self.record.inputs:
             path = self.input_path(item.role)
-            if hash_input(path) != item.hash:
+            if not is_unchanged(item, path):
                 raise UserError(
                     f"'{path}' ({item.role.replace('_', ' ')}) has changed since the run began"
-                    f"{newest_file(path)}, so the run cannot go on with it: put the old "
+                    f"{newest_file(item.role, path)}, so the run cannot go on with it: put the old "
                     "files back, or begin a new run."
                 )
 

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from napari_cellda.core.errors import UserError
 
@@ -34,6 +35,7 @@ EXPECTED = {
     "missing": "more values, with commas between them",
     "too_long": "at most {max_length} values",
     "multiple_of": "a multiple of {multiple_of}",
+    "unexpected": "{expected}",
 }
 """What a value should have been, by pydantic's name of the mistake."""
 
@@ -58,6 +60,11 @@ class BaseParams(BaseModel):
             return value
         parts = [part.strip() for part in value.split(",") if part.strip()]
         return parts or (None if optional else value)
+
+
+def unexpected(expected: str) -> PydanticCustomError:
+    """Return what a validator raises for a value; the words end "is 'abc'; expected ..."."""
+    return PydanticCustomError("unexpected", "expected {expected}", {"expected": expected})
 
 
 def without_none(annotation: Any) -> tuple[Any, bool]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from napari_cellda.core.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 BITMAP_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -32,6 +32,8 @@ OWN_SUFFIXES = (
     "_strokes",
 )
 """What our own outputs add to the stem of their image."""
+LITTER = (".ds_store", "thumbs.db", "desktop.ini")
+"""What systems put into a folder when somebody looks at it, in small letters."""
 NO_FILE_NAME = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 """Letters that one system or another takes in no name of a file."""
 DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
@@ -51,6 +53,46 @@ def exists(path: Path) -> bool:
 def is_zarr(path: Path) -> bool:
     """Whether a folder is a zarr group or array."""
     return any(exists(path / name) for name in ("zarr.json", ".zgroup", ".zarray"))
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file is none of the user's."""
+    return name.lower() in LITTER
+
+
+def files_below(path: Path, *, hidden: bool = False) -> Iterator[Path]:
+    """List a file, or all files in a folder and in those below it.
+
+    Links are followed, but none in circles. Litter is left out.
+
+    Parameters
+    ----------
+    path : Path
+    hidden : bool
+        Whether names that begin with a dot count, also of folders: zarr 2 has such files.
+
+    Yields
+    ------
+    Path
+        In the order of the names on the way there, which is the same on every system.
+    """
+    if path.is_dir():
+        yield from _walk(path, hidden, frozenset())
+    elif path.is_file():
+        yield path
+
+
+def _walk(folder: Path, hidden: bool, above: frozenset[str]) -> Iterator[Path]:
+    here = os.path.realpath(folder)
+    if here in above:
+        return
+    for item in sorted(_items(folder), key=lambda item: item.name):
+        if is_litter(item.name) or (item.name.startswith(".") and not hidden):
+            continue
+        if item.is_dir():
+            yield from _walk(item, hidden, above | {here})
+        elif item.is_file():
+            yield item
 
 
 def stem(path: str | Path) -> str:
@@ -82,6 +124,11 @@ def safe_stem(name: str) -> str:
     short = name.encode(errors="replace")[:LONGEST_STEM].decode(errors="ignore")
     found = NO_FILE_NAME.sub("_", short).strip(". ")
     return f"{found}_" if DEVICES.match(found) else found or "image"
+
+
+def package_id(name: str, otherwise: str) -> str:
+    """Turn a name, such as a folder's, into an id that bioimage.io allows, or `otherwise`."""
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._") or otherwise
 
 
 def pairing_stem(path: str | Path) -> str:
@@ -140,6 +187,20 @@ def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
         else:
             raise UserError(f"'{path}' has the ending '{path.suffix}'; expected {KINDS}.")
     return found
+
+
+def find_maps(path: Path) -> list[Path]:
+    """List the maps in a folder of results, where masks lie beside them; else as `find_images`."""
+    found = find_images(path)
+    return [image for image in found if stem(image).endswith("_probability")] or found
+
+
+def find_tables(path: Path) -> list[Path]:
+    """List a CSV file, or those in a folder."""
+    if not path.is_dir():
+        return [path]
+    tables = (item for item in _items(path) if item.suffix.lower() == ".csv")
+    return sorted(item for item in tables if not item.name.startswith("."))
 
 
 def tell_left_out(paths: Iterable[Path]) -> str:

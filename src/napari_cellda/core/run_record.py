@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.params import BaseParams
+from napari_cellda.core.paths import files_below
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 FORMAT = 1
-LITTER = ("thumbs.db", "desktop.ini")
 
 
 class RunInput(BaseParams):
@@ -26,7 +26,7 @@ class RunInput(BaseParams):
     path: str
     """Relative to the run's folder when inside it, else absolute."""
     hash: str
-    """Of the content and the names of the files below it."""
+    """Of the names and the content of what is read of it; see `runs.inputs`."""
 
 
 class RunRecord(BaseParams):
@@ -48,7 +48,7 @@ class RunRecord(BaseParams):
 
 
 def hash_input(path: Path) -> str:
-    """Hash a file, or a folder's files with their names below it.
+    """Hash a file, or a zarr folder's files with their names below it.
 
     Raises
     ------
@@ -56,32 +56,14 @@ def hash_input(path: Path) -> str:
         If there is nothing at `path`.
     """
     path = Path(path)
-    if path.is_file():
-        return _digest([(path.name, path)])
-    if not path.is_dir():
+    if not path.exists():
         raise UserError(f"There is no file or folder '{path}'.")
-    return _digest((p.relative_to(path).as_posix(), p) for p in _files_below(path))
+    root = path if path.is_dir() else path.parent
+    return digest_of((file.relative_to(root).as_posix(), file) for file in files_below(path))
 
 
-def newest_file(path: Path) -> str:
-    """Return words that name the file of a folder that changed last, the likeliest to differ."""
-    files = _files_below(path)
-    if not files:
-        return ""
-    newest = max(files, key=lambda file: file.stat().st_mtime)
-    return f" (its newest file is '{newest.relative_to(path).as_posix()}')"
-
-
-def _files_below(path: Path) -> list[Path]:
-    """Return the files in a folder; what systems put there when somebody looks does not count."""
-    return sorted(
-        p
-        for p in path.rglob("*")
-        if p.is_file() and not p.name.startswith(".") and p.name.lower() not in LITTER
-    )
-
-
-def _digest(files: Iterable[tuple[str, Path]]) -> str:
+def digest_of(files: Iterable[tuple[str, Path]]) -> str:
+    """Hash files with the names that they go by, in this order."""
     digest = hashlib.blake2b(digest_size=16)
     for name, path in files:
         digest.update(name.encode() + b"\0")
@@ -94,8 +76,20 @@ def _digest(files: Iterable[tuple[str, Path]]) -> str:
 
 def portable_path(path: Path, folder: Path) -> str:
     """Return a path relative to the run when it lies inside, else absolute."""
-    path, folder = Path(path).resolve(), folder.resolve()
+    path, folder = absolute(path), folder.resolve()
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+
+
+def absolute(path: Path) -> Path:
+    """Return where a path leads, but a link as itself: its name is that of the image or project."""
+    path = Path(path)
+    return path.parent.resolve() / path.name if path.is_symlink() else path.resolve()
+
+
+def recorded_name(path: str) -> str:
+    """Return the name of a recorded file or folder, from whichever system the record comes."""
+    on_windows = PureWindowsPath(path)
+    return (on_windows if on_windows.drive else PurePosixPath(path)).name
 
 
 def installed_versions() -> dict[str, str]:

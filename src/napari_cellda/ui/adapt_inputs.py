@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_cellda.core.batch_record import find_originals
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.paths import find_images, stem
+from napari_cellda.core.paths import stem
 from napari_cellda.ui.axes import channel_count, data_of
 from napari_cellda.ui.inputs import Picked, Prepared, layer_stems, prepare, spatial_axes
 from napari_cellda.ui.nuclei import nuclei_channel
@@ -166,7 +167,7 @@ def image_names(images: Picked) -> list[str]:
         If the folder holds no images.
     """
     if images.path is not None:
-        return [stem(path) for path in find_images(images.path)]
+        return [stem(path) for path in find_originals(images.path)]
     return layer_stems(images.layers)
 
 
@@ -247,7 +248,7 @@ def _map_maker(pipeline: Pipeline, images: Path, folder: Path) -> Callable[[], N
         choice = ExportChoice(
             folder=folder, mask=False, instances=False, table=False, probabilities=True
         )
-        for path in find_images(images):
+        for path in find_originals(images):
             image = open_image(path, channels=pipeline.channels)
             run_quietly(export_image(pipeline, image, choice, stop=never))
 

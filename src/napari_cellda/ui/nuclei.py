@@ -59,11 +59,11 @@ def nuclei_channel(nuclei: Picked) -> int | None:
 
 
 def _check_folder(nuclei: Picked) -> None:
+    from napari_cellda.core.batch_record import find_originals
     from napari_cellda.core.images import open_image
-    from napari_cellda.core.paths import find_images
 
     assert nuclei.path is not None
-    image = open_image(find_images(nuclei.path)[0], channels="all")
+    image = open_image(find_originals(nuclei.path)[0], channels="all")
     if image.n_channels > 1 and not image.rgb:
         raise UserError(
             f"The nuclei image '{image.path}' has {image.n_channels} channels; open these images "

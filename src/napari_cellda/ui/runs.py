@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
+from napari_cellda.core.runs.commands import ENHANCER
 from napari_cellda.core.runs.folder import CHECKPOINTS
 from napari_cellda.core.runs.history import RunView
 from napari_cellda.core.runs.table import RUNS_VARIABLE
@@ -146,8 +147,8 @@ class RunWatch:
         except Exception as error:
             self.failed.emit(error)
             return
-        if run.record.method == "enhancer train":
-            self.start(["enhancer", "train", "--resume"])
+        if run.record.method == ENHANCER:
+            self.start([*ENHANCER.split(), "--resume"])
             return
         trusted = frozenset(self.session.trusted)
         has_project = any(item.role == "project" for item in run.record.inputs)

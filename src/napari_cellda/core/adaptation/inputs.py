@@ -11,11 +11,12 @@ from pydantic import Field
 
 from napari_cellda.core.adaptation.method import INPUTS, alternatives
 from napari_cellda.core.adaptation.tables import read_image_labels, read_points
+from napari_cellda.core.batch_record import find_originals
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.images import check_same_channels, open_image
 from napari_cellda.core.images.image import Channels
 from napari_cellda.core.params import BaseParams
-from napari_cellda.core.paths import find_images, pair_by_stem, pairing_stem, same_stem, stem
+from napari_cellda.core.paths import find_images, find_maps, pair_by_stem, pairing_stem, same_stem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,7 +105,7 @@ def open_inputs(inputs: AdaptInputs, method: Method) -> Opened:
         If an input is missing, unwanted or unpaired, or the channels differ.
     """
     _check_wanted(inputs, method)
-    paths = find_images(inputs.target_images)
+    paths = find_originals(inputs.target_images)
     _check_names(paths)
     images = [_open(path, inputs.channels, "--channels") for path in paths]
     check_same_channels(images)
@@ -192,7 +193,7 @@ def _open_source(inputs: AdaptInputs) -> list[tuple[Image, Path]]:
     if inputs.source_images is None or inputs.source_masks is None:
         return []
     channels = inputs.channels if inputs.source_channels is None else inputs.source_channels
-    paths = find_images(inputs.source_images)
+    paths = find_originals(inputs.source_images)
     pairs = pair_by_stem(paths, find_images(inputs.source_masks))
     alone = [path.name for path in paths if path not in {image for image, _ in pairs}]
     if alone:
@@ -216,10 +217,7 @@ def _companions(images: Sequence[Image], folder: Path | None, role: str) -> dict
     """Return the file of each image that has one, by the image's name."""
     if folder is None:
         return {}
-    files = find_images(folder)
-    if role == "pseudo_labels":  # a folder of results holds masks beside the maps
-        maps = [path for path in files if stem(path).endswith("_probability")]
-        files = maps or files
+    files = find_maps(folder) if role == "pseudo_labels" else find_images(folder)
     by_path = {image.path: image for image in images if image.path is not None}
     pairs = pair_by_stem(list(by_path), files)
     return {by_path[image].name: other for image, other in pairs}
@@ -246,7 +244,7 @@ def _open_nuclei(images: Sequence[Image], inputs: AdaptInputs) -> dict[str, Imag
         if inputs.nuclei_channel is not None:
             raise UserError("--nuclei-channel is given without --nuclei-images; add those.")
         return {}
-    files = find_images(inputs.nuclei_images)
+    files = find_originals(inputs.nuclei_images)
     found = {pairing_stem(path): _nuclei_image(path, inputs.nuclei_channel) for path in files}
     missing = [image.name for image in images if image.name not in found]
     if len(missing) == len(images) == len(found):  # no name fits, as in `pair_by_stem`

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from napari_cellda.core.paths import package_id
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -44,7 +46,7 @@ def write_adapted(
 
     network = cast("Packable", adapted.network)
     info = PackageInfo(
-        id=run.folder.resolve().name.lower().replace(" ", "-") or method.name,
+        id=package_id(run.folder.resolve().name, method.name),
         name=f"{method.name} adapted network",
         description=(
             f"{method.title}. Adapted to {len(prepared.target)} target plane(s); "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cellda.core.adaptation.inputs import AdaptInputs, open_inputs
@@ -14,23 +13,26 @@ from napari_cellda.core.adaptation.pretrained import read_trained
 from napari_cellda.core.adaptation.project_maps import check_classes, project_maps
 from napari_cellda.core.atomic import plain_disk_errors
 from napari_cellda.core.batch import open_pipeline
+from napari_cellda.core.batch_record import tell_results
 from napari_cellda.core.devices import find_device
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Task, never
 from napari_cellda.core.jobs import Run
-from napari_cellda.core.paths import tell_left_out
+from napari_cellda.core.paths import files_below, is_zarr, tell_left_out
 from napari_cellda.core.processes import rank, wait_for, world_size
-from napari_cellda.core.run_record import hash_input, newest_file
-from napari_cellda.core.runs.commands import typed_again
+from napari_cellda.core.run_record import recorded_name
+from napari_cellda.core.runs.commands import check_resumed_by, typed_again
 from napari_cellda.core.runs.folder import (
     check_new_folder,
     clear_failed,
     copy_into,
     failed_before_first_step,
 )
+from napari_cellda.core.runs.inputs import files_read, is_unchanged, newest_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
+    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -100,7 +102,7 @@ def begin_adaptation(
         open_pipeline(inputs.project, trusted=trusted)  # what it lacks is told before all else
     paths = inputs.paths
     if bundle:
-        paths = {role: _copy_in(path, folder / "inputs" / role) for role, path in paths.items()}
+        paths = {role: _copy_in(role, path, folder / "inputs") for role, path in paths.items()}
     if again:
         clear_failed(folder)
     options = inputs.model_dump(mode="json", exclude=set(inputs.paths))
@@ -128,9 +130,10 @@ def resume_adaptation(folder: Path, inputs: Path | None = None) -> Run:
     Raises
     ------
     UserError
-        If there is no run, or an input is missing or has changed.
+        If there is no run, it trains an enhancer, or an input is missing or has changed.
     """
     run = Run(folder)
+    check_resumed_by(run.record.method, "adapt", folder)
     if inputs is not None:
         _point_to(run, inputs)
         run = Run(folder)
@@ -188,9 +191,11 @@ def _work(
     inputs = inputs_of(run)
     settings = method.settings("cpu", run.record.params)
     opened = open_inputs(inputs, method)
-    folders = (inputs.target_images, inputs.source_images)
-    if left_out := tell_left_out(path for path in folders if path is not None):
-        yield Note(left_out)
+    given = (inputs.target_images, inputs.source_images, inputs.nuclei_images)
+    folders = [path for path in given if path is not None]
+    for left_out in (tell_left_out(folders), tell_results(folders)):
+        if left_out:
+            yield Note(left_out)
     cache = run.folder / ("cache" if not rank() else f"cache {rank()}")
     # Processes agree on when to stop from their first step on; before, one might wait for ever.
     reading = stop if world_size() == 1 else never
@@ -273,40 +278,41 @@ def inputs_of(run: Run) -> AdaptInputs:
     return AdaptInputs.model_validate({**run.record.options, **paths})
 
 
-def _copy_in(source: Path, target: Path) -> Path:
+def _copy_in(role: str, source: Path, folder: Path) -> Path:
     """Copy an input into the run, where an earlier beginning may have copied it before."""
-    target = target if source.is_dir() else target / source.name
+    whole = source.is_dir() and not is_zarr(source)
+    target = folder / role if whole else folder / role / source.name
     if target.resolve() == source.resolve():
         return target
-    others = _files_below(target) - _files_below(source)
-    if others:
+    files = files_read(role, source, hidden=True)
+    there = target if source.is_dir() else target.parent
+    names = {path.relative_to(there).as_posix() for path in files_below(target, hidden=True)}
+    if others := names - {name for name, _ in files}:
         raise UserError(
             f"'{target}' holds '{min(others)}', which is not in '{source}': choose a new folder."
         )
     with plain_disk_errors(target):
-        copy_into(source, target)
+        copy_into(files, there)
     return target
-
-
-def _files_below(folder: Path) -> set[str]:
-    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
 
 
 def _point_to(run: Run, folder: Path) -> None:
     """Rewrite where the inputs lie, after finding each by name and content, there or in place."""
     moved = {}
     for item in run.record.inputs:
-        name = Path(item.path).name
+        name = recorded_name(item.path)
         roles = [folder / item.role, folder / item.role.replace("_", "-")]
         candidates = [folder / name, *roles, *(role / name for role in roles)]
         candidates.append(run.input_path(item.role))
         for path in candidates:
-            if path.exists() and hash_input(path) == item.hash:
-                moved[item.role] = path.resolve()
+            if path.exists() and is_unchanged(item, path):
+                moved[item.role] = path
                 break
         else:
             there = next((path for path in candidates if path.exists()), None)
-            hint = f"; '{there}' is another{newest_file(there)}" if there is not None else ""
+            hint = ""
+            if there is not None:
+                hint = f"; '{there}' is another{newest_file(item.role, there)}"
             raise UserError(
                 f"'{folder}' holds no '{name}' with the content that the run began with "
                 f"({item.role.replace('_', ' ')}){hint}."

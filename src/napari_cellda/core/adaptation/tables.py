@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.paths import stem
+from napari_cellda.core.paths import find_tables, stem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,10 +44,7 @@ def read_points(source: Path | None, images: Sequence[Image]) -> dict[str, NDArr
     if source is None:
         return {}
     by_name = {image.name: image for image in images}
-    if source.is_dir():
-        files = sorted(p for p in source.iterdir() if p.suffix.lower() == ".csv")
-    else:
-        files = [source]
+    files = find_tables(source)
     if not files:
         raise UserError(f"'{source}' holds no table of points; expected one CSV file per image.")
     found = {}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from napari_cellda.core.atomic import REFUSED, remove_leftovers
-from napari_cellda.core.batch.records import drop_record, is_done, keep_record, recorded_files
+from napari_cellda.core.batch_record import drop_record, is_done, keep_record, recorded_files
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Step
 from napari_cellda.core.export.image import ExportChoice, export_image, result_paths

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from difflib import get_close_matches
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from napari_cellda.core.enhancer_training.forests import ForestMix
 from napari_cellda.core.enhancer_training.source import HoldOut  # noqa: TC001  pydantic needs it at run time
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.params import checked
+from napari_cellda.core.licences import licence_names
+from napari_cellda.core.params import checked, unexpected
 
 Preset = Literal["cpu", "gpu", "published"]
+SHOWN = re.compile(r"[A-Za-z0-9_+() -]{1,100}")
+"""What bioimage.io takes in the title of a package."""
+REFERENCE = re.compile(r"(10\.\d{4}\S+|https?://\w\S*)?", re.ASCII)
+"""What it takes as a DOI, or as the address that may stand in its place."""
 
 
 class EnhancerParams(ForestMix):
@@ -81,6 +88,32 @@ class EnhancerParams(ForestMix):
         if not (self.bce or self.dice):
             raise UserError("The settings bce and dice are both 0; expected one above 0.")
         return self
+
+    # What follows would else be refused when the package is written, after the training.
+
+    @field_validator("shows")
+    @classmethod
+    def _check_shows(cls, value: str) -> str:
+        if not SHOWN.fullmatch(value):
+            raise unexpected("up to 100 of the letters A to Z, digits, spaces and _ + - ( )")
+        return value
+
+    @field_validator("licence")
+    @classmethod
+    def _check_licence(cls, value: str) -> str:
+        names = licence_names()
+        if names and value not in names:
+            in_small = {name.lower(): name for name in names}
+            near = get_close_matches(value.lower(), in_small, n=1) or ["cc-by-4.0"]
+            raise unexpected(f"the SPDX name of a licence, such as {in_small[near[0]]}")
+        return value
+
+    @field_validator("doi")
+    @classmethod
+    def _check_doi(cls, value: str) -> str:
+        if not REFERENCE.fullmatch(value):
+            raise unexpected("a DOI such as 10.1038/s41592-019-0612-7, or a web address")
+        return value
 
     @property
     def mix(self) -> ForestMix:

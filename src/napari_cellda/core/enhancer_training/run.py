@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from napari_cellda.core.enhancer_training.train import TrainedEnhancer, train_en
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Task, never
 from napari_cellda.core.jobs import Run
-from napari_cellda.core.runs.commands import typed_again
+from napari_cellda.core.params import checked
+from napari_cellda.core.runs.commands import ENHANCER, check_resumed_by, typed_again
+from napari_cellda.core.runs.folder import has_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
     from napari_cellda.core.images import Channels
     from napari_cellda.core.nets.unet import UNet
 
-METHOD = "enhancer train"
 TEST_SIDE = 256
 """Side of the package's test input in pixels."""
 
@@ -66,7 +68,8 @@ def run_enhancer_training(
         Settings of `EnhancerParams` that differ from the preset.
     seed : int
     resume : bool
-        Take everything from ``run.yaml``; inputs that have changed are refused.
+        Take everything from ``run.yaml``; inputs that have changed are refused. A run that is done
+        is left as it is.
     device, threads, stop
         See `train_enhancer`.
 
@@ -87,9 +90,10 @@ def run_enhancer_training(
     """
     if resume:
         run = Run(run_folder)
-        if run.record.method != METHOD:
-            found = run.record.method
-            raise UserError(f"The run in '{run_folder}' is of '{found}', not of '{METHOD}'.")
+        check_resumed_by(run.record.method, ENHANCER, run_folder)
+        if run.state == "done" and has_model(run.folder):
+            yield Note("The run is done; its model is what it came to.")
+            return run.model_folder
         run.check_inputs()
     else:
         if images is None or masks is None:
@@ -99,12 +103,12 @@ def run_enhancer_training(
         typed = {**inputs, **options, "preset": preset, "seed": seed}
         run = Run.create(
             run_folder,
-            METHOD,
+            ENHANCER,
             enhancer_params(preset, overrides),
             inputs,
             seed=seed,
             options=options,
-            command=typed_again(("enhancer", "train"), typed, overrides or {}),
+            command=typed_again(ENHANCER.split(), typed, overrides or {}),
         )
     return (yield from run.drive(_work(run, device, threads, run.stopper(stop))))
 
@@ -112,7 +116,7 @@ def run_enhancer_training(
 def _work(run: Run, device: str, threads: int | None, stop: Stop) -> Task[Path | None]:
     options = run.record.options
     channels = options["channels"]
-    params = EnhancerParams.model_validate(run.record.params)
+    params = checked(EnhancerParams, run.record.params, "Enhancer training")
     yield Stage("Open the annotated images")
     planes = open_source(
         run.input_path("images"),
@@ -136,7 +140,10 @@ def _work(run: Run, device: str, threads: int | None, stop: Stop) -> Task[Path |
         yield Note("Stopped before the first step, so there is no enhancer.")
         return None
     yield Stage("Write the model")
-    return _write(run, params, planes, trained, diameter)
+    package = _write(run, params, planes, trained, diameter)
+    if not trained.progress.stopped:  # hundreds of megabytes, which only a resume would read
+        shutil.rmtree(run.folder / "maps", ignore_errors=True)
+    return package
 
 
 def _write(

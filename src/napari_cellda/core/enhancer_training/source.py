@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from scipy import ndimage
 
+from napari_cellda.core.batch_record import find_originals
 from napari_cellda.core.classifier import Normalised
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.images import open_image
@@ -166,7 +167,7 @@ def open_source(
         If images and masks do not pair, differ in shape, leave fewer than two planes, or show no
         foreground or no background at all.
     """
-    pairs = pair_by_stem(find_images(images), find_images(masks))
+    pairs = pair_by_stem(find_originals(images), find_images(masks))
     outputs = OUTPUTS[structure or DEFAULT_STRUCTURE[masks_are]]
     planes = []
     for image_path, mask_path in pairs:

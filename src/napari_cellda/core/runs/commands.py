@@ -6,10 +6,35 @@ import json
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from napari_cellda.core.errors import UserError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from napari_cellda.core.params import BaseParams
+
+
+ENHANCER = "enhancer train"
+"""The method of runs that train an enhancer; all others are adaptations."""
+
+
+def check_resumed_by(method: str, command: str, folder: Path) -> None:
+    """Raise a UserError that names the right command if another one shall resume a run.
+
+    Parameters
+    ----------
+    method : str
+        The run's.
+    command : {"adapt", "enhancer train"}
+        That was given.
+    folder : Path
+        The run's.
+    """
+    right = ENHANCER if method == ENHANCER else "adapt"
+    if command != right:
+        line = shlex.join(["napari-cellda", *right.split(), "--resume", "-o", str(folder)])
+        raise UserError(f"The run in '{folder}' is of '{method}'; resume it with: {line}")
 
 
 def command_words(

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from napari_cellda.core.atomic import LEFTOVER, remove, remove_leftovers
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.paths import is_litter
 from napari_cellda.core.run_log import parse_log
 from napari_cellda.core.runs.presence import LOCK, SIGN, STOP, process_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 EARLY = ("inputs", "output.txt", STOP)
@@ -31,8 +33,11 @@ def check_new_folder(folder: Path) -> None:
     Raises
     ------
     UserError
-        If it holds anything but `EARLY` and what a process that was killed left half written.
+        If it is a file, or holds anything but `EARLY`, litter, and what a process that was killed
+        left half written.
     """
+    if folder.is_file():
+        raise UserError(f"'{folder}' is a file: choose a new folder.")
     if folder.is_dir() and all(_is_early(item.name) for item in folder.iterdir()):
         return
     if folder.exists():
@@ -42,7 +47,7 @@ def check_new_folder(folder: Path) -> None:
 
 
 def _is_early(name: str) -> bool:
-    return name in EARLY or LEFTOVER.fullmatch(name) is not None
+    return name in EARLY or is_litter(name) or LEFTOVER.fullmatch(name) is not None
 
 
 def _is_begun(name: str) -> bool:
@@ -90,16 +95,15 @@ def tidy(folder: Path) -> None:
         remove(path)
 
 
-def copy_into(source: Path, target: Path) -> None:
-    """Copy a file, or a folder with all below it, over what is there already.
+def copy_into(files: Iterable[tuple[str, Path]], target: Path) -> None:
+    """Copy files under the names that they shall have in a folder, over what is there already.
 
     Raises
     ------
     OSError
         Such as for a full disk; with its number, which `shutil.copytree` keeps to itself.
     """
-    files = [p for p in source.rglob("*") if p.is_file()] if source.is_dir() else [source]
-    for path in files:
-        to = target / path.relative_to(source) if source.is_dir() else target
+    for name, path in files:
+        to = target / name
         to.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, to)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
 
+from napari_cellda.core.batch_record import find_originals
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.paths import find_images, safe_stem, stem
+from napari_cellda.core.paths import safe_stem, stem
+from napari_cellda.core.runs.commands import ENHANCER
 from napari_cellda.ui.axes import data_of, image_name
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.layers import TAG
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from napari_cellda.core.runs.table import RunLine
     from napari_cellda.ui.axes import ImageChoice
     from napari_cellda.ui.state import Session
-
-ENHANCER = "enhancer train"
 
 
 class JudgedOn(QWidget):
@@ -153,13 +153,13 @@ def _images_of(run: Path, layers: Sequence[Any]) -> list[Any]:
     from napari_cellda.core.jobs import Run
 
     try:
-        files = find_images(Run(run).input_path("target_images"))
+        files = find_originals(Run(run).input_path("target_images"))
     except (UserError, OSError):  # moved since, or not there to be read
         return []
-    names = {stem(file) for file in files}
+    names, places = {stem(file) for file in files}, {file.resolve() for file in files}
     opened = [layer for layer in layers if layer.source.path]
     return (
-        [layer for layer in opened if Path(layer.source.path).resolve() in files]
+        [layer for layer in opened if Path(layer.source.path).resolve() in places]
         or [layer for layer in layers if safe_stem(layer.name) in names]
         or [layer for layer in opened if image_name(layer) in names]
     )

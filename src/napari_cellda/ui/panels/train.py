@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QComboBox, QFormLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.params import checked
+from napari_cellda.core.paths import package_id
 from napari_cellda.core.runs.commands import command_words
 from napari_cellda.core.runs.folder import has_model
 from napari_cellda.ui.inputs import layer_stems, prepare
@@ -121,12 +122,14 @@ class TrainPanel(QWidget):
             missing = "images" if not images else "masks"
             raise UserError(f"No {missing} are chosen; choose a folder, or layers of this viewer.")
         self.settings.insist()
+        shows = self.shows.text().strip() or "structure"
+        params = {**self.settings.value.model_dump(), "shows": shows}
+        checked(type(self.settings.value), params, "Enhancer training")
         names = layer_stems(images.layers) if images.layers and masks.layers else ()
         # Names are given, so that a single layer is copied with its mask, and pairs with it.
         image_folder = prepare(images, "image", folder / "inputs" / "images", names)
         mask_folder = prepare(masks, "labels", folder / "inputs" / "masks", names)
-        shows = self.shows.text().strip() or "structure"
-        changes = {**self.settings.changes(), "shows": shows, "id": model_id(shows)}
+        changes = {**self.settings.changes(), "shows": shows, "id": package_id(shows, "enhancer")}
         options = {
             "images": image_folder.path,
             "masks": mask_folder.path,
@@ -135,7 +138,6 @@ class TrainPanel(QWidget):
             "channels": self.channels.currentData(),
             "preset": self.settings.preset.currentData(),
         }
-        params = self.settings.value.model_dump()
         forests = params["forests"] + params["validation_forests"]
         return RunPlan(
             words=command_words(("enhancer", "train"), options, changes),
@@ -156,11 +158,6 @@ class TrainPanel(QWidget):
         panel = open_panel(self.session.viewer, "Enhance")
         if run is not None and panel is not None:
             panel.open(str(run.folder / "model"))
-
-
-def model_id(shows: str) -> str:
-    """Return a package's name, in small letters without spaces."""
-    return re.sub(r"[^a-z0-9._-]+", "-", shows.lower()).strip("-._") or "enhancer"
 
 
 def _load_params(stop: Any) -> Any:

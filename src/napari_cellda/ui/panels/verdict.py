@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.runs.commands import ENHANCER
 from napari_cellda.core.runs.folder import has_model
 from napari_cellda.ui.background import BackgroundWork
 from napari_cellda.ui.compare_layers import NEXT_KEY, CompareLayers
@@ -35,7 +36,7 @@ from napari_cellda.ui.judging import (
     takes_grey,
 )
 from napari_cellda.ui.panels.banner import Banner
-from napari_cellda.ui.panels.judged_on import ENHANCER, JudgedOn
+from napari_cellda.ui.panels.judged_on import JudgedOn
 from napari_cellda.ui.panels.parts import check_box, row_of
 from napari_cellda.ui.worker import run_task
 

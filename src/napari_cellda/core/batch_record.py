@@ -9,10 +9,11 @@ from pydantic import ValidationError
 from napari_cellda.core.atomic import plain_disk_errors, write_atomically
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.params import BaseParams
-from napari_cellda.core.paths import stem
+from napari_cellda.core.paths import files_below, find_images, pairing_stem, stem
 from napari_cellda.core.run_record import hash_input
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 FOLDER = ".cellda-batch"
@@ -59,6 +60,46 @@ def recorded_files(folder: Path) -> set[str]:
     for path in (folder / FOLDER).glob("*.json"):
         names |= _names(_read(path))
     return names
+
+
+def find_originals(path: Path) -> list[Path]:
+    """List images as `find_images` does, but no results that lie beside them in a folder.
+
+    Raises
+    ------
+    UserError
+        See `find_images`; if the folder holds nothing but such results.
+    """
+    found = find_images(path)
+    results = results_among(path, found)
+    if len(results) == len(found):
+        raise UserError(
+            f"The images in '{path}' are results of a batch; copy those to be taken as images "
+            "into another folder."
+        )
+    return [image for image in found if image not in results]
+
+
+def results_among(path: Path, found: Sequence[Path]) -> list[Path]:
+    """Return the images of a folder that are results: of a batch, or named like those of others."""
+    if path in found:  # named by itself
+        return []
+    recorded = recorded_files(path)
+    names = {stem(image) for image in found}
+    return [
+        image
+        for image in found
+        if image.name in recorded or stem(image) != pairing_stem(image) in names
+    ]
+
+
+def tell_results(paths: Iterable[Path]) -> str:
+    """Say in one sentence which images `find_originals` leaves out of folders; "" for none."""
+    found = [image for path in paths for image in results_among(path, find_images(path))]
+    if not found:
+        return ""
+    such = f"'{found[0]}' is" if len(found) == 1 else f"{len(found)} files such as '{found[0]}' are"
+    return f"{such} left out, as results of another image beside."
 
 
 def drop_record(output: Path, image: Path) -> None:
@@ -110,6 +151,6 @@ def _write(path: Path, record: Record) -> None:
 
 def bytes_of(path: Path) -> int:
     """Return the size of a file, or of all files in a folder; -1 if there is nothing."""
-    if path.is_dir():
-        return sum(item.stat().st_size for item in path.rglob("*") if item.is_file())
-    return path.stat().st_size if path.exists() else -1
+    if not path.exists():
+        return -1
+    return sum(item.stat().st_size for item in files_below(path, hidden=True))
