@@ -26,8 +26,8 @@ import tifffile
 
 import memory
 import timing
-from napari_cellda.core.batch_record import FOLDER
 from napari_cellda.core.batch.workers import THREAD_VARIABLES
+from napari_cellda.core.batch_record import FOLDER
 
 SIZE = 1024
 BAR = 1.7
