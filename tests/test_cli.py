@@ -1,7 +1,9 @@
 """The command line as a user types it: files in, files out, exit codes, one-sentence errors."""
 
 import csv
+import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -126,6 +128,16 @@ def test_a_batch_tells_at_its_end_where_the_results_are(field, capsys):
     assert run(*words, field / "cell_1.png", "-o", field / "p") == 0
     told = f"The results of 2 images are in {field / 'p'}, 1 of them from before.\n"
     assert capsys.readouterr().out == told
+
+
+def test_names_that_the_output_cannot_write_are_escaped(field, monkeypatch):
+    """As on Windows, where an output that goes into a file takes the letters of a code page."""
+    output = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, "cp1252", write_through=True))
+    words = ("--strokes", field / "cell_0_strokes.tif", "--features", "compact")
+    assert run("classify", field / "cell_0.png", *words, "-o", field / "細胞") == 0
+    told = f"The results of 1 image are in {field}{os.sep}\\u7d30\\u80de."
+    assert output.getvalue().decode("cp1252").strip() == told
 
 
 def test_an_enhancer_runs_on_maps_of_other_programs(field):
