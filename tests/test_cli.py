@@ -13,8 +13,10 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import tifffile
+import typer
 
 from napari_cellda.cli import main
+from napari_cellda.cli.stopping import stop_on_signal
 from napari_cellda.cli.support import expand_lists, follow, parse_channels, print_table
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Score, Stage, Step
@@ -320,6 +322,23 @@ def test_interrupted_work_leaves_nothing(field, monkeypatch):
     monkeypatch.setattr("napari_cellda.core.pipeline.write_region", interrupt)
     assert classify(field) == 130
     assert list((field / "o").iterdir()) == []
+
+
+def test_only_a_second_ctrl_c_ends_at_once():
+    """A launcher of several processes sends on the SIGTERM that each has got already."""
+    before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("it would have been killed"))
+    try:
+        with pytest.raises(typer.Exit), stop_on_signal() as stop:
+            assert not stop()
+            for _ in range(2):
+                signal.raise_signal(signal.SIGTERM)
+                assert stop()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    with pytest.raises(KeyboardInterrupt), stop_on_signal() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop()
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_a_damaged_model_is_not_sound(tmp_path, capsys):

@@ -19,7 +19,7 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Task, never
 from napari_cellda.core.jobs import Run
 from napari_cellda.core.paths import tell_left_out
-from napari_cellda.core.processes import rank, wait_for, world_size
+from napari_cellda.core.processes import rank, tell_lost_process, wait_for, world_size
 from napari_cellda.core.run_record import hash_input, newest_file
 from napari_cellda.core.runs.commands import typed_again
 from napari_cellda.core.runs.folder import (
@@ -185,7 +185,8 @@ def _work(
 ) -> Task[Path | None]:
     """Adapt, and then forget what was read, unless a resume will need it."""
     cache = run.folder / ("cache" if not rank() else f"cache {rank()}")
-    package, over = yield from _adapt(run, cache, method, device, trusted, stop)
+    with tell_lost_process():
+        package, over = yield from _adapt(run, cache, method, device, trusted, stop)
     if over:
         gc.collect()  # Windows removes no mapped file, and a cycle of references may hold maps
         remove(cache)
