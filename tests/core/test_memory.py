@@ -8,6 +8,9 @@ from napari_cellda.core.memory import available_memory, ran_out_of_memory
 
 Fail = onnxruntime.capi.onnxruntime_pybind11_state.Fail
 TORCH = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"
+WINDOWS = "[enforce fail at alloc_cpu.cpp:116] data. DefaultCPUAllocator: not enough memory: "
+CUDA = "CUDA error: out of memory\nCUDA kernel errors might be ..."
+CUBLAS = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
 MPS = (
     "MPS backend out of memory (MPS allocated: 5.50 GB, other allocations: 14.76 GB, max 20.40 GB)"
 )
@@ -20,6 +23,9 @@ ONNX = "[ONNXRuntimeError] : 1 : FAIL : Failed to allocate memory for requested 
         MemoryError(),
         torch.OutOfMemoryError("CUDA"),
         RuntimeError(TORCH),
+        RuntimeError(WINDOWS),
+        RuntimeError(CUBLAS),
+        getattr(torch, "AcceleratorError", RuntimeError)(CUDA),
         RuntimeError(MPS),
         Fail(ONNX),
     ],

@@ -9,11 +9,13 @@ from pathlib import Path
 
 NO_MEMORY = (
     "can't allocate memory",
-    "MPS backend out of memory",
+    "not enough memory",
+    "out of memory",
+    "_STATUS_ALLOC_FAILED",
     "Failed to allocate memory",
 )
-"""How torch's allocators of main memory and on Macs and onnxruntime put it: they have no exception
-for it."""
+"""How torch's allocators of main memory (the second on Windows), of Macs and of graphics cards,
+their libraries and onnxruntime put it: they have no exception for it."""
 UNKNOWN = 4 * 2**30
 """Assumed where nothing tells: what any machine that runs napari has."""
 
@@ -23,7 +25,7 @@ def ran_out_of_memory(error: BaseException) -> bool:
     torch = sys.modules.get("torch")
     if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
         return True
-    foreign = type(error) is RuntimeError or type(error).__module__.startswith("onnxruntime")
+    foreign = isinstance(error, RuntimeError) or type(error).__module__.startswith("onnxruntime")
     return foreign and any(words in str(error) for words in NO_MEMORY)
 
 
