@@ -1,5 +1,6 @@
 """Runs seen from outside: processes that start, wait, stop, die and are found again."""
 
+import errno
 import json
 import math
 import os
@@ -123,6 +124,20 @@ def test_a_lock_is_held_once_and_freed(tmp_path):
     assert is_held(path) is False  # two may look at once
     looking.release()
     assert is_held(path) is False
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no NFS of this kind")
+def test_a_lock_is_shared_on_nfs_too(tmp_path, monkeypatch):
+    """Its clients ask for a file that is open for reading, as for a lock of its bytes."""
+    import fcntl
+
+    def flock(handle, how):
+        if how & fcntl.LOCK_SH and not handle.readable():
+            raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    (tmp_path / "lock").touch()
+    assert is_held(tmp_path / "lock") is False
 
 
 def test_a_run_in_a_process_of_its_own_is_followed_to_its_end(start):
