@@ -284,12 +284,26 @@ def test_leftovers_of_a_killed_run_go_and_nothing_else(tmp_path: Path):
         "a_mask.tif",
         ".b_mask-0123456789ab.tif",
         ".a_mask-short.tif",
-        ".aa_x-0123456789ab.tif",
+        ".a_b_mask-0123456789ab.tif",  # of the image a_b
+        ".aa_mask-0123456789ab.tif",
     ]
     for name in [*left, *other]:
         (tmp_path / name).mkdir() if name.endswith("zarr") else (tmp_path / name).touch()
     remove_leftovers(tmp_path, ["a"])
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(other)
+
+
+def test_what_another_job_is_writing_is_left_alone(images: Path):
+    out = images.parent / "out"
+    old, young = (out / f".cell_0_mask-{letter * 12}.tif" for letter in "ab")
+    store = out / f".cell_0_probability-{'c' * 12}.zarr"
+    store.mkdir(parents=True)
+    for path in (old, young, store / "chunk"):
+        path.touch()
+    for path in (old, store):
+        os.utime(path, (time.time() - 7200, time.time() - 7200))
+    classify(images)
+    assert sorted(half_written(out)) == [young, store]
 
 
 def test_as_many_workers_as_asked_for_but_no_more_than_images(monkeypatch):

@@ -17,7 +17,7 @@ import numpy as np
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.mapped import MappedArray
-from napari_cellda.core.paths import is_zarr
+from napari_cellda.core.paths import OWN_SUFFIXES, is_zarr
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -177,19 +177,34 @@ def remove(path: Path) -> None:
             path.unlink()
 
 
-def remove_leftovers(folder: Path, stems: Collection[str]) -> None:
-    """Remove what a killed process left half written of files ``<stem>_...`` in a folder."""
+def remove_leftovers(folder: Path, stems: Collection[str], *, older_than: float = 0.0) -> None:
+    """Remove what a killed process left half written of files in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+    stems : collection of str
+        Whose files are meant: ``<stem>`` and the results of an image of that name.
+    older_than : float
+        Seconds since they were last written to: younger ones may be another process's at work.
+    """
     if not folder.is_dir():
         return
-    wanted = {stem[:STEM] for stem in stems}
+    endings = [f"{own}{ome}" for own in ("", *OWN_SUFFIXES) for ome in ("", ".ome")]
+    wanted = {f"{stem}{ending}"[:STEM] for stem in stems for ending in endings}
     for item in folder.iterdir():
         found = LEFTOVER.fullmatch(item.name)
-        if found is None:
-            continue
-        name = found["name"]
-        parts = [name[:end] for end, letter in enumerate(name) if letter == "_"]
-        if any(part in wanted for part in (name, *parts)):
+        if found is not None and found["name"] in wanted and _age(item) >= older_than:
             remove(item)
+
+
+def _age(path: Path) -> float:
+    """Seconds since a file, or any in a folder, was written to; 0 if it goes meanwhile."""
+    try:
+        latest = max(item.stat().st_mtime for item in (path, *path.rglob("*")))
+    except OSError:
+        return 0.0
+    return max(0.0, time.time() - latest)  # a file server's clock may be ahead
 
 
 def reserve(handle: Any, size: int) -> None:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SKIPPED = "Skipped: "
 """Begins the note of an image that failed."""
+LEFTOVER_SECONDS = 3600.0
+"""What was half written so long ago was left by a process that is dead; before that, several jobs
+of a cluster may be at work on one folder."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,7 @@ def find_missing(
 ) -> Task[tuple[list[Path], list[Path]]]:
     """Split the images into those to do and those that are done; clear away a crash's leftovers."""
     folder = work.choice.folder
-    remove_leftovers(folder, [stem(path) for path in paths])
+    remove_leftovers(folder, [stem(path) for path in paths], older_than=LEFTOVER_SECONDS)
     missing: list[Path] = []
     kept: list[Path] = []
     if len(paths) > 1:
