@@ -26,7 +26,7 @@ from napari_cellda.core.batch import BatchOptions, ClassifyJob, classify_batch, 
 from napari_cellda.core.batch.files import BatchFault
 from napari_cellda.core.batch.workers import worker_count
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Note, Stage, run_quietly
+from napari_cellda.core.events import Event, Note, Stage, Step, drive, run_quietly
 
 JOB = ClassifyJob(features="compact")
 OUTPUTS = ("mask", "probability")
@@ -275,6 +275,18 @@ def test_stopping_ends_after_whole_files(images: Path):
     assert sorted(p.name for p in out.glob("*")) == sorted(
         [".cellda-batch", *(path.name for path in report.written)]
     )
+
+
+def test_stopping_is_heard_while_it_is_looked_for_what_is_missing(images: Path):
+    classify(images)
+    looked: list[Event] = []
+    files = [images], [images.parent / "cell_0.tif"], images.parent / "out"
+    task = classify_batch(
+        *files, JOB, options=BatchOptions(workers=1), stop=lambda: Step(2) in looked
+    )
+    report = drive(task, looked.append)
+    assert Stage("Look for what is missing", 4) in looked
+    assert (len(report.kept), report.done) == (2, ())
 
 
 def test_leftovers_of_a_killed_run_go_and_nothing_else(tmp_path: Path):

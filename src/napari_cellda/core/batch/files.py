@@ -170,9 +170,12 @@ def check_nothing_is_lost(paths: Sequence[Path], choice: ExportChoice) -> None:
 
 
 def find_missing(
-    work: Work, paths: Sequence[Path], options: BatchOptions
+    work: Work, paths: Sequence[Path], options: BatchOptions, *, stop: Stop
 ) -> Task[tuple[list[Path], list[Path]]]:
-    """Split the images into those to do and those that are done; clear away a crash's leftovers."""
+    """Split the images into those to do and those that are done; clear away a crash's leftovers.
+
+    When stopped, only those that were looked at until then.
+    """
     folder = work.choice.folder
     remove_leftovers(folder, [stem(path) for path in paths], older_than=LEFTOVER_SECONDS)
     missing: list[Path] = []
@@ -180,6 +183,8 @@ def find_missing(
     if len(paths) > 1:
         yield Stage("Look for what is missing", len(paths))
     for number, path in enumerate(paths, 1):
+        if stop():
+            break
         done = not options.overwrite and is_done(folder, path, work.made_with)
         (kept if done else missing).append(path)
         if len(paths) > 1:
