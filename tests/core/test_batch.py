@@ -318,6 +318,12 @@ def test_what_another_job_is_writing_is_left_alone(images: Path):
     assert sorted(half_written(out)) == [young, store]
 
 
+def test_processes_here_and_a_scheduler_exclude_each_other(images: Path, capsys):
+    words = ["predict", "p.cellda", str(images), "-o", str(images / "out")]
+    assert main([*words, "--workers", "2", "--scheduler", "tcp://127.0.0.1:1"]) == 2
+    assert "leave out one of them" in capsys.readouterr().err
+
+
 def test_as_many_workers_as_asked_for_but_no_more_than_images(monkeypatch):
     assert worker_count(4, 3) == 3
     assert worker_count(1, 100) == 1

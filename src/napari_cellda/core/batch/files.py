@@ -52,6 +52,14 @@ class BatchOptions:
     trusted: tuple[str, ...] = ()
     """SHA-256 of model programs (TorchScript) that somebody agreed to run."""
 
+    def __post_init__(self) -> None:
+        """Raise a UserError for processes here and a scheduler elsewhere."""
+        if self.workers is not None and self.scheduler is not None:
+            raise UserError(
+                "--workers is for processes on this machine and --scheduler has its own: leave out "
+                "one of them."
+            )
+
 
 @dataclass(frozen=True)
 class Work:
@@ -146,8 +154,8 @@ def find_inputs(paths: Sequence[Path]) -> Task[list[Path]]:
         found += images
     if alike := same_stem(found):
         raise UserError(
-            f"'{alike[0]}' and '{alike[1]}' would both be written as '{stem(alike[0])}'; "
-            "rename one, or run them into two folders."
+            f"'{alike[0]}' and '{alike[1]}' have one name but for endings and capitals, and so "
+            "would their results; rename one, or run them into two folders."
         )
     if left_out := tell_left_out(paths):
         yield Note(left_out)
