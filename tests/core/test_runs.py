@@ -294,6 +294,21 @@ def test_a_waiting_run_can_be_stopped(start, tmp_path):
     assert not any(line["type"] == "Step" for line in run.events())
 
 
+def test_a_ticket_that_somebody_looks_at_is_left_to_the_next(tmp_path, monkeypatch):
+    """On Windows it cannot be removed meanwhile."""
+
+    def refuse(path, *_, **__):
+        raise PermissionError(errno.EACCES, "The file is in use", str(path))
+
+    (tmp_path / "0-dead.ticket").touch()
+    monkeypatch.setenv(QUEUE_VARIABLE, str(tmp_path))
+    monkeypatch.setattr("pathlib.Path.unlink", refuse)
+    turn = Turn()
+    run_quietly(turn.wait(never))
+    assert turn._device is not None
+    turn.release()
+
+
 def test_without_a_queue_nothing_waits(tmp_path, monkeypatch):
     monkeypatch.delenv(QUEUE_VARIABLE, raising=False)
     run = Run.create(tmp_path / "run", "test", Params(), {}, seed=0)
