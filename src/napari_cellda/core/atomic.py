@@ -30,7 +30,7 @@ ZEROS = 16 * 2**20
 STEM = 100
 """Characters of a target's name that the name beside it keeps."""
 PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""Seconds between attempts to remove a folder."""
+"""Seconds between attempts to remove a folder, or to put a file in its place."""
 LEFTOVER = re.compile(r"\.(?P<name>.+)-[0-9a-f]{12}(-old)?(\.[^.]*)?")
 FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
 NO_ROOM = 2**20
@@ -150,17 +150,33 @@ def put_in_place(aside: Path, target: Path, *, replace_folder: bool = False) -> 
     if target.is_file() and aside.is_dir():
         raise FileExistsError(errno.EEXIST, "a file is in the way", str(target))
     if not target.is_dir():
-        os.replace(aside, target)
+        move(aside, target)
         return
     # A folder cannot be replaced in one step: the old one steps aside and returns on failure.
     old = aside.with_name(f"{aside.stem}-old{aside.suffix}")
-    os.rename(target, old)
+    move(target, old)
     try:
-        os.rename(aside, target)
+        move(aside, target)
     except OSError:
-        os.rename(old, target)
+        move(old, target)
         raise
     remove(old)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file, over another one too, or a folder.
+
+    On Windows a virus scanner holds a new file for a moment, so a refusal counts only when it lasts
+    for some seconds.
+    """
+    for pause in PAUSES:
+        try:
+            os.replace(source, target)
+        except PermissionError:
+            time.sleep(pause)
+        else:
+            return
+    os.replace(source, target)
 
 
 def remove(path: Path) -> None:
