@@ -67,6 +67,18 @@ def test_a_failure_leaves_the_old_content_and_nothing_else(tmp_path, failure):
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
+def test_a_failure_is_told_though_what_is_half_written_cannot_be_removed(tmp_path, monkeypatch):
+    """As on Windows, where the failure's traceback may hold a memory map of it."""
+
+    def refuse(path, *_, **__):
+        raise PermissionError(errno.EACCES, "The file is in use", str(path))
+
+    monkeypatch.setattr("pathlib.Path.unlink", refuse)
+    with pytest.raises(ValueError, match="ours"), write_atomically(tmp_path / "a.npy") as aside:
+        aside.write_text("half")
+        raise ValueError("ours")
+
+
 def test_a_full_disk_is_one_sentence(tmp_path):
     with (
         pytest.raises(UserError, match=r"'.*a\.txt' cannot be written: the disk is full"),

@@ -180,7 +180,7 @@ def move(source: Path, target: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder if it is there."""
+    """Remove a file or a folder if it is there, and if the system lets us."""
     if path.is_dir() and not path.is_symlink():
         # After a failure zarr's threads may still write other chunks, and make the folder anew.
         for pause in PAUSES:
@@ -188,8 +188,8 @@ def remove(path: Path) -> None:
             time.sleep(pause)
             if not path.exists():
                 return
-    elif os.path.lexists(path):  # to remove nothing from a read-only disk would be refused, too
-        with suppress(FileNotFoundError):
+    else:
+        with suppress(OSError):  # on Windows it may be mapped, by the traceback of an error, too
             path.unlink()
 
 
