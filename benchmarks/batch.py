@@ -26,8 +26,8 @@ import tifffile
 
 import memory
 import timing
-from napari_cellda.core.batch.workers import THREAD_VARIABLES
 from napari_cellda.core.batch_record import FOLDER
+from napari_cellda.core.threads import LIBRARIES, THREADS_VARIABLE
 
 SIZE = 1024
 BAR = 1.7
@@ -46,7 +46,7 @@ def write_images(folder: Path, count: int) -> None:
 def run(project: Path, images: Path, output: Path, workers: int) -> tuple[float, float]:
     """Return images per second once all workers are at work, and of the whole command."""
     command = [sys.executable, "-m", "napari_cellda.cli", "predict", project, images, "-o", output]
-    threads = dict.fromkeys(THREAD_VARIABLES, "1")
+    threads = dict.fromkeys((THREADS_VARIABLE, *LIBRARIES), "1")
     started = time.time()
     subprocess.run(
         [*map(str, command), "--workers", str(workers), "--overwrite"],

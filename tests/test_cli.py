@@ -1,7 +1,9 @@
 """The command line as a user types it: files in, files out, exit codes, one-sentence errors."""
 
 import csv
+import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -11,8 +13,10 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import tifffile
+import typer
 
 from napari_cellda.cli import main
+from napari_cellda.cli.stopping import stop_on_signal
 from napari_cellda.cli.support import expand_lists, follow, parse_channels, print_table
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Score, Stage, Step
@@ -126,6 +130,16 @@ def test_a_batch_tells_at_its_end_where_the_results_are(field, capsys):
     assert run(*words, field / "cell_1.png", "-o", field / "p") == 0
     told = f"The results of 2 images are in {field / 'p'}, 1 of them from before.\n"
     assert capsys.readouterr().out == told
+
+
+def test_names_that_the_output_cannot_write_are_escaped(field, monkeypatch):
+    """As on Windows, where an output that goes into a file takes the letters of a code page."""
+    output = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, "cp1252", write_through=True))
+    words = ("--strokes", field / "cell_0_strokes.tif", "--features", "compact")
+    assert run("classify", field / "cell_0.png", *words, "-o", field / "細胞") == 0
+    told = f"The results of 1 image are in {field}{os.sep}\\u7d30\\u80de."
+    assert output.getvalue().decode("cp1252").strip() == told
 
 
 def test_an_enhancer_runs_on_maps_of_other_programs(field):
@@ -308,6 +322,23 @@ def test_interrupted_work_leaves_nothing(field, monkeypatch):
     monkeypatch.setattr("napari_cellda.core.pipeline.write_region", interrupt)
     assert classify(field) == 130
     assert list((field / "o").iterdir()) == []
+
+
+def test_only_a_second_ctrl_c_ends_at_once():
+    """A launcher of several processes sends on the SIGTERM that each has got already."""
+    before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("it would have been killed"))
+    try:
+        with pytest.raises(typer.Exit), stop_on_signal() as stop:
+            assert not stop()
+            for _ in range(2):
+                signal.raise_signal(signal.SIGTERM)
+                assert stop()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    with pytest.raises(KeyboardInterrupt), stop_on_signal() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop()
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_a_damaged_model_is_not_sound(tmp_path, capsys):

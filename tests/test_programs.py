@@ -94,6 +94,15 @@ def test_maps_that_a_stop_cut_short_are_made_again(theirs, tmp_path):
         np.testing.assert_allclose(map_.sum(axis=0), 1, atol=1e-5)
 
 
+def test_maps_of_images_that_went_away_meanwhile_are_not_kept(theirs, tmp_path, monkeypatch):
+    project, digest = theirs
+    images = [open_image(path) for path in find_images(project.parent / "images")]
+    monkeypatch.setattr("napari_cellda.core.adaptation.prepare.exists", lambda path: False)
+    with pytest.raises(UserError, match="is not there any more"):
+        run_quietly(project_maps(project, images, tmp_path, never, {digest}))
+    assert list(tmp_path.glob("*.npy")) == []
+
+
 def test_compare_asks_before_any_model_predicts(theirs):
     project, digest = theirs
     images, truth = project.parent / "images", project.parent / "truth"

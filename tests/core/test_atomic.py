@@ -1,10 +1,12 @@
 """Files are whole or absent, and what stood there before survives every failure."""
 
 import errno
+import os
 from types import SimpleNamespace
 
 import pytest
 
+from napari_cellda.core import atomic
 from napari_cellda.core.atomic import make_folder, tell_full_disk, write_atomically
 from napari_cellda.core.errors import UserError
 
@@ -17,6 +19,26 @@ def test_a_file_takes_its_place(tmp_path):
         assert target.read_text() == "old"
     assert target.read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_file_that_somebody_holds_for_a_moment_takes_its_place_later(tmp_path, monkeypatch):
+    """As a virus scanner on Windows holds what is new."""
+    plain, held = os.replace, [True, True]
+
+    def replace(source, target):
+        if held:
+            held.pop()
+            raise PermissionError(errno.EACCES, "Access is denied")
+        plain(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(atomic, "HELD", (0.0, 0.0, 0.0))
+    with write_atomically(tmp_path / "a.txt") as aside:
+        aside.write_text("new")
+    assert (tmp_path / "a.txt").read_text() == "new"
+    held += [True] * 20
+    with pytest.raises(UserError, match="denied"), write_atomically(tmp_path / "b.txt") as aside:
+        aside.write_text("new")
 
 
 def test_a_folder_takes_the_place_of_a_folder(tmp_path):
@@ -43,6 +65,18 @@ def test_a_failure_leaves_the_old_content_and_nothing_else(tmp_path, failure):
         raise failure
     assert target.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_failure_is_told_though_what_is_half_written_cannot_be_removed(tmp_path, monkeypatch):
+    """As on Windows, where the failure's traceback may hold a memory map of it."""
+
+    def refuse(path, *_, **__):
+        raise PermissionError(errno.EACCES, "The file is in use", str(path))
+
+    monkeypatch.setattr("pathlib.Path.unlink", refuse)
+    with pytest.raises(ValueError, match="ours"), write_atomically(tmp_path / "a.npy") as aside:
+        aside.write_text("half")
+        raise ValueError("ours")
 
 
 def test_a_full_disk_is_one_sentence(tmp_path):

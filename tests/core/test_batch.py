@@ -26,7 +26,7 @@ from napari_cellda.core.batch import BatchOptions, ClassifyJob, classify_batch, 
 from napari_cellda.core.batch.files import BatchFault
 from napari_cellda.core.batch.workers import worker_count
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Note, Stage, run_quietly
+from napari_cellda.core.events import Event, Note, Stage, Step, drive, run_quietly
 
 JOB = ClassifyJob(features="compact")
 OUTPUTS = ("mask", "probability")
@@ -277,6 +277,18 @@ def test_stopping_ends_after_whole_files(images: Path):
     )
 
 
+def test_stopping_is_heard_while_it_is_looked_for_what_is_missing(images: Path):
+    classify(images)
+    looked: list[Event] = []
+    files = [images], [images.parent / "cell_0.tif"], images.parent / "out"
+    task = classify_batch(
+        *files, JOB, options=BatchOptions(workers=1), stop=lambda: Step(2) in looked
+    )
+    report = drive(task, looked.append)
+    assert Stage("Look for what is missing", 4) in looked
+    assert (len(report.kept), report.done) == (2, ())
+
+
 def test_leftovers_of_a_killed_run_go_and_nothing_else(tmp_path: Path):
     left = [".a_mask-0123456789ab.tif", ".a_probability-0123456789ab.zarr"]
     left += [".a_mask-0123456789ab-old.zarr", ".a_mask.ome-0123456789ab.tif"]
@@ -284,12 +296,32 @@ def test_leftovers_of_a_killed_run_go_and_nothing_else(tmp_path: Path):
         "a_mask.tif",
         ".b_mask-0123456789ab.tif",
         ".a_mask-short.tif",
-        ".aa_x-0123456789ab.tif",
+        ".a_b_mask-0123456789ab.tif",  # of the image a_b
+        ".aa_mask-0123456789ab.tif",
     ]
     for name in [*left, *other]:
         (tmp_path / name).mkdir() if name.endswith("zarr") else (tmp_path / name).touch()
     remove_leftovers(tmp_path, ["a"])
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(other)
+
+
+def test_what_another_job_is_writing_is_left_alone(images: Path):
+    out = images.parent / "out"
+    old, young = (out / f".cell_0_mask-{letter * 12}.tif" for letter in "ab")
+    store = out / f".cell_0_probability-{'c' * 12}.zarr"
+    store.mkdir(parents=True)
+    for path in (old, young, store / "chunk"):
+        path.touch()
+    for path in (old, store):
+        os.utime(path, (time.time() - 7200, time.time() - 7200))
+    classify(images)
+    assert sorted(half_written(out)) == [young, store]
+
+
+def test_processes_here_and_a_scheduler_exclude_each_other(images: Path, capsys):
+    words = ["predict", "p.cellda", str(images), "-o", str(images / "out")]
+    assert main([*words, "--workers", "2", "--scheduler", "tcp://127.0.0.1:1"]) == 2
+    assert "leave out one of them" in capsys.readouterr().err
 
 
 def test_as_many_workers_as_asked_for_but_no_more_than_images(monkeypatch):

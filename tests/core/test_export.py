@@ -83,7 +83,7 @@ def test_a_zarr_folder_is_replaced_only_after_success(tmp_path):
 
 def test_a_failed_exchange_brings_the_old_folder_back(tmp_path, monkeypatch):
     write_ome_zarr(tmp_path / "a.zarr", numbers((8, 8)), "yx")
-    plain, moves = os.rename, []
+    plain, moves = atomic.move, []
 
     def fail_once(source, target):
         moves.append(source)
@@ -91,7 +91,7 @@ def test_a_failed_exchange_brings_the_old_folder_back(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "")
         plain(source, target)
 
-    monkeypatch.setattr(os, "rename", fail_once)
+    monkeypatch.setattr(atomic, "move", fail_once)
     with pytest.raises(UserError, match="the disk is full"):
         write_ome_zarr(tmp_path / "a.zarr", numbers((4, 4)), "yx")
     assert zarr.open(tmp_path / "a.zarr")["0"].shape == (8, 8)

@@ -139,19 +139,6 @@ def test_available_memory_is_plausible():
     assert 2**20 < memory.available_memory() <= psutil.virtual_memory().total
 
 
-def test_a_containers_limit_counts(tmp_path):
-    (tmp_path / "memory.max").write_text("5000\n")
-    (tmp_path / "memory.current").write_text("2000\n")
-    assert memory._container_room(tmp_path) == 3000
-    # files that were read count as used, and are given back when memory gets short
-    stat = "anon 800\nfile 1200\nshmem 100\ninactive_file 900\nactive_file 200\n"
-    (tmp_path / "memory.stat").write_text(stat)
-    assert memory._container_room(tmp_path) == 4100
-    (tmp_path / "memory.max").write_text("max\n")
-    assert memory._container_room(tmp_path) is None
-    assert memory._container_room(tmp_path / "none") is None
-
-
 def test_memory_falls_back_where_nothing_tells(monkeypatch):
     def broken() -> int:
         raise OSError

@@ -41,19 +41,39 @@ def test_a_run_leaves_the_present_folder_alone(foreign_folder, tmp_path):
     assert last_words(tmp_path / "run") == "No such option: -o"  # ours has told
 
 
-def test_a_batch_worker_leaves_the_present_folder_alone(foreign_folder, tmp_path):
-    order = workers.Order(
-        model="nuclei",
+def order(model: str, output: Path) -> workers.Order:
+    return workers.Order(
+        model=model,
         channels=None,
         trusted=(),
-        output=tmp_path,
+        output=output,
         file_format="tif",
         instances=None,
         made_with="a test",
         threads=1,
     )
-    assert workers._close(workers._start(order)) == 0
+
+
+def test_a_batch_worker_leaves_the_present_folder_alone(foreign_folder, tmp_path):
+    assert workers._close(workers._start(order("nuclei", tmp_path))) == 0
     assert not has_run(foreign_folder)
+
+
+def test_a_batch_worker_reads_names_as_they_are_written(tmp_path, monkeypatch):
+    """Whatever the encoding of the machine: on Windows it is a code page."""
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
+    worker = workers._Worker(order("Größe.cellda", tmp_path))
+    answer = worker.process(tmp_path / "ä.tif")
+    worker.finish()
+    assert "'Größe.cellda'" in answer["failure"]
+
+
+def test_a_run_prints_as_its_output_is_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
+    program = [sys.executable, "-c", "print('Error: Größe is not there.')"]
+    launched = start_run([], tmp_path / "run", queue=tmp_path / "queue", program=program)
+    launched._process.wait()
+    assert last_words(tmp_path / "run") == "Größe is not there."
 
 
 def test_the_trainer_leaves_the_present_folder_alone(foreign_folder):

@@ -23,6 +23,7 @@ from napari_cellda.core.paths import (
     pair_by_stem,
     pairing_stem,
     safe_stem,
+    same_stem,
     stem,
     tell_left_out,
 )
@@ -529,6 +530,13 @@ def test_too_large_bitmaps(tmp_path, monkeypatch):
     monkeypatch.setattr(Pillow, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(UserError, match=r"a\.png' is too large to be read whole; save it as TIFF"):
         open_image(tmp_path / "a.png")
+
+
+def test_names_that_differ_in_endings_and_capitals_alone_are_alike():
+    """As on the disks of Windows and macOS."""
+    paths = [Path("a/IMG_1.tif"), Path("a/img_2.tif"), Path("b/img_1.png")]
+    assert same_stem(paths) == (paths[0], paths[2])
+    assert same_stem(paths[:2]) is None
 
 
 def test_stem():

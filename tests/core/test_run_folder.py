@@ -2,6 +2,8 @@
 
 import errno
 import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +21,8 @@ from napari_cellda.core.runs.folder import check_new_folder, copy_into, tidy
 from napari_cellda.methods import find_method
 
 QUICK = {"steps": 4, "crop": 32, "batch": 1, "width": 4, "depth": 1, "validate_every": 2}
+STYLED = {"steps": 6, "crop": 32, "batch": 1, "width": 4, "depth": 1, "style_share": 0.34}
+STYLED |= {"source_share": 0.33, "style_crop": 32, "style_width": 4, "style_blocks": 1}
 ASIDE = ".{}-0123456789ab{}"
 
 
@@ -98,7 +102,7 @@ def test_a_resume_without_the_inputs_says_what_to_do(run, images):
         run.check_inputs()
 
 
-def test_images_that_go_away_while_they_are_read_leave_nothing_of_them(
+def test_of_images_that_go_away_while_they_are_read_only_what_was_read_before_is_kept(
     tmp_path, images, masks, monkeypatch
 ):
     """As with zarr, whose missing chunks are zeros: no error tells that they are gone."""
@@ -117,7 +121,26 @@ def test_images_that_go_away_while_they_are_read_leave_nothing_of_them(
             break
     with pytest.raises(UserError, match="not there any more"):
         run_quietly(task)
-    assert not (run.folder / "cache").exists()
+    kept = [path for path in (run.folder / "cache").rglob("*") if path.is_file()]
+    assert kept == [run.folder / "cache" / "target 0" / "0_0.npy"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells what is mapped")
+@pytest.mark.parametrize("method", ["supervised", "stylefilter"])
+def test_what_was_read_is_removed_when_nobody_maps_it_any_more(
+    tmp_path, images, masks, monkeypatch, method
+):
+    """As Windows insists."""
+    inputs = AdaptInputs(target_images=images, source_images=images, source_masks=masks)
+    settings = QUICK if method == "supervised" else STYLED
+    run = begin_adaptation(tmp_path / "run", find_method(method), inputs, overrides=settings)
+    mapped = []
+    monkeypatch.setattr(
+        "napari_cellda.core.adaptation.run.remove",
+        lambda path: mapped.append(str(path) in Path("/proc/self/maps").read_text()),
+    )
+    run_quietly(run_adaptation(run, find_method, device="cpu"))
+    assert mapped == [False]
 
 
 def test_a_log_without_its_folder_is_told_plainly(run):

@@ -1,5 +1,6 @@
 """Runs seen from outside: processes that start, wait, stop, die and are found again."""
 
+import errno
 import json
 import math
 import os
@@ -123,6 +124,20 @@ def test_a_lock_is_held_once_and_freed(tmp_path):
     assert is_held(path) is False  # two may look at once
     looking.release()
     assert is_held(path) is False
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no NFS of this kind")
+def test_a_lock_is_shared_on_nfs_too(tmp_path, monkeypatch):
+    """Its clients ask for a file that is open for reading, as for a lock of its bytes."""
+    import fcntl
+
+    def flock(handle, how):
+        if how & fcntl.LOCK_SH and not handle.readable():
+            raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    (tmp_path / "lock").touch()
+    assert is_held(tmp_path / "lock") is False
 
 
 def test_a_run_in_a_process_of_its_own_is_followed_to_its_end(start):
@@ -277,6 +292,21 @@ def test_a_waiting_run_can_be_stopped(start, tmp_path):
     run = Run(second.folder)
     assert run.state == "stopped"
     assert not any(line["type"] == "Step" for line in run.events())
+
+
+def test_a_ticket_that_somebody_looks_at_is_left_to_the_next(tmp_path, monkeypatch):
+    """On Windows it cannot be removed meanwhile."""
+
+    def refuse(path, *_, **__):
+        raise PermissionError(errno.EACCES, "The file is in use", str(path))
+
+    (tmp_path / "0-dead.ticket").touch()
+    monkeypatch.setenv(QUEUE_VARIABLE, str(tmp_path))
+    monkeypatch.setattr("pathlib.Path.unlink", refuse)
+    turn = Turn()
+    run_quietly(turn.wait(never))
+    assert turn._device is not None
+    turn.release()
 
 
 def test_without_a_queue_nothing_waits(tmp_path, monkeypatch):

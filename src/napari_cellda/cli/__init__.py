@@ -8,6 +8,7 @@ that help is quick.
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -52,6 +53,7 @@ def _root(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    _print_any_letter()
     given = sys.argv[1:] if arguments is None else arguments
     command = typer.main.get_command(app)
     try:
@@ -72,6 +74,13 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         return _complain(_plain_words(error))
     return code if isinstance(code, int) else 0
+
+
+def _print_any_letter() -> None:
+    """Escape letters that the output cannot write, such as a file's with a narrow code page."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a notebook's is not, nor is there one in pythonw
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _plain_words(error: Any) -> str:

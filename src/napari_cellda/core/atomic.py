@@ -17,7 +17,7 @@ import numpy as np
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.mapped import MappedArray
-from napari_cellda.core.paths import is_zarr
+from napari_cellda.core.paths import OWN_SUFFIXES, is_zarr
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -31,6 +31,8 @@ STEM = 100
 """Characters of a target's name that the name beside it keeps."""
 PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds between attempts to remove a folder."""
+HELD = PAUSES if os.name == "nt" else ()
+"""Seconds between attempts to rename: on Windows a virus scanner holds new files for a moment."""
 LEFTOVER = re.compile(r"\.(?P<name>.+)-[0-9a-f]{12}(-old)?(\.[^.]*)?")
 FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
 NO_ROOM = 2**20
@@ -150,21 +152,33 @@ def put_in_place(aside: Path, target: Path, *, replace_folder: bool = False) -> 
     if target.is_file() and aside.is_dir():
         raise FileExistsError(errno.EEXIST, "a file is in the way", str(target))
     if not target.is_dir():
-        os.replace(aside, target)
+        move(aside, target)
         return
     # A folder cannot be replaced in one step: the old one steps aside and returns on failure.
     old = aside.with_name(f"{aside.stem}-old{aside.suffix}")
-    os.rename(target, old)
+    move(target, old)
     try:
-        os.rename(aside, target)
+        move(aside, target)
     except OSError:
-        os.rename(old, target)
+        move(old, target)
         raise
     remove(old)
 
 
+def move(source: Path, target: Path) -> None:
+    """Rename a file, over another one too, or a folder; see `HELD`."""
+    for pause in HELD:
+        try:
+            os.replace(source, target)
+        except PermissionError:
+            time.sleep(pause)
+        else:
+            return
+    os.replace(source, target)
+
+
 def remove(path: Path) -> None:
-    """Remove a file or a folder if it is there."""
+    """Remove a file or a folder if it is there, and if the system lets us."""
     if path.is_dir() and not path.is_symlink():
         # After a failure zarr's threads may still write other chunks, and make the folder anew.
         for pause in PAUSES:
@@ -172,24 +186,39 @@ def remove(path: Path) -> None:
             time.sleep(pause)
             if not path.exists():
                 return
-    elif os.path.lexists(path):  # to remove nothing from a read-only disk would be refused, too
-        with suppress(FileNotFoundError):
+    else:
+        with suppress(OSError):  # on Windows it may be mapped, by the traceback of an error, too
             path.unlink()
 
 
-def remove_leftovers(folder: Path, stems: Collection[str]) -> None:
-    """Remove what a killed process left half written of files ``<stem>_...`` in a folder."""
+def remove_leftovers(folder: Path, stems: Collection[str], *, older_than: float = 0.0) -> None:
+    """Remove what a killed process left half written of files in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+    stems : collection of str
+        Whose files are meant: ``<stem>`` and the results of an image of that name.
+    older_than : float
+        Seconds since they were last written to: younger ones may be another process's at work.
+    """
     if not folder.is_dir():
         return
-    wanted = {stem[:STEM] for stem in stems}
+    endings = [f"{own}{ome}" for own in ("", *OWN_SUFFIXES) for ome in ("", ".ome")]
+    wanted = {f"{stem}{ending}"[:STEM] for stem in stems for ending in endings}
     for item in folder.iterdir():
         found = LEFTOVER.fullmatch(item.name)
-        if found is None:
-            continue
-        name = found["name"]
-        parts = [name[:end] for end, letter in enumerate(name) if letter == "_"]
-        if any(part in wanted for part in (name, *parts)):
+        if found is not None and found["name"] in wanted and _age(item) >= older_than:
             remove(item)
+
+
+def _age(path: Path) -> float:
+    """Seconds since a file, or any in a folder, was written to; 0 if it goes meanwhile."""
+    try:
+        latest = max(item.stat().st_mtime for item in (path, *path.rglob("*")))
+    except OSError:
+        return 0.0
+    return max(0.0, time.time() - latest)  # a file server's clock may be ahead
 
 
 def reserve(handle: Any, size: int) -> None:

@@ -29,7 +29,7 @@ class Lock:
         OSError
             If the file cannot be made, or its file system knows no locks.
         """
-        handle = path.open("ab")
+        handle = path.open("a+b")  # NFS shares no lock of a file that is open for writing only
         try:
             _lock(handle, shared)
         except (BlockingIOError, PermissionError):

@@ -5,15 +5,18 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 NO_MEMORY = (
     "can't allocate memory",
-    "MPS backend out of memory",
+    "not enough memory",
+    "out of memory",
+    "_STATUS_ALLOC_FAILED",
     "Failed to allocate memory",
 )
-"""How torch's allocators of main memory and on Macs and onnxruntime put it: they have no exception
-for it."""
+"""How torch's allocators of main memory (the second on Windows), of Macs and of graphics cards,
+their libraries and onnxruntime put it: they have no exception for it."""
 UNKNOWN = 4 * 2**30
 """Assumed where nothing tells: what any machine that runs napari has."""
 
@@ -23,7 +26,7 @@ def ran_out_of_memory(error: BaseException) -> bool:
     torch = sys.modules.get("torch")
     if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
         return True
-    foreign = type(error) is RuntimeError or type(error).__module__.startswith("onnxruntime")
+    foreign = isinstance(error, RuntimeError) or type(error).__module__.startswith("onnxruntime")
     return foreign and any(words in str(error) for words in NO_MEMORY)
 
 
@@ -55,27 +58,54 @@ def _linux() -> int | None:
         return None
     lines = Path("/proc/meminfo").read_text().splitlines()
     free = next((int(n.split()[1]) * 1024 for n in lines if n.startswith("MemAvailable:")), None)
-    room = _container_room(Path("/sys/fs/cgroup"))
+    room = None
+    with suppress(OSError, ValueError):
+        room = _groups_room(Path("/"))
     return min(free, room) if free is not None and room is not None else free
 
 
-def _container_room(folder: Path) -> int | None:
-    """Bytes left under the memory limit of the control group that a container runs in."""
+def _groups_room(root: Path) -> int | None:
+    """Bytes left under the memory limits of the control groups that this process is in.
+
+    A container's and those of a cluster's job, which may be set several groups above. The second
+    version of control groups has one tree, and None is no limit; the first one has a tree for
+    memory, where no limit is a number beyond any machine's.
+    """
+    mounted, rooms = root / "sys/fs/cgroup", list[int | None]()
+    for line in (root / "proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            tree, files = mounted / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        elif not controllers:
+            tree, files = mounted, ("memory.max", "memory.current")
+        else:
+            continue
+        group = tree / path.lstrip("/")
+        # Within a container the path may be that outside of it: then only the tree itself is there.
+        rooms += [_room(one, *files) for one in (group, *group.parents) if one.is_relative_to(tree)]
+    return min((room for room in rooms if room is not None), default=None)
+
+
+def _room(group: Path, limit_file: str, used_file: str) -> int | None:
+    """Bytes left under the memory limit of one control group."""
     try:
-        limit = (folder / "memory.max").read_text().strip()
-        used = int((folder / "memory.current").read_text())
+        limit = (group / limit_file).read_text().strip()
+        used = int((group / used_file).read_text())
     except (OSError, ValueError):
         return None
-    return None if limit == "max" else max(1, int(limit) - used + _file_cache(folder))
+    return None if limit == "max" else max(1, int(limit) - used + _file_cache(group))
 
 
-def _file_cache(folder: Path) -> int:
+def _file_cache(group: Path) -> int:
     """Bytes of files that a control group keeps in memory only until somebody needs the room."""
     try:
-        lines = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        return sum(int(size) for name, size in lines if name in ("active_file", "inactive_file"))
+        lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+        sizes = {name: int(size) for name, size in lines}
     except (OSError, ValueError):
         return 0
+    # In the first version the groups below are counted in the totals alone.
+    names = ("active_file", "inactive_file")
+    return sum(sizes.get(f"total_{name}", sizes.get(name, 0)) for name in names)
 
 
 def _windows() -> int | None:

@@ -20,6 +20,9 @@ def python_module(name: str) -> tuple[str, ...]:
 def own_environment(**more: str) -> dict[str, str]:
     """Return the environment in which a process finds this very package, from a source tree too.
 
+    All that it reads and prints is UTF-8, as we write and read it, whatever this machine's own
+    encoding is: on Windows that is a code page, in which other folders come out of their names.
+
     Parameters
     ----------
     **more : str
@@ -27,4 +30,9 @@ def own_environment(**more: str) -> dict[str, str]:
     """
     home = str(Path(napari_cellda.__file__).parents[1])
     paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **more}
+    ours = {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONUTF8": "1",
+        "PYTHONIOENCODING": "utf-8",  # that of somebody else would win over the mode
+    }
+    return {**os.environ, **ours, **more}

@@ -106,10 +106,13 @@ def stem(path: str | Path) -> str:
 
 
 def same_stem(paths: Iterable[Path]) -> tuple[Path, Path] | None:
-    """Return the first two paths with one stem, which no result could tell apart; None without."""
+    """Return the first two paths with one stem, which no result could tell apart; None without.
+
+    The disks of Windows and macOS take IMG and img for one name, so this does everywhere.
+    """
     seen: dict[str, Path] = {}
     for path in paths:
-        name = stem(path)
+        name = stem(path).casefold()
         if name in seen:
             return seen[name], path
         seen[name] = path

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from napari_cellda.core.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 PATIENCE_SECONDS = 600.0
@@ -41,6 +43,27 @@ def agree(wish: bool) -> bool:
     votes = torch.tensor([float(wish)], device=device)
     distributed.all_reduce(votes, op=distributed.ReduceOp.MAX)
     return bool(votes.item() > 0)
+
+
+@contextmanager
+def tell_lost_process() -> Iterator[None]:
+    """Turn what torch raises when one of several processes has ended into a UserError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if world_size() == 1 or not _is_of_connection(error):
+            raise
+        raise UserError(
+            f"Another of the {world_size()} processes that train together has ended: see what it "
+            "printed, then resume the run."
+        ) from error
+
+
+def _is_of_connection(error: RuntimeError) -> bool:
+    from torch import distributed
+
+    # Gloo's errors are plain ones that begin with the place in its source.
+    return isinstance(error, distributed.DistError) or "gloo" in str(error)
 
 
 def wait_for(path: Path) -> None:

@@ -14,6 +14,8 @@ T = TypeVar("T")
 
 THREADS_VARIABLE = "NAPARI_CELLDA_THREADS"
 """Environment variable: threads to use where nothing else is asked for."""
+LIBRARIES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+"""Environment variables: the threads of the libraries that we compute with."""
 
 
 def thread_count(threads: int | None = None) -> int:

@@ -175,8 +175,8 @@ def _check_names(paths: Sequence[Path]) -> None:
     """Make sure that masks, points and maps, which are found by name, have one image each."""
     if alike := same_stem(paths):
         raise UserError(
-            f"The target images '{alike[0]}' and '{alike[1]}' have one name but for the ending; "
-            "give each a name of its own, by which its masks and points are found."
+            f"The target images '{alike[0]}' and '{alike[1]}' have one name but for endings and "
+            "capitals; give each a name of its own, by which its masks and points are found."
         )
 
 

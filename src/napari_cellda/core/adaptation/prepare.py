@@ -20,6 +20,7 @@ from napari_cellda.core.images.normalisation import (
 )
 from napari_cellda.core.images.readers import as_int32, load_whole, read_file, read_labels
 from napari_cellda.core.images.statistics import Source, moments
+from napari_cellda.core.paths import exists
 from napari_cellda.core.points import find_nuclei
 from napari_cellda.core.tiles import Region
 
@@ -93,7 +94,8 @@ def prepare_domains(
     Raises
     ------
     UserError
-        If masks do not fit their images, a class is missing in the source, or maps are no maps.
+        If masks do not fit their images, a class is missing in the source, maps are no maps, or an
+        image goes away while it is read: of that plane nothing is kept.
     """
     total = len(opened.target) + len(opened.source)
     yield Stage("Read the images", total)
@@ -344,6 +346,24 @@ def _keep(source: Normalised, t: int, z: int, path: Path) -> None:
             kept[:, rows] = block[:, 0]
         kept.flush()
         del kept
+        check_still_there(source.image)
+
+
+def check_still_there(image: Image) -> None:
+    """Make sure that what was read of an image may be kept for a resume, too.
+
+    A zarr array without its files reads as zeros, and no error tells that a drive was unplugged.
+
+    Raises
+    ------
+    UserError
+        If its file is gone.
+    """
+    if image.path is not None and not exists(image.path):
+        raise UserError(
+            f"'{image.path}' is not there any more: connect its drive or put it back, then resume "
+            "the run."
+        )
 
 
 def _with_more(plane: Plane, files: TargetFiles, maps: NDArray[np.float32] | None) -> Plane:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_cellda.core.adaptation.prepare import check_still_there
 from napari_cellda.core.atomic import write_atomically
 from napari_cellda.core.batch import open_pipeline
 from napari_cellda.core.errors import UserError
@@ -82,6 +83,11 @@ def project_maps(
         With the image's own axes after the classes.
 
     None when it was stopped.
+
+    Raises
+    ------
+    UserError
+        If an image goes away while it is read; its maps are not kept.
     """
     paths = {image: folder / f"maps {i}.npy" for i, image in enumerate(images)}
     missing = {image: path for image, path in paths.items() if not path.is_file()}
@@ -108,5 +114,6 @@ def _keep(
         )
         if stop():  # what was not reached is 0, and a resume would learn from it
             return
+        check_still_there(image)
         with write_atomically(path) as aside:
             np.save(aside, np.asarray(found.probability, np.float32))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import gc
 from typing import TYPE_CHECKING, Any
 
 from napari_cellda.core.adaptation.inputs import AdaptInputs, open_inputs
@@ -11,7 +11,7 @@ from napari_cellda.core.adaptation.package import middle_of, write_adapted
 from napari_cellda.core.adaptation.prepare import prepare_domains
 from napari_cellda.core.adaptation.pretrained import read_trained
 from napari_cellda.core.adaptation.project_maps import check_classes, project_maps
-from napari_cellda.core.atomic import plain_disk_errors
+from napari_cellda.core.atomic import plain_disk_errors, remove
 from napari_cellda.core.batch import open_pipeline
 from napari_cellda.core.batch_record import tell_results
 from napari_cellda.core.devices import find_device
@@ -19,7 +19,7 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Task, never
 from napari_cellda.core.jobs import Run
 from napari_cellda.core.paths import files_below, is_zarr, tell_left_out
-from napari_cellda.core.processes import rank, wait_for, world_size
+from napari_cellda.core.processes import rank, tell_lost_process, wait_for, world_size
 from napari_cellda.core.run_record import recorded_name
 from napari_cellda.core.runs.commands import check_resumed_by, typed_again
 from napari_cellda.core.runs.folder import (
@@ -186,6 +186,20 @@ def run_adaptation(
 def _work(
     run: Run, method: Method, device: str, trusted: Collection[str], stop: Stop
 ) -> Task[Path | None]:
+    """Adapt, and then forget what was read, unless a resume will need it."""
+    cache = run.folder / ("cache" if not rank() else f"cache {rank()}")
+    with tell_lost_process():
+        package, over = yield from _adapt(run, cache, method, device, trusted, stop)
+    if over:
+        gc.collect()  # Windows removes no mapped file, and a cycle of references may hold maps
+        remove(cache)
+    return package
+
+
+def _adapt(
+    run: Run, cache: Path, method: Method, device: str, trusted: Collection[str], stop: Stop
+) -> Task[tuple[Path | None, bool]]:
+    """Return the package, and whether the run is over, so that nothing is left to go on with."""
     find_device(device)
     run.check_present()
     inputs = inputs_of(run)
@@ -196,7 +210,6 @@ def _work(
     for left_out in (tell_left_out(folders), tell_results(folders)):
         if left_out:
             yield Note(left_out)
-    cache = run.folder / ("cache" if not rank() else f"cache {rank()}")
     # Processes agree on when to stop from their first step on; before, one might wait for ever.
     reading = stop if world_size() == 1 else never
     maps: dict[str, NDArray[np.float32]] = {}
@@ -206,7 +219,7 @@ def _work(
         found = yield from project_maps(inputs.project, images, cache, reading, trusted)
         if found is None:
             yield NO_NETWORK
-            return None
+            return None, False
         classes, maps = found
         names = names or classes[1:]
     prepared = yield from prepare_domains(
@@ -221,8 +234,8 @@ def _work(
     )
     if prepared is None:
         yield NO_NETWORK
-        return None
-    _check_read(run, cache)
+        return None, False
+    run.check_present()  # masks are read as zeros, too, when their zarr files are gone
     example = middle_of(opened.target[0].image)
     trained = None if inputs.pretrained is None else read_trained(inputs.pretrained)
     job = AdaptJob(
@@ -241,15 +254,12 @@ def _work(
     adapted = yield from _told(method.adapt(job, settings), run, trained)
     if not (adapted.progress.steps and adapted.segments):
         yield NO_SEGMENTER if adapted.progress.steps else NO_NETWORK
-        return None
+        return None, False
     if rank():
-        shutil.rmtree(cache, ignore_errors=True)
-        return None
+        return None, True
     yield Stage("Write the model")
     package = write_adapted(run, method, settings, prepared, adapted, example)
-    if not adapted.progress.stopped:
-        shutil.rmtree(cache, ignore_errors=True)
-    return package
+    return package, not adapted.progress.stopped
 
 
 def _told(task: Task[Adapted], run: Run, trained: Trained | None) -> Task[Adapted]:
@@ -261,15 +271,6 @@ def _told(task: Task[Adapted], run: Run, trained: Trained | None) -> Task[Adapte
         yield Note(text)
     yield first
     return (yield from task)
-
-
-def _check_read(run: Run, cache: Path) -> None:
-    """Forget what was read if an input is gone: a zarr array without its files reads as zeros."""
-    try:
-        run.check_present()
-    except UserError:
-        shutil.rmtree(cache, ignore_errors=True)
-        raise
 
 
 def inputs_of(run: Run) -> AdaptInputs:

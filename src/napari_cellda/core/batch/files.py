@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SKIPPED = "Skipped: "
 """Begins the note of an image that failed."""
+LEFTOVER_SECONDS = 3600.0
+"""What was half written so long ago was left by a process that is dead; before that, several jobs
+of a cluster may be at work on one folder."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,14 @@ class BatchOptions:
     """Do all images again, not only those that are missing, and replace whatever is in the way."""
     trusted: tuple[str, ...] = ()
     """SHA-256 of model programs (TorchScript) that somebody agreed to run."""
+
+    def __post_init__(self) -> None:
+        """Raise a UserError for processes here and a scheduler elsewhere."""
+        if self.workers is not None and self.scheduler is not None:
+            raise UserError(
+                "--workers is for processes on this machine and --scheduler has its own: leave out "
+                "one of them."
+            )
 
 
 @dataclass(frozen=True)
@@ -143,8 +154,8 @@ def find_inputs(paths: Sequence[Path]) -> Task[list[Path]]:
         found += images
     if alike := same_stem(found):
         raise UserError(
-            f"'{alike[0]}' and '{alike[1]}' would both be written as '{stem(alike[0])}'; "
-            "rename one, or run them into two folders."
+            f"'{alike[0]}' and '{alike[1]}' have one name but for endings and capitals, and so "
+            "would their results; rename one, or run them into two folders."
         )
     if left_out := tell_left_out(paths):
         yield Note(left_out)
@@ -167,16 +178,21 @@ def check_nothing_is_lost(paths: Sequence[Path], choice: ExportChoice) -> None:
 
 
 def find_missing(
-    work: Work, paths: Sequence[Path], options: BatchOptions
+    work: Work, paths: Sequence[Path], options: BatchOptions, *, stop: Stop
 ) -> Task[tuple[list[Path], list[Path]]]:
-    """Split the images into those to do and those that are done; clear away a crash's leftovers."""
+    """Split the images into those to do and those that are done; clear away a crash's leftovers.
+
+    When stopped, only those that were looked at until then.
+    """
     folder = work.choice.folder
-    remove_leftovers(folder, [stem(path) for path in paths])
+    remove_leftovers(folder, [stem(path) for path in paths], older_than=LEFTOVER_SECONDS)
     missing: list[Path] = []
     kept: list[Path] = []
     if len(paths) > 1:
         yield Stage("Look for what is missing", len(paths))
     for number, path in enumerate(paths, 1):
+        if stop():
+            break
         done = not options.overwrite and is_done(folder, path, work.made_with)
         (kept if done else missing).append(path)
         if len(paths) > 1:

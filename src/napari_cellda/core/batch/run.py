@@ -73,12 +73,12 @@ def run_batch(
     """
     make_folder(choice.folder)
     work = Work(pipeline, choice, _made_with(pipeline, choice), measured or {})
-    missing, kept = yield from find_missing(work, paths, options)
+    missing, kept = yield from find_missing(work, paths, options, stop=stop)
+    before = BatchReport(kept=tuple(kept))
+    if not missing or stop():
+        return before
     if not options.overwrite:
         check_nothing_is_lost(missing, choice)
-    before = BatchReport(kept=tuple(kept))
-    if not missing:
-        return before
     with tempfile.TemporaryDirectory(prefix="cellda-") as folder:
         if options.scheduler is not None:
             from napari_cellda.core.cluster import on_cluster

@@ -21,7 +21,7 @@ from napari_cellda.core.memory import available_memory
 from napari_cellda.core.own_process import own_environment, python_module
 from napari_cellda.core.params import BaseParams
 from napari_cellda.core.paths import stem
-from napari_cellda.core.threads import THREADS_VARIABLE, thread_count
+from napari_cellda.core.threads import LIBRARIES, THREADS_VARIABLE, thread_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from napari_cellda.core.batch.models import Recipe
     from napari_cellda.core.events import Stop, Task
 
-THREAD_VARIABLES = (THREADS_VARIABLE, "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 WORKER_BYTES = 3 * 2**29
 """About what a worker takes with an enhancer on 1024 x 1024 pixels."""
 ENOUGH_IMAGES = 8
@@ -225,7 +224,7 @@ class _Worker:
 
 
 def _start(order: Order) -> subprocess.Popen[str]:
-    threads = dict.fromkeys(THREAD_VARIABLES, str(order.threads))
+    threads = dict.fromkeys((THREADS_VARIABLE, *LIBRARIES), str(order.threads))
     child = subprocess.Popen(
         python_module("napari_cellda.core.batch.worker"),
         stdin=subprocess.PIPE,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import tempfile
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cellda.core.atomic import make_folder, plain_disk_errors
+from napari_cellda.core.atomic import make_folder, move, plain_disk_errors
 from napari_cellda.core.compare.matching import ObjectMatches
 from napari_cellda.core.compare.overlays import (
     OVERLAY_COLORS,
@@ -62,7 +61,7 @@ def staged(folder: Path | None) -> Iterator[Path | None]:
             if path.is_file():
                 target = folder / path.relative_to(aside)
                 make_folder(target.parent)
-                os.replace(path, target)
+                move(path, target)
 
 
 @contextmanager

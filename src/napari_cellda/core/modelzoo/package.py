@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from copy import deepcopy
@@ -14,7 +13,7 @@ import torch
 import yaml
 from pydantic import ValidationError
 
-from napari_cellda.core.atomic import tell_full_disk
+from napari_cellda.core.atomic import move, tell_full_disk
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.images import image_from_array
 from napari_cellda.core.images.normalisation import measure_normalisation
@@ -158,6 +157,6 @@ def _replace_folder(new: Path, target: Path) -> None:
     """Put a finished folder in place of `target` by renaming."""
     old = new.parent / "old"
     if target.exists():
-        os.replace(target, old)
-    os.replace(new, target)
+        move(target, old)
+    move(new, target)
     shutil.rmtree(old, ignore_errors=True)

@@ -20,7 +20,7 @@ from napari_cellda.core.own_process import own_environment, python_module
 from napari_cellda.core.run_log import LogWriter
 from napari_cellda.core.runs.presence import STARTED_VARIABLE, STOP, RunProcess, process_of
 from napari_cellda.core.runs.turn import QUEUE_VARIABLE, default_queue
-from napari_cellda.core.threads import THREADS_VARIABLE, thread_count
+from napari_cellda.core.threads import LIBRARIES, THREADS_VARIABLE, thread_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,6 @@ NICENESS = 10
 DEATH_SECONDS = 5.0
 _children: list[subprocess.Popen[bytes]] = []
 """Kept, since they may outlive whoever asked for them."""
-LIBRARIES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 class Launched:

@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,7 +93,7 @@ def _ticket(queue: Path) -> Iterator[Path]:
     finally:
         if lock is not None:
             lock.release()
-        path.unlink(missing_ok=True)
+        _throw_away(path)
 
 
 def _older(queue: Path, mine: Path) -> bool:
@@ -102,8 +102,13 @@ def _older(queue: Path, mine: Path) -> bool:
         if path.name < mine.name:
             if is_held(path) is not False:
                 return True
-            path.unlink(missing_ok=True)
+            _throw_away(path)
     return False
+
+
+def _throw_away(ticket: Path) -> None:
+    with suppress(OSError):  # on Windows, while somebody else looks at it: the next one will do it
+        ticket.unlink()
 
 
 def device_names() -> list[str]:
