@@ -1,4 +1,4 @@
-"""Ctrl-C and a polite kill: the first asks a run to end with what it has, the second ends it."""
+"""Ctrl-C and a polite kill ask a run to end with what it has; a second Ctrl-C ends it at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def stop_on_signal() -> Iterator[Stop]:
     """Turn the first interrupt into a question that a task may ask.
 
-    SIGTERM counts as well, since that is what clusters send before they kill a job.
+    SIGTERM counts as well, since that is what clusters send before they kill a job. More of them
+    change nothing: a launcher of several processes sends on what each has got already.
 
     Yields
     ------
@@ -42,8 +43,10 @@ def stop_on_signal() -> Iterator[Stop]:
 
     def on_signal(number: int, frame: Any) -> None:
         nonlocal asked
+        if asked:
+            return
         asked = True
-        restore()
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
         typer.echo("Stopping after this step; press Ctrl-C again to end at once.", err=True)
 
     for number in SIGNALS:
