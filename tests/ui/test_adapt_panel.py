@@ -8,6 +8,7 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import imageio.v3 as iio
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from napari_cellda.core.runs import launch
 from napari_cellda.core.runs.table import RUNS_VARIABLE
 from napari_cellda.core.samples import nuclei_field
 from napari_cellda.methods import find_method
+from napari_cellda.ui import arrays
 from napari_cellda.ui.adapt_inputs import (
     AdaptPicks,
     image_names,
@@ -42,7 +44,9 @@ from napari_cellda.ui.adapt_inputs import (
 )
 from napari_cellda.ui.axes import CHOSEN_AXES
 from napari_cellda.ui.compare_layers import CompareLayers
+from napari_cellda.ui.images import choose_image, default_choice
 from napari_cellda.ui.inputs import Picked, layer_stems, prepare
+from napari_cellda.ui.layers import make_strokes
 from napari_cellda.ui.panel_words import panel_words
 from napari_cellda.ui.panels.adapt import AdaptPanel
 from napari_cellda.ui.run_layers import Place
@@ -611,17 +615,63 @@ def test_points_that_cannot_be_used_are_told_by_their_layer(
 
 @pytest.mark.parametrize(("label", "words"), [(0, "no strokes"), (1, "which is background")])
 def test_strokes_that_say_nothing_are_told_by_their_layer(
-    panel: AdaptPanel, tmp_path: Path, label: int, words: str
+    panel: AdaptPanel, qtbot: QtBot, tmp_path: Path, label: int, words: str
 ):
     panel.session.viewer.layers["target 1 strokes"].data[:] = label
     panel.pickers["target_images"].choose_layers(layers(panel, "target 1"))
     panel.pickers["target_strokes"].choose_layers(layers(panel, "target 1 strokes"))
     choose(panel, "supervised")
-    with pytest.raises(UserError, match=f"The layer 'target 1 strokes' has .*{words}"):
-        panel.plan(tmp_path / "run")
+    starter = panel.starter
+    starter.start.click()
+    qtbot.waitUntil(lambda: starter.checking is None, timeout=WAIT_MS)
+    assert starter.message.text.startswith("The layer 'target 1 strokes' has ")
+    assert words in starter.message.text
+    assert starter.monitor.run is None
     panel.pickers["target_masks"].choose_layers(layers(panel, "truth 1"))
+    plan = panel.plan(tmp_path / "run")
+    assert plan.check is not None
     with nullcontext() if label else pytest.raises(UserError):
-        panel.plan(tmp_path / "run")  # beside masks, background alone says something
+        plan.check()  # beside masks, background alone says something
+
+
+def test_strokes_of_a_large_image_are_read_from_the_disk(
+    panel: AdaptPanel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(arrays, "IN_MEMORY_BYTES", 10)
+    image = panel.session.viewer.layers["target 1"]
+    strokes = make_strokes(panel.session, choose_image(panel.session, default_choice(image)))
+    assert not isinstance(strokes.data, np.ndarray)
+    panel.pickers["target_images"].choose_layers([image])
+    panel.pickers["target_strokes"].choose_layers([strokes])
+    choose(panel, "supervised")
+    plan = panel.plan(tmp_path / "run")
+    assert plan.check is not None
+    with pytest.raises(UserError, match="no strokes"):
+        plan.check()
+    strokes.data[30, 40] = 2
+    plan.check()
+    plan.write_inputs()
+    written = tifffile.imread(tmp_path / "run/inputs/target_strokes/target 1.tif")
+    assert np.argwhere(written).tolist() == [[30, 40]]
+
+
+def test_strokes_that_have_to_be_computed_wait_for_the_background(
+    panel: AdaptPanel, tmp_path: Path
+):
+    blocks: list[np.ndarray] = []
+    late = da.ones((64, 80), np.uint8, chunks=(16, 80)).map_blocks(
+        lambda block: blocks.append(block) or 2 * block, dtype=np.uint8, meta=np.zeros((), np.uint8)
+    )
+    strokes = panel.session.viewer.add_labels(late, name="target 1 late")
+    panel.pickers["target_images"].choose_layers(layers(panel, "target 1"))
+    panel.pickers["target_strokes"].choose_layers([strokes])
+    choose(panel, "supervised")
+    blocks.clear()
+    plan = panel.plan(tmp_path / "run")
+    assert not blocks
+    assert plan.check is not None
+    plan.check()
+    assert blocks
 
 
 def test_a_layer_of_an_unknown_image_is_refused(viewer: ViewerModel):

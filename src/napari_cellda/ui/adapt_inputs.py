@@ -93,7 +93,7 @@ def prepare_all(
         kind = ROLES[role][1] or "image"
         prepared[role] = prepare(picked, kind, folder / "inputs" / role, given, images)
     _check_planes(picks, prepared)
-    _check_painted(picks)
+    _check_points(picks)
     items = list(prepared.values())
     options: dict[str, Any] = {role: item.path for role, item in prepared.items()}
     if nuclei := picks.inputs.get("nuclei_images"):
@@ -135,13 +135,27 @@ def _write_text(path: Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8")
 
 
-def _check_painted(picks: AdaptPicks) -> None:
-    """Refuse points and strokes that are none, by the layers that the user knows."""
+def _check_points(picks: AdaptPicks) -> None:
+    """Refuse layers of points without any, by the names that the user knows."""
     points = picks.inputs.get("points", Picked()).layers
     if points and not any(len(layer.data) for layer in points):
         raise UserError(f"{_named(points)} no points: click once on every cell.")
+
+
+def check_strokes(picks: AdaptPicks) -> None:
+    """Refuse strokes that say nothing, by the layers that the user knows.
+
+    To be called in the background: where there are none, all of a large image's are read.
+
+    Raises
+    ------
+    UserError
+        If nothing is painted, or background alone and no mask says where cells are.
+    """
     strokes = picks.inputs.get("target_strokes", Picked()).layers
-    top = max((int(data_of(layer).max()) for layer in strokes), default=2)
+    if not strokes:
+        return
+    top = max(_top_label(data_of(layer)) for layer in strokes)
     if top < 1:
         raise UserError(f"{_named(strokes)} no strokes: paint some first.")
     alone = not any(picks.inputs.get(role) for role in ("source_masks", "target_masks"))
@@ -150,6 +164,18 @@ def _check_painted(picks: AdaptPicks) -> None:
             f"{_named(strokes)} only strokes of label 1, which is background: paint cells with "
             "label 2."
         )
+
+
+def _top_label(array: Any) -> int:
+    """Return the largest label up to the first block with cells, loading a block at a time."""
+    from napari_cellda.core.images.lazy import blocks, compute
+
+    top = 0
+    for box in blocks(array):
+        top = max(top, int(compute(array[box]).max()))
+        if top > 1:
+            break
+    return top
 
 
 def _named(layers: Sequence[Any]) -> str:

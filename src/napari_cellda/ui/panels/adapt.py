@@ -21,6 +21,7 @@ from napari_cellda.ui.adapt_inputs import (
     FILES,
     ROLES,
     AdaptPicks,
+    check_strokes,
     image_names,
     prepare_all,
     preview_place,
@@ -293,11 +294,13 @@ class AdaptPanel(QWidget):
         options["preset"] = self.settings.preset.currentData()
         settings = self.settings.value.model_dump()
         words = command_words(("adapt", method.name), options, self.settings.changes())
-        check = None
+        checks: list[Callable[[], object]] = []
+        if picks.inputs.get("target_strokes", Picked()).layers:
+            checks.append(partial(check_strokes, picks))
         if options.get("project") is not None:
             trusted = frozenset(self.session.trusted)
             words += trust_words(trusted)
-            check = partial(check_project, options["project"], trusted)
+            checks.append(partial(check_project, options["project"], trusted))
         return RunPlan(
             words=words,
             inputs=prepared,
@@ -305,7 +308,7 @@ class AdaptPanel(QWidget):
             ratio=settings["steps"] / TRIAL_STEPS,
             validations=max(1, settings["steps"] // settings["validate_every"]),
             place=preview_place(self.session, picks, method),
-            check=check,
+            check=partial(_check_all, checks) if checks else None,
         )
 
     # -- afterwards -----------------------------------------------------------------------------
@@ -316,6 +319,11 @@ class AdaptPanel(QWidget):
 
 def _settings_of(method: Method, preset: Any) -> Any:
     return method.settings(preset)
+
+
+def _check_all(checks: Sequence[Callable[[], object]]) -> None:
+    for check in checks:
+        check()
 
 
 def _load_methods(stop: Callable[[], bool]) -> Sequence[Method]:
