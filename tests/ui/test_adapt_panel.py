@@ -42,7 +42,7 @@ from napari_cellda.ui.adapt_inputs import (
     prepare_all,
     preview_place,
 )
-from napari_cellda.ui.axes import CHOSEN_AXES
+from napari_cellda.ui.axes import CHOSEN_AXES, ImageChoice
 from napari_cellda.ui.compare_layers import CompareLayers
 from napari_cellda.ui.images import choose_image, default_choice
 from napari_cellda.ui.inputs import Picked, layer_stems, prepare
@@ -343,7 +343,7 @@ def test_points_and_maps_lie_on_an_image_wherever_it_is(panel: AdaptPanel, qtbot
         shear=(0, 0, 0.2),
         units=("pixel", "um", "um"),
     )
-    maps = CompareLayers(panel.session, image)
+    maps = CompareLayers(panel.session, ImageChoice(image, "zyx", "grey"))
     maps.show({"forest": np.zeros((40, 50), np.float32), "run": np.zeros((40, 50), np.float32)})
     panel.find_points._show([image], [np.array([[1.0, 20, 30]])])
     points = viewer.layers["turned points"]
@@ -360,7 +360,7 @@ def test_points_and_maps_lie_on_an_image_wherever_it_is(panel: AdaptPanel, qtbot
 def test_maps_laid_out_are_all_in_view():
     viewer = ViewerModel()
     image = viewer.add_image(np.zeros((40, 50), np.float32))
-    maps = CompareLayers(Session.of(viewer), image)
+    maps = CompareLayers(Session.of(viewer), ImageChoice(image, "yx", "grey"))
     camera = camera_of(viewer)
     camera.center, camera.zoom = (0, 3, 4), 99
     maps.show({name: np.zeros((40, 50), np.float32) for name in ("forest", "run", "other")})
@@ -653,6 +653,39 @@ def test_strokes_of_a_large_image_are_read_from_the_disk(
     plan.write_inputs()
     written = tifffile.imread(tmp_path / "run/inputs/target_strokes/target 1.tif")
     assert np.argwhere(written).tolist() == [[30, 40]]
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("axes", ["tcyx", "zcyx", "tzcyx"])
+def test_strokes_of_channels_between_planes_are_written_without_them(
+    panel: AdaptPanel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, axes: str, in_memory: bool
+):
+    monkeypatch.setattr(arrays, "IN_MEMORY_BYTES", 2**20 if in_memory else 10)
+    viewer, session = panel.session.viewer, panel.session
+    shape = (2, 3, 2, 64, 80)[-len(axes) :]
+    data = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
+    image = viewer.add_image(data, name="hyper", axis_labels=tuple(axes))
+    strokes = make_strokes(session, choose_image(session, default_choice(image)))
+    first = (0,) * (data.ndim - 3)
+    strokes.data[(*first, 0, 40)], strokes.data[(*first, 1, 30)] = 1, 2
+    panel.pickers["target_images"].choose_layers([image])
+    panel.pickers["target_strokes"].choose_layers([strokes])
+    panel.channels.setCurrentIndex(1)
+    choose(panel, "supervised")
+    prepared = read(panel, tmp_path / "run")
+    n_planes = data.size // (2 * 64 * 80)
+    assert [plane.shape for plane in prepared.target.planes] == [(64, 80)] * n_planes
+    (file,) = (tmp_path / "run/inputs/target_strokes").iterdir()
+    assert open_image(file).axes == axes.replace("c", "")
+    plane = tifffile.imread(file).reshape(-1, 64, 80)[0]
+    assert sorted(set(np.argwhere(plane)[:, 0])) == [30, 40]
+
+    copied = viewer.add_labels(np.array(strokes.data), name="hyper copy")
+    panel.pickers["target_strokes"].choose_layers([copied])
+    panel.plan(tmp_path / "copied").write_inputs()
+    copied.data[(*first, 1, 50)] = 2  # a copy is painted in one channel alone
+    with pytest.raises(UserError, match="'hyper copy' has other labels in one channel of 'hyper'"):
+        panel.plan(tmp_path / "other").write_inputs()
 
 
 def test_strokes_that_have_to_be_computed_wait_for_the_background(
