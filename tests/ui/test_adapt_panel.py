@@ -387,7 +387,7 @@ def test_points_lie_in_the_axes_of_their_image(panel: AdaptPanel, tmp_path: Path
         points = viewer.add_points(coordinates, name=f"{name} points")
         panel.pickers["target_images"].choose_layers([image])
         panel.pickers["points"].choose_layers([points])
-        panel.channels.setCurrentIndex(1)
+        panel.channels.setCurrentIndex(int(name == "colours"))
         choose(panel, "cks")
         panel.diameter.pixels.setValue(5)
         panel.plan(tmp_path / name).write_inputs()
@@ -446,9 +446,44 @@ def test_colours_and_stacks_are_read_plane_by_plane(panel: AdaptPanel, tmp_path:
     assert prepared.source is not None
     assert [plane.shape for plane in prepared.target.planes] == [(40, 50)] * 6
     assert (prepared.target.n_channels, prepared.source.n_channels) == (1, 1)
-    panel.channels.setCurrentIndex(1)
+    panel.source_channels.setCurrentIndex(2)
     with pytest.raises(UserError, match="source images have 3 channel"):
         read(panel, tmp_path / "other")
+
+
+@pytest.mark.parametrize("channels", ["all channels", "0,5"])
+def test_planes_are_not_trained_on_when_channels_were_meant(
+    panel: AdaptPanel, tmp_path: Path, channels: str
+):
+    viewer = panel.session.viewer
+    rng = np.random.default_rng(0)
+    six = viewer.add_image(rng.random((6, 64, 80)).astype(np.float32), name="six")
+    masks = viewer.add_labels(np.ones((64, 80), np.uint8), name="six masks")
+    panel.pickers["target_images"].choose_layers([six])
+    panel.pickers["target_masks"].choose_layers([masks])
+    choose(panel, "supervised")
+    panel.channels.setEditText(channels)
+    panel.starter.start.click()
+    assert panel.starter.message.text == (
+        f"The layer 'six' is taken as 6 planes, but Channels says '{channels}': choose 'as grey'; "
+        "or if they are channels, choose this layer's Axes in the panel Paint."
+    )
+    choose_image(panel.session, ImageChoice(six, "cyx", "all"))
+    chosen = option(panel.plan(tmp_path / "run").words, "--channels")
+    assert chosen == ("all" if "all" in channels else "0,5")
+
+
+def test_few_planes_with_masks_are_told_as_what_they_are_taken_for(
+    panel: AdaptPanel, tmp_path: Path
+):
+    viewer = panel.session.viewer
+    stack = viewer.add_image(np.zeros((3, 64, 80), np.uint8), name="stack")
+    masks = viewer.add_labels(np.ones((3, 64, 80), np.uint8), name="stack masks")
+    panel.pickers["target_images"].choose_layers([stack])
+    panel.pickers["target_masks"].choose_layers([masks])
+    choose(panel, "supervised")
+    with pytest.raises(UserError, match=r"'stack' seems to have 3 channels.* Axes in the panel"):
+        panel.plan(tmp_path / "run")
 
 
 def test_a_file_stands_for_its_layer_only_if_the_layer_shows_all_of_it(tmp_path: Path):
@@ -565,6 +600,17 @@ def test_classes_of_images_are_filled_in_by_hand(panel: AdaptPanel, tmp_path: Pa
     plan.write_inputs()
     table = Path(option(plan.words, "--image-labels")).read_text().splitlines()
     assert table == ["image,round,long,flat", "target 0,1,1,1", "target 1,0,1,1"]
+
+
+def test_every_image_that_is_renamed_is_so_in_the_table_of_classes(panel: AdaptPanel):
+    images = layers(panel, "target 0", "target 1", "source 0")
+    panel.pickers["target_images"].choose_layers(images)
+    choose(panel, "stylefilter")
+    panel.classes.setText("round")
+    panel.fill_in.click()
+    for number, layer in enumerate(images):
+        layer.name = f"renamed {number}"
+        assert panel.image_table.verticalHeaderItem(number).text() == f"renamed {number}"
 
 
 def test_masks_of_the_source_go_to_the_images_whose_names_they_have(

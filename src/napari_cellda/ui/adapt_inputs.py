@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.paths import find_images, stem
-from napari_cellda.ui.axes import channel_count, data_of
+from napari_cellda.ui.axes import axes_of, channel_count, data_of
 from napari_cellda.ui.inputs import Picked, Prepared, layer_stems, prepare, spatial_axes
 from napari_cellda.ui.nuclei import nuclei_channel
 from napari_cellda.ui.run_layers import Place
@@ -45,6 +45,9 @@ FILES = {
 """Inputs that are one file."""
 PLANE_WORDS = {"t": "time 0", "z": "plane 0"}
 """How the first plane of an image is called, by the axes that it has."""
+IMAGES = ("target_images", "source_images")
+CHANNELS = {"grey": "as grey", "all": "all channels"}
+"""How the panel calls channels that are not given by their numbers."""
 BESIDE_TARGET = ("target_masks", "target_strokes", "points", "nuclei_images", "validation_masks")
 
 
@@ -78,12 +81,12 @@ def prepare_all(
         picks.inputs.get(role, Picked()).layers for role in BESIDE_TARGET
     )
     prepared: dict[str, Prepared] = {}
-    for role, picked in picks.inputs.items():
-        if not picked:
-            continue
+    # In the order of the rows: what an image is taken for is told before what does not fit it.
+    for role in (role for role in ROLES if picks.inputs.get(role)):
+        picked = picks.inputs[role]
         given: Sequence[str] = ()
         images: Sequence[Any] = ()
-        if role in ("target_images", "source_images"):
+        if role in IMAGES:
             masks = picks.inputs.get("source_masks", Picked())
             named = copied if role == "target_images" else masks.layers
             given = image_names(picked) if named else ()
@@ -92,7 +95,9 @@ def prepare_all(
             given, images = paired(session, picked.layers, picks.inputs.get(owner, Picked()))
         kind = ROLES[role][1] or "image"
         prepared[role] = prepare(picked, kind, folder / "inputs" / role, given, images)
-    _check_planes(picks, prepared)
+        # What stands for its layer as a file says itself what its axes are.
+        if role in IMAGES and prepared[role].write is not None:
+            _check_planes(picks, role)
     _check_points(picks)
     items = list(prepared.values())
     options: dict[str, Any] = {role: item.path for role, item in prepared.items()}
@@ -109,23 +114,37 @@ def prepare_all(
     return {**options, **picks.options}, items
 
 
-def _check_planes(picks: AdaptPicks, prepared: Mapping[str, Prepared]) -> None:
-    """Refuse layers of several channels to be taken as grey: their channels may be planes."""
+def _check_planes(picks: AdaptPicks, role: str) -> None:
+    """Refuse layers of several channels as grey, and of several planes as channels.
+
+    Whichever it is, the axes are guessed where nobody has told them, and the run would train.
+    """
     channels = picks.options.get("channels") or "grey"
-    roles = {
-        "target_images": channels,
-        "source_images": picks.options.get("source_channels") or channels,
-    }
-    for role, chosen in roles.items():
-        # What stands for its layer as a file says itself what its axes are.
-        written = role in prepared and prepared[role].write is not None
-        for layer in picks.inputs[role].layers if written and chosen == "grey" else ():
-            if (count := channel_count(layer)) > 1:
-                raise UserError(
-                    f"The layer '{layer.name}' seems to have {count} channels, but Channels says "
-                    "'as grey': type the numbers of those to use; or if they are planes, choose "
-                    "this layer's Axes in the panel Paint."
-                )
+    if role == "source_images":
+        channels = picks.options.get("source_channels") or channels
+    said = CHANNELS.get(channels, channels)
+    for layer in picks.inputs[role].layers:
+        count, planes = channel_count(layer), _plane_words(layer)
+        if channels == "grey" and count > 1:
+            raise UserError(
+                f"The layer '{layer.name}' seems to have {count} channels, but Channels says "
+                f"'{said}': type the numbers of those to use; or if they are planes, choose this "
+                "layer's Axes in the panel Paint."
+            )
+        if channels != "grey" and planes and not layer.rgb and "c" not in axes_of(layer):
+            raise UserError(
+                f"The layer '{layer.name}' is taken as {planes}, but Channels says '{said}': "
+                "choose 'as grey'; or if they are channels, choose this layer's Axes in the panel "
+                "Paint."
+            )
+
+
+def _plane_words(layer: Any) -> str:
+    """Return how many time points and planes a layer has, where there are several."""
+    words = {"t": "time points", "z": "planes"}
+    sizes = zip(axes_of(layer), data_of(layer).shape, strict=True)
+    found = [f"{size} {words[axis]}" for axis, size in sizes if axis in words and size > 1]
+    return " of ".join(found)
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.runs.commands import command_words
 from napari_cellda.ui.adapt_inputs import (
+    CHANNELS,
     FILES,
     ROLES,
     AdaptPicks,
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
 TRIAL_STEPS = 24
 ALWAYS = ("target_images",)
 OPTIONAL = ("validation_masks",)
-CHANNELS = (("grey", "as grey"), ("all", "all channels"))
 SAME = (None, "the same")
 
 
@@ -96,8 +96,8 @@ class AdaptPanel(QWidget):
         self.classes = QLineEdit()
         self.classes.setPlaceholderText("told by the masks")
         self.classes.setToolTip("Names of the foreground classes, with commas, in order")
-        self.channels = _channel_box(CHANNELS)
-        self.source_channels = _channel_box((SAME, *CHANNELS))
+        self.channels = _channel_box(tuple(CHANNELS.items()))
+        self.source_channels = _channel_box((SAME, *CHANNELS.items()))
         self.choose_by_masks = QCheckBox("Let these masks choose the checkpoint")
         self.choose_by_masks.setToolTip(
             "Otherwise no mask of your images is looked at while training, as a user without "
