@@ -81,8 +81,11 @@ def prepare_all(
         picks.inputs.get(role, Picked()).layers for role in BESIDE_TARGET
     )
     prepared: dict[str, Prepared] = {}
+    points = picks.inputs.get("points", Picked()).layers
+    # Points that were found stand for their nuclei, which may be binned and fit no image then.
+    needless = {"nuclei_images"} if target.layers and len(points) == len(target.layers) else set()
     # In the order of the rows: what an image is taken for is told before what does not fit it.
-    for role in (role for role in ROLES if picks.inputs.get(role)):
+    for role in (role for role in ROLES if picks.inputs.get(role) and role not in needless):
         picked = picks.inputs[role]
         given: Sequence[str] = ()
         images: Sequence[Any] = ()
@@ -101,8 +104,8 @@ def prepare_all(
     _check_points(picks)
     items = list(prepared.values())
     options: dict[str, Any] = {role: item.path for role, item in prepared.items()}
-    if nuclei := picks.inputs.get("nuclei_images"):
-        options["nuclei_channel"] = nuclei_channel(nuclei)
+    if "nuclei_images" in prepared:
+        options["nuclei_channel"] = nuclei_channel(picks.inputs["nuclei_images"])
     if picks.pipeline is not None:
         maps = folder / "inputs" / "pseudo_labels"
         items.append(Prepared(maps, _map_maker(picks.pipeline, options["target_images"], maps)))

@@ -224,7 +224,8 @@ def points_on(layer: Any, image: Any = None) -> tuple[np.ndarray, str]:
     Parameters
     ----------
     layer : napari Points layer
-        Points that were found belong to the pixels in which they were found, wherever those lie.
+        Points that were found in as many pixels as the image has belong to those, wherever they
+        lie; others, such as of a binned image, to what lies below them.
     image : napari Image layer, optional
         None: it is in no layer, and the points are in its pixels as they are.
 
@@ -235,10 +236,11 @@ def points_on(layer: Any, image: Any = None) -> tuple[np.ndarray, str]:
     axes : str
         As many as coordinates, such as "zyx".
     """
-    found = layer.metadata.get(TAG, {}).get("axes")
+    tag = layer.metadata.get(TAG, {})
+    found = tag.get("axes")
     axes = (found or "tzyx") if image is None else spatial_axes(image)
-    if found is not None:
-        own = [k for k, axis in enumerate(found) if axis in COLUMNS]
+    own = [k for k, axis in enumerate(found or "") if axis in COLUMNS]
+    if own and (image is None or tag.get("plane") == plane_shape(image)):
         return layer.data[:, own], axes.replace("c", "")[-len(own) :]
     if image is None:
         return layer.data.copy(), axes[-layer.ndim :]
@@ -247,7 +249,16 @@ def points_on(layer: Any, image: Any = None) -> tuple[np.ndarray, str]:
     start, *ends = (image.world_to_data(layer.data_to_world(corner)) for corner in corners)
     both = min(layer.ndim, image.ndim)
     places = np.add(start, layer.data @ np.subtract(ends, start))
+    if own:  # planes and time points pair by their numbers, as those of channels never do
+        places = np.hstack([layer.data[:, own[:-2]], places[:, -2:]])
+        return places, axes.replace("c", "")[-len(own) :]
     return places[:, -both:], axes[-both:]
+
+
+def plane_shape(image: Any) -> tuple[int, ...]:
+    """Return how many rows and columns an Image layer has."""
+    sizes = dict(zip(spatial_axes(image), data_of(image).shape, strict=False))
+    return sizes["y"], sizes["x"]
 
 
 def _write_tables(
