@@ -278,10 +278,18 @@ def partners(
 
 
 def _called_like(name: str, images: Sequence[str]) -> str | None:
-    """Return the image with the longest name that stands in a name, as whole words."""
-    whole = r"(?<![0-9A-Za-z]){}(?![0-9A-Za-z])"
-    alike = [one for one in images if re.search(whole.format(re.escape(one)), name)]
-    return max(alike, key=len, default=None)
+    """Return the image with the longest name that stands in a name, as whole words.
+
+    What parts words does not matter: "a_1 mask" is one of "a 1", also where there is "a".
+    """
+    alike = [one for one in images if _whole_words(one).search(name)]
+    return max(alike, key=lambda one: (len(one), one in name), default=None)
+
+
+def _whole_words(name: str) -> re.Pattern[str]:
+    """Return what finds the words of a name one after the other; of one without words itself."""
+    words = r"[\W_]+".join(re.findall(r"[^\W_]+", name)) or re.escape(name)
+    return re.compile(rf"(?<![^\W_]){words}(?![^\W_])")
 
 
 def _map_maker(pipeline: Pipeline, images: Path, folder: Path) -> Callable[[], None]:
