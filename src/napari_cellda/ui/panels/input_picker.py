@@ -97,11 +97,15 @@ class InputPicker(QPushButton):
         menu = self.menu()
         menu.clear()
         chosen = self._present()
-        for layer in self._fitting() if self.kind is not None else []:
+        fitting = self._fitting() if self.kind is not None else []
+        for layer in fitting:
             action = menu.addAction(layer.name)
             action.setCheckable(True)
             action.setChecked(layer in chosen)
             action.toggled.connect(lambda on, one=layer: self._toggle(one, on))
+        if len(fitting) > 1:
+            # From the bottom up: in the order in which they were opened.
+            menu.addAction("All of these", lambda: self.choose_layers(fitting[::-1]))
         if not menu.isEmpty():
             menu.addSeparator()
         menu.addAction("File\u2026" if self._filter else "Folder\u2026", self._ask)
