@@ -37,6 +37,7 @@ from napari_cellda.methods import find_method
 from napari_cellda.ui import arrays
 from napari_cellda.ui.adapt_inputs import (
     AdaptPicks,
+    _called_like,
     image_names,
     partners,
     prepare_all,
@@ -258,7 +259,10 @@ def test_points_become_a_table_and_the_diameter_an_option(panel: AdaptPanel, tmp
     panel.pickers["points"].choose_layers(layers(panel, "points 0"))
     choose(panel, "cks")
     assert panel.starter.start.toolTip() == "Still needed: the diameter of a typical cell"
+    panel.session.viewer.dims.ndisplay = 3
     panel.diameter.measure.click()
+    assert panel.session.viewer.dims.ndisplay == 2
+    assert panel.diameter._layer.mode == "add_line"
     panel.diameter._layer.add_lines(np.array([[10.0, 10.0], [10.0, 28.0]]))
     assert panel.diameter.value == pytest.approx(18)
     pixels = panel.diameter.pixels
@@ -411,7 +415,12 @@ def test_channels_are_chosen_or_typed(panel: AdaptPanel, tmp_path: Path):
     assert (option(words, "--channels"), option(words, "--source-channels")) == ("all", "0,2")
     panel.channels.setEditText("red")
     panel.starter.start.click()
-    assert panel.starter.message.text == "The channels are 'red'; expected numbers such as 0,2."
+    assert panel.starter.message.text == (
+        "The channels are 'red'; expected one of the list, or numbers such as 0,2."
+    )
+    for typed, meant in (("all", "all"), ("As Grey", "grey"), ("grey", "grey"), ("1, 2", "1,2")):
+        panel.channels.setEditText(typed)
+        assert panel.picks(panel.method).options["channels"] == meant
     choose(panel, "pseudo-label")
     assert not panel.source_channels.isVisible()
 
@@ -767,6 +776,36 @@ def test_a_layer_of_an_unknown_image_is_refused(viewer: ViewerModel):
     viewer.layers["target 11"].name = "truth 1"
     both = [viewer.layers["truth 1"], viewer.layers["masks 0"]]
     assert partners(session, both, target, names) == ["target 0", "target 1"]
+
+
+@pytest.mark.parametrize(
+    ("mask", "image"),
+    [
+        ("a_1", "a 1"),
+        ("a-1 masks", "a 1"),
+        ("mask of a_10", "a 10"),
+        ("a_mask", "a"),
+        ("b_2 mask", "b_2"),
+        ("b 2", "b 2"),
+        ("cell (left)", None),
+        ("a1", None),
+    ],
+)
+def test_a_mask_belongs_to_the_image_with_most_of_its_words(mask: str, image: str | None):
+    images = ("a", "a 1", "a 10", "b_2", "b 2", "...")
+    assert _called_like(mask, images) == image
+
+
+def test_all_layers_are_chosen_at_once(panel: AdaptPanel):
+    picker = panel.pickers["target_images"]
+    picker.menu().aboutToShow.emit()
+    (action,) = [one for one in picker.menu().actions() if one.text() == "All of these"]
+    action.trigger()
+    names = [layer.name for layer in picker.picked.layers]
+    assert names == ["source 0", "source 1", "target 0", "target 1"]
+    points = panel.pickers["points"]
+    points.menu().aboutToShow.emit()
+    assert "All of these" not in [one.text() for one in points.menu().actions()]
 
 
 def test_names_of_files_are_unique_and_such_as_any_disk_takes():

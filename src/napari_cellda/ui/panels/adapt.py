@@ -348,14 +348,16 @@ def _channels(box: QComboBox) -> str | None:
     Raises
     ------
     UserError
-        If numbers are expected and something else was typed.
+        If something else was typed.
     """
     text = box.currentText().strip()
-    index = box.findText(text)
-    if index >= 0:
-        return cast("str | None", box.itemData(index))
+    for index in range(box.count()):
+        if text.lower() in (box.itemText(index), box.itemData(index)):
+            return cast("str | None", box.itemData(index))
     if not all(part.strip().isdecimal() for part in text.split(",")):
-        raise UserError(f"The channels are '{text}'; expected numbers such as 0,2.")
+        raise UserError(
+            f"The channels are '{text}'; expected one of the list, or numbers such as 0,2."
+        )
     return text.replace(" ", "")
 
 
