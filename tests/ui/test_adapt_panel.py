@@ -536,10 +536,7 @@ def test_of_a_large_image_the_middle_tells_whether_it_is_its_file(tmp_path: Path
         assert (prepare(Picked(layers=(layer,)), "image", tmp_path).path == path) is same
 
 
-@pytest.mark.parametrize("names", [("cell",), ("cell", "debris,dirt")])
-def test_maps_of_this_viewer_keep_the_names_of_their_classes(
-    panel: AdaptPanel, tmp_path: Path, names: tuple[str, ...]
-):
+def train_forest(panel: AdaptPanel, *names: str) -> None:
     image = image_from_array(panel.session.viewer.layers["target 0"].data, "yx", name="target 0")
     strokes = np.zeros((64, 80), np.uint8)
     for number in range(len(names) + 1):
@@ -552,6 +549,13 @@ def test_maps_of_this_viewer_keep_the_names_of_their_classes(
         params=ForestParams(trees=5, jobs=1),
     )
     panel.session.set_classifier(run_quietly(task))
+
+
+@pytest.mark.parametrize("names", [("cell",), ("cell", "debris,dirt")])
+def test_maps_of_this_viewer_keep_the_names_of_their_classes(
+    panel: AdaptPanel, tmp_path: Path, names: tuple[str, ...]
+):
+    train_forest(panel, *names)
     panel.pickers["target_images"].choose_layers(layers(panel, "target 0"))
     choose(panel, "pseudo-label")
     panel.own_maps.setChecked(True)
@@ -562,6 +566,28 @@ def test_maps_of_this_viewer_keep_the_names_of_their_classes(
     (plane,) = prepared.target.planes
     assert plane.pseudo_map is not None
     assert len(plane.pseudo_map) == 1 + len(names)
+
+
+def test_maps_come_from_one_place(panel: AdaptPanel, tmp_path: Path):
+    panel.pickers["target_images"].choose_layers(layers(panel, "target 0"))
+    choose(panel, "pseudo-label")
+    folder, project = panel.pickers["pseudo_labels"], panel.pickers["project"]
+    folder.choose_path(tmp_path)
+    project.choose_path(tmp_path / "a.cellda")
+    with pytest.raises(UserError, match="Maps and Project are both chosen"):
+        panel.plan(tmp_path / "run")
+    train_forest(panel, "cell")
+    panel.own_maps.setChecked(True)
+    assert not folder.isEnabled()
+    assert not project.isEnabled()
+    words = panel.plan(tmp_path / "run").words
+    assert option(words, "--pseudo-labels") == str(tmp_path / "run/inputs/pseudo_labels")
+    assert "--project" not in words
+    panel.session.set_classifier(None)
+    project.choose_path(None)
+    assert folder.isEnabled()
+    assert panel.classes.isEnabled()
+    assert option(panel.plan(tmp_path / "run").words, "--pseudo-labels") == str(tmp_path)
 
 
 def test_a_mask_of_another_shape_is_told_with_both_shapes(panel: AdaptPanel, tmp_path: Path):

@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 TRIAL_STEPS = 24
 ALWAYS = ("target_images",)
 OPTIONAL = ("validation_masks",)
+MAPS = ("pseudo_labels", "project")
+"""Either gives maps; those of this viewer take the place of both."""
 SAME = (None, "the same")
 
 
@@ -185,7 +187,7 @@ class AdaptPanel(QWidget):
         given = {role for role, picker in self.pickers.items() if picker.picked}
         if self.diameter.value is not None:
             given.add("diameter")
-        if self.own_maps.isChecked() and self.session.classifier is not None:
+        if self._has_own_maps:
             given.add("pseudo_labels")
         return given
 
@@ -194,7 +196,12 @@ class AdaptPanel(QWidget):
 
     def _takes_own_maps(self, method: Method) -> bool:
         """Whether it learns from the maps of this viewer, whose classes have names."""
-        return "pseudo_labels" in self._wanted(method) and self.own_maps.isChecked()
+        return "pseudo_labels" in self._wanted(method) and self._has_own_maps
+
+    @property
+    def _has_own_maps(self) -> bool:
+        """Whether maps of this viewer are asked for and there is a forest that makes them."""
+        return self.own_maps.isChecked() and self.session.classifier is not None
 
     def _on_method(self, method: Method) -> None:
         wanted = self._wanted(method)
@@ -222,6 +229,8 @@ class AdaptPanel(QWidget):
         self.find_points.refresh()
         self.own_maps.setEnabled(self.session.classifier is not None)
         self.classes.setEnabled(self.method is None or not self._takes_own_maps(self.method))
+        for role in MAPS:
+            self.pickers[role].setEnabled(not self._has_own_maps)
         self.choose_by_masks.setEnabled(bool(self.pickers["validation_masks"].picked))
         self._show_table()
         self.cards.show_given(self.given())
@@ -255,10 +264,12 @@ class AdaptPanel(QWidget):
             from napari_cellda.ui.exporting import session_pipeline
 
             pipeline = session_pipeline(self.session)
-            inputs["pseudo_labels"] = Picked()
+            inputs.update(dict.fromkeys(MAPS, Picked()))
             # Commas part the names on the command line.
             names = (name.replace(",", " ") for name in pipeline.classifier.class_names[1:])
             classes = ",".join(" ".join(name.split()) for name in names)
+        elif all(inputs.get(role) for role in MAPS):
+            raise UserError("Maps and Project are both chosen; choose one of them.")
         options = {
             "diameter": self.diameter.value if "diameter" in wanted else None,
             "classes": classes,
