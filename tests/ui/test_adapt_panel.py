@@ -477,7 +477,17 @@ def test_planes_are_not_trained_on_when_channels_were_meant(
         f"The layer 'six' is taken as 6 planes, but Channels says '{channels}': choose 'as grey'; "
         "or if they are channels, choose this layer's Axes in the panel Paint."
     )
+    panel.pickers["target_images"].choose_layers(layers(panel, "target 0"))
+    panel.pickers["source_images"].choose_layers([six])
+    panel.pickers["source_masks"].choose_layers([masks])
+    panel.pickers["target_masks"].choose_path(None)
+    panel.channels.setCurrentIndex(0)
+    panel.source_channels.setEditText(channels)
+    with pytest.raises(UserError, match=f"6 planes, but Their channels says '{channels}'"):
+        panel.plan(tmp_path / "run")
     choose_image(panel.session, ImageChoice(six, "cyx", "all"))
+    panel.pickers["target_images"].choose_layers([six])
+    panel.channels.setEditText(channels)
     chosen = option(panel.plan(tmp_path / "run").words, "--channels")
     assert chosen == ("all" if "all" in channels else "0,5")
 

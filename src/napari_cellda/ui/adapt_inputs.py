@@ -122,23 +122,22 @@ def _check_planes(picks: AdaptPicks, role: str) -> None:
 
     Whichever it is, the axes are guessed where nobody has told them, and the run would train.
     """
-    channels = picks.options.get("channels") or "grey"
-    if role == "source_images":
-        channels = picks.options.get("source_channels") or channels
-    said = CHANNELS.get(channels, channels)
+    row, channels = "Channels", picks.options.get("channels") or "grey"
+    if role == "source_images" and picks.options.get("source_channels"):
+        row, channels = "Their channels", picks.options["source_channels"]
+    said = f"{row} says '{CHANNELS.get(channels, channels)}'"
     for layer in picks.inputs[role].layers:
         count, planes = channel_count(layer), _plane_words(layer)
         if channels == "grey" and count > 1:
             raise UserError(
-                f"The layer '{layer.name}' seems to have {count} channels, but Channels says "
-                f"'{said}': type the numbers of those to use; or if they are planes, choose this "
-                "layer's Axes in the panel Paint."
+                f"The layer '{layer.name}' seems to have {count} channels, but {said}: type "
+                "the numbers of those to use; or if they are planes, choose this layer's Axes in "
+                "the panel Paint."
             )
         if channels != "grey" and planes and not layer.rgb and "c" not in axes_of(layer):
             raise UserError(
-                f"The layer '{layer.name}' is taken as {planes}, but Channels says '{said}': "
-                "choose 'as grey'; or if they are channels, choose this layer's Axes in the panel "
-                "Paint."
+                f"The layer '{layer.name}' is taken as {planes}, but {said}: choose 'as grey'; or "
+                "if they are channels, choose this layer's Axes in the panel Paint."
             )
 
 
