@@ -8,6 +8,7 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import imageio.v3 as iio
 import numpy as np
 import pytest
@@ -33,16 +34,20 @@ from napari_cellda.core.runs import launch
 from napari_cellda.core.runs.table import RUNS_VARIABLE
 from napari_cellda.core.samples import nuclei_field
 from napari_cellda.methods import find_method
+from napari_cellda.ui import arrays
 from napari_cellda.ui.adapt_inputs import (
     AdaptPicks,
+    _called_like,
     image_names,
     partners,
     prepare_all,
     preview_place,
 )
-from napari_cellda.ui.axes import CHOSEN_AXES
+from napari_cellda.ui.axes import CHOSEN_AXES, ImageChoice
 from napari_cellda.ui.compare_layers import CompareLayers
+from napari_cellda.ui.images import choose_image, default_choice
 from napari_cellda.ui.inputs import Picked, layer_stems, prepare
+from napari_cellda.ui.layers import make_strokes
 from napari_cellda.ui.panel_words import panel_words
 from napari_cellda.ui.panels.adapt import AdaptPanel
 from napari_cellda.ui.run_layers import Place
@@ -254,7 +259,10 @@ def test_points_become_a_table_and_the_diameter_an_option(panel: AdaptPanel, tmp
     panel.pickers["points"].choose_layers(layers(panel, "points 0"))
     choose(panel, "cks")
     assert panel.starter.start.toolTip() == "Still needed: the diameter of a typical cell"
+    panel.session.viewer.dims.ndisplay = 3
     panel.diameter.measure.click()
+    assert panel.session.viewer.dims.ndisplay == 2
+    assert panel.diameter._layer.mode == "add_line"
     panel.diameter._layer.add_lines(np.array([[10.0, 10.0], [10.0, 28.0]]))
     assert panel.diameter.value == pytest.approx(18)
     pixels = panel.diameter.pixels
@@ -339,7 +347,7 @@ def test_points_and_maps_lie_on_an_image_wherever_it_is(panel: AdaptPanel, qtbot
         shear=(0, 0, 0.2),
         units=("pixel", "um", "um"),
     )
-    maps = CompareLayers(panel.session, image)
+    maps = CompareLayers(panel.session, ImageChoice(image, "zyx", "grey"))
     maps.show({"forest": np.zeros((40, 50), np.float32), "run": np.zeros((40, 50), np.float32)})
     panel.find_points._show([image], [np.array([[1.0, 20, 30]])])
     points = viewer.layers["turned points"]
@@ -356,7 +364,7 @@ def test_points_and_maps_lie_on_an_image_wherever_it_is(panel: AdaptPanel, qtbot
 def test_maps_laid_out_are_all_in_view():
     viewer = ViewerModel()
     image = viewer.add_image(np.zeros((40, 50), np.float32))
-    maps = CompareLayers(Session.of(viewer), image)
+    maps = CompareLayers(Session.of(viewer), ImageChoice(image, "yx", "grey"))
     camera = camera_of(viewer)
     camera.center, camera.zoom = (0, 3, 4), 99
     maps.show({name: np.zeros((40, 50), np.float32) for name in ("forest", "run", "other")})
@@ -383,7 +391,7 @@ def test_points_lie_in_the_axes_of_their_image(panel: AdaptPanel, tmp_path: Path
         points = viewer.add_points(coordinates, name=f"{name} points")
         panel.pickers["target_images"].choose_layers([image])
         panel.pickers["points"].choose_layers([points])
-        panel.channels.setCurrentIndex(1)
+        panel.channels.setCurrentIndex(int(name == "colours"))
         choose(panel, "cks")
         panel.diameter.pixels.setValue(5)
         panel.plan(tmp_path / name).write_inputs()
@@ -407,7 +415,12 @@ def test_channels_are_chosen_or_typed(panel: AdaptPanel, tmp_path: Path):
     assert (option(words, "--channels"), option(words, "--source-channels")) == ("all", "0,2")
     panel.channels.setEditText("red")
     panel.starter.start.click()
-    assert panel.starter.message.text == "The channels are 'red'; expected numbers such as 0,2."
+    assert panel.starter.message.text == (
+        "The channels are 'red'; expected one of the list, or numbers such as 0,2."
+    )
+    for typed, meant in (("all", "all"), ("As Grey", "grey"), ("grey", "grey"), ("1, 2", "1,2")):
+        panel.channels.setEditText(typed)
+        assert panel.picks(panel.method).options["channels"] == meant
     choose(panel, "pseudo-label")
     assert not panel.source_channels.isVisible()
 
@@ -442,9 +455,54 @@ def test_colours_and_stacks_are_read_plane_by_plane(panel: AdaptPanel, tmp_path:
     assert prepared.source is not None
     assert [plane.shape for plane in prepared.target.planes] == [(40, 50)] * 6
     assert (prepared.target.n_channels, prepared.source.n_channels) == (1, 1)
-    panel.channels.setCurrentIndex(1)
+    panel.source_channels.setCurrentIndex(2)
     with pytest.raises(UserError, match="source images have 3 channel"):
         read(panel, tmp_path / "other")
+
+
+@pytest.mark.parametrize("channels", ["all channels", "0,5"])
+def test_planes_are_not_trained_on_when_channels_were_meant(
+    panel: AdaptPanel, tmp_path: Path, channels: str
+):
+    viewer = panel.session.viewer
+    rng = np.random.default_rng(0)
+    six = viewer.add_image(rng.random((6, 64, 80)).astype(np.float32), name="six")
+    masks = viewer.add_labels(np.ones((64, 80), np.uint8), name="six masks")
+    panel.pickers["target_images"].choose_layers([six])
+    panel.pickers["target_masks"].choose_layers([masks])
+    choose(panel, "supervised")
+    panel.channels.setEditText(channels)
+    panel.starter.start.click()
+    assert panel.starter.message.text == (
+        f"The layer 'six' is taken as 6 planes, but Channels says '{channels}': choose 'as grey'; "
+        "or if they are channels, choose this layer's Axes in the panel Paint."
+    )
+    panel.pickers["target_images"].choose_layers(layers(panel, "target 0"))
+    panel.pickers["source_images"].choose_layers([six])
+    panel.pickers["source_masks"].choose_layers([masks])
+    panel.pickers["target_masks"].choose_path(None)
+    panel.channels.setCurrentIndex(0)
+    panel.source_channels.setEditText(channels)
+    with pytest.raises(UserError, match=f"6 planes, but Their channels says '{channels}'"):
+        panel.plan(tmp_path / "run")
+    choose_image(panel.session, ImageChoice(six, "cyx", "all"))
+    panel.pickers["target_images"].choose_layers([six])
+    panel.channels.setEditText(channels)
+    chosen = option(panel.plan(tmp_path / "run").words, "--channels")
+    assert chosen == ("all" if "all" in channels else "0,5")
+
+
+def test_few_planes_with_masks_are_told_as_what_they_are_taken_for(
+    panel: AdaptPanel, tmp_path: Path
+):
+    viewer = panel.session.viewer
+    stack = viewer.add_image(np.zeros((3, 64, 80), np.uint8), name="stack")
+    masks = viewer.add_labels(np.ones((3, 64, 80), np.uint8), name="stack masks")
+    panel.pickers["target_images"].choose_layers([stack])
+    panel.pickers["target_masks"].choose_layers([masks])
+    choose(panel, "supervised")
+    with pytest.raises(UserError, match=r"'stack' seems to have 3 channels.* Axes in the panel"):
+        panel.plan(tmp_path / "run")
 
 
 def test_a_file_stands_for_its_layer_only_if_the_layer_shows_all_of_it(tmp_path: Path):
@@ -488,10 +546,7 @@ def test_of_a_large_image_the_middle_tells_whether_it_is_its_file(tmp_path: Path
         assert (prepare(Picked(layers=(layer,)), "image", tmp_path).path == path) is same
 
 
-@pytest.mark.parametrize("names", [("cell",), ("cell", "debris,dirt")])
-def test_maps_of_this_viewer_keep_the_names_of_their_classes(
-    panel: AdaptPanel, tmp_path: Path, names: tuple[str, ...]
-):
+def train_forest(panel: AdaptPanel, *names: str) -> None:
     image = image_from_array(panel.session.viewer.layers["target 0"].data, "yx", name="target 0")
     strokes = np.zeros((64, 80), np.uint8)
     for number in range(len(names) + 1):
@@ -504,6 +559,13 @@ def test_maps_of_this_viewer_keep_the_names_of_their_classes(
         params=ForestParams(trees=5, jobs=1),
     )
     panel.session.set_classifier(run_quietly(task))
+
+
+@pytest.mark.parametrize("names", [("cell",), ("cell", "debris,dirt")])
+def test_maps_of_this_viewer_keep_the_names_of_their_classes(
+    panel: AdaptPanel, tmp_path: Path, names: tuple[str, ...]
+):
+    train_forest(panel, *names)
     panel.pickers["target_images"].choose_layers(layers(panel, "target 0"))
     choose(panel, "pseudo-label")
     panel.own_maps.setChecked(True)
@@ -514,6 +576,28 @@ def test_maps_of_this_viewer_keep_the_names_of_their_classes(
     (plane,) = prepared.target.planes
     assert plane.pseudo_map is not None
     assert len(plane.pseudo_map) == 1 + len(names)
+
+
+def test_maps_come_from_one_place(panel: AdaptPanel, tmp_path: Path):
+    panel.pickers["target_images"].choose_layers(layers(panel, "target 0"))
+    choose(panel, "pseudo-label")
+    folder, project = panel.pickers["pseudo_labels"], panel.pickers["project"]
+    folder.choose_path(tmp_path)
+    project.choose_path(tmp_path / "a.cellda")
+    with pytest.raises(UserError, match="Maps and Project are both chosen"):
+        panel.plan(tmp_path / "run")
+    train_forest(panel, "cell")
+    panel.own_maps.setChecked(True)
+    assert not folder.isEnabled()
+    assert not project.isEnabled()
+    words = panel.plan(tmp_path / "run").words
+    assert option(words, "--pseudo-labels") == str(tmp_path / "run/inputs/pseudo_labels")
+    assert "--project" not in words
+    panel.session.set_classifier(None)
+    project.choose_path(None)
+    assert folder.isEnabled()
+    assert panel.classes.isEnabled()
+    assert option(panel.plan(tmp_path / "run").words, "--pseudo-labels") == str(tmp_path)
 
 
 def test_a_mask_of_another_shape_is_told_with_both_shapes(panel: AdaptPanel, tmp_path: Path):
@@ -561,6 +645,17 @@ def test_classes_of_images_are_filled_in_by_hand(panel: AdaptPanel, tmp_path: Pa
     plan.write_inputs()
     table = Path(option(plan.words, "--image-labels")).read_text().splitlines()
     assert table == ["image,round,long,flat", "target 0,1,1,1", "target 1,0,1,1"]
+
+
+def test_every_image_that_is_renamed_is_so_in_the_table_of_classes(panel: AdaptPanel):
+    images = layers(panel, "target 0", "target 1", "source 0")
+    panel.pickers["target_images"].choose_layers(images)
+    choose(panel, "stylefilter")
+    panel.classes.setText("round")
+    panel.fill_in.click()
+    for number, layer in enumerate(images):
+        layer.name = f"renamed {number}"
+        assert panel.image_table.verticalHeaderItem(number).text() == f"renamed {number}"
 
 
 def test_masks_of_the_source_go_to_the_images_whose_names_they_have(
@@ -611,17 +706,96 @@ def test_points_that_cannot_be_used_are_told_by_their_layer(
 
 @pytest.mark.parametrize(("label", "words"), [(0, "no strokes"), (1, "which is background")])
 def test_strokes_that_say_nothing_are_told_by_their_layer(
-    panel: AdaptPanel, tmp_path: Path, label: int, words: str
+    panel: AdaptPanel, qtbot: QtBot, tmp_path: Path, label: int, words: str
 ):
     panel.session.viewer.layers["target 1 strokes"].data[:] = label
     panel.pickers["target_images"].choose_layers(layers(panel, "target 1"))
     panel.pickers["target_strokes"].choose_layers(layers(panel, "target 1 strokes"))
     choose(panel, "supervised")
-    with pytest.raises(UserError, match=f"The layer 'target 1 strokes' has .*{words}"):
-        panel.plan(tmp_path / "run")
+    starter = panel.starter
+    starter.start.click()
+    qtbot.waitUntil(lambda: starter.checking is None, timeout=WAIT_MS)
+    assert starter.message.text.startswith("The layer 'target 1 strokes' has ")
+    assert words in starter.message.text
+    assert starter.monitor.run is None
     panel.pickers["target_masks"].choose_layers(layers(panel, "truth 1"))
+    plan = panel.plan(tmp_path / "run")
+    assert plan.check is not None
     with nullcontext() if label else pytest.raises(UserError):
-        panel.plan(tmp_path / "run")  # beside masks, background alone says something
+        plan.check()  # beside masks, background alone says something
+
+
+def test_strokes_of_a_large_image_are_read_from_the_disk(
+    panel: AdaptPanel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(arrays, "IN_MEMORY_BYTES", 10)
+    image = panel.session.viewer.layers["target 1"]
+    strokes = make_strokes(panel.session, choose_image(panel.session, default_choice(image)))
+    assert not isinstance(strokes.data, np.ndarray)
+    panel.pickers["target_images"].choose_layers([image])
+    panel.pickers["target_strokes"].choose_layers([strokes])
+    choose(panel, "supervised")
+    plan = panel.plan(tmp_path / "run")
+    assert plan.check is not None
+    with pytest.raises(UserError, match="no strokes"):
+        plan.check()
+    strokes.data[30, 40] = 2
+    plan.check()
+    plan.write_inputs()
+    written = tifffile.imread(tmp_path / "run/inputs/target_strokes/target 1.tif")
+    assert np.argwhere(written).tolist() == [[30, 40]]
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("axes", ["tcyx", "zcyx", "tzcyx"])
+def test_strokes_of_channels_between_planes_are_written_without_them(
+    panel: AdaptPanel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, axes: str, in_memory: bool
+):
+    monkeypatch.setattr(arrays, "IN_MEMORY_BYTES", 2**20 if in_memory else 10)
+    viewer, session = panel.session.viewer, panel.session
+    shape = (2, 3, 2, 64, 80)[-len(axes) :]
+    data = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
+    image = viewer.add_image(data, name="hyper", axis_labels=tuple(axes))
+    strokes = make_strokes(session, choose_image(session, default_choice(image)))
+    first = (0,) * (data.ndim - 3)
+    strokes.data[(*first, 0, 40)], strokes.data[(*first, 1, 30)] = 1, 2
+    panel.pickers["target_images"].choose_layers([image])
+    panel.pickers["target_strokes"].choose_layers([strokes])
+    panel.channels.setCurrentIndex(1)
+    choose(panel, "supervised")
+    prepared = read(panel, tmp_path / "run")
+    n_planes = data.size // (2 * 64 * 80)
+    assert [plane.shape for plane in prepared.target.planes] == [(64, 80)] * n_planes
+    (file,) = (tmp_path / "run/inputs/target_strokes").iterdir()
+    assert open_image(file).axes == axes.replace("c", "")
+    plane = tifffile.imread(file).reshape(-1, 64, 80)[0]
+    assert sorted(set(np.argwhere(plane)[:, 0])) == [30, 40]
+
+    copied = viewer.add_labels(np.array(strokes.data), name="hyper copy")
+    panel.pickers["target_strokes"].choose_layers([copied])
+    panel.plan(tmp_path / "copied").write_inputs()
+    copied.data[(*first, 1, 50)] = 2  # a copy is painted in one channel alone
+    with pytest.raises(UserError, match="'hyper copy' has other labels in one channel of 'hyper'"):
+        panel.plan(tmp_path / "other").write_inputs()
+
+
+def test_strokes_that_have_to_be_computed_wait_for_the_background(
+    panel: AdaptPanel, tmp_path: Path
+):
+    blocks: list[np.ndarray] = []
+    late = da.ones((64, 80), np.uint8, chunks=(16, 80)).map_blocks(
+        lambda block: blocks.append(block) or 2 * block, dtype=np.uint8, meta=np.zeros((), np.uint8)
+    )
+    strokes = panel.session.viewer.add_labels(late, name="target 1 late")
+    panel.pickers["target_images"].choose_layers(layers(panel, "target 1"))
+    panel.pickers["target_strokes"].choose_layers([strokes])
+    choose(panel, "supervised")
+    blocks.clear()
+    plan = panel.plan(tmp_path / "run")
+    assert not blocks
+    assert plan.check is not None
+    plan.check()
+    assert blocks
 
 
 def test_a_layer_of_an_unknown_image_is_refused(viewer: ViewerModel):
@@ -638,6 +812,36 @@ def test_a_layer_of_an_unknown_image_is_refused(viewer: ViewerModel):
     viewer.layers["target 11"].name = "truth 1"
     both = [viewer.layers["truth 1"], viewer.layers["masks 0"]]
     assert partners(session, both, target, names) == ["target 0", "target 1"]
+
+
+@pytest.mark.parametrize(
+    ("mask", "image"),
+    [
+        ("a_1", "a 1"),
+        ("a-1 masks", "a 1"),
+        ("mask of a_10", "a 10"),
+        ("a_mask", "a"),
+        ("b_2 mask", "b_2"),
+        ("b 2", "b 2"),
+        ("cell (left)", None),
+        ("a1", None),
+    ],
+)
+def test_a_mask_belongs_to_the_image_with_most_of_its_words(mask: str, image: str | None):
+    images = ("a", "a 1", "a 10", "b_2", "b 2", "...")
+    assert _called_like(mask, images) == image
+
+
+def test_all_layers_are_chosen_at_once(panel: AdaptPanel):
+    picker = panel.pickers["target_images"]
+    picker.menu().aboutToShow.emit()
+    (action,) = [one for one in picker.menu().actions() if one.text() == "All of these"]
+    action.trigger()
+    names = [layer.name for layer in picker.picked.layers]
+    assert names == ["source 0", "source 1", "target 0", "target 1"]
+    points = panel.pickers["points"]
+    points.menu().aboutToShow.emit()
+    assert "All of these" not in [one.text() for one in points.menu().actions()]
 
 
 def test_names_of_files_are_unique_and_such_as_any_disk_takes():

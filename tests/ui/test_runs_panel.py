@@ -221,10 +221,28 @@ def test_deleted_layers_stay_away_and_the_run_goes_on(
     assert f"map · {run.name}" not in viewer.layers
 
 
+def test_masks_go_to_the_images_whose_names_they_have(
+    panel: TrainPanel, viewer: ViewerModel, runs_here: Path, tmp_path: Path
+):
+    for index in range(2):
+        viewer.layers[f"cells {index}"].name = f"field {index} masks"
+    viewer.layers["field 1 masks"].data = np.full((40, 50), 7)
+    panel.masks.choose_layers([viewer.layers["field 1 masks"], viewer.layers["field 0 masks"]])
+    panel.plan(tmp_path / "run").write_inputs()
+    masks = tmp_path / "run" / "inputs" / "masks"
+    assert [tifffile.imread(masks / f"field {k}.tif").max() for k in range(2)] == [1, 7]
+    viewer.layers["field 1 masks"].data = np.full((30, 50), 7)
+    panel.starter.start.click()
+    assert panel.starter.message.text == (
+        "The layer 'field 1 masks' has 30 x 50 pixels, its image 'field 1' 40 x 50."
+    )
+    assert not runs_here.exists()
+
+
 def test_missing_inputs_are_told(panel: TrainPanel, viewer: ViewerModel, runs_here: Path):
     panel.masks.choose_layers([viewer.layers["cells 0"]])
     panel.starter.start.click()
-    assert "1 layers are chosen for 2 images" in panel.starter.message.text
+    assert "1 layers of masks are chosen for 2 images" in panel.starter.message.text
     panel.images.choose_path(None)
     panel.starter.start.click()
     assert panel.starter.message.text.startswith("No images are chosen")

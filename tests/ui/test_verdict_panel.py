@@ -21,6 +21,7 @@ from napari_cellda.core.classifier import PixelClassifier
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Stage, Step
 from napari_cellda.core.features import FeatureSpec
+from napari_cellda.core.images import Channels
 from napari_cellda.core.images.label_arrays import write_region
 from napari_cellda.core.modelzoo.card import ModelCard
 from napari_cellda.core.pipeline import Maps, Pipeline
@@ -30,6 +31,7 @@ from napari_cellda.core.runs.table import RunLine
 from napari_cellda.core.runs.verdict import MapFigures
 from napari_cellda.core.tiles import Region, grid
 from napari_cellda.ui import judging
+from napari_cellda.ui.images import choose_image, default_choice, take_over
 from napari_cellda.ui.judging import figures_text, other_name, own_name
 from napari_cellda.ui.panels import verdict
 from napari_cellda.ui.runs import RunWatch
@@ -65,7 +67,7 @@ class Steps:
     """A stand-in for a run's network: the grey value of a pixel is its class."""
 
     network: Any
-    channels: str = "grey"
+    channels: Channels = "grey"
     endless: bool = False
 
     def compute(self, image, stack, folder, *, normalisation=None, stop=lambda: False):
@@ -257,6 +259,45 @@ def test_planes_are_no_channels_to_a_run_on_grey_images(
     judge.layer.click()
     done(judge, qtbot)
     np.testing.assert_array_equal(viewer.layers["stack · sup"].data, np.stack([cells] * 3))
+
+
+def test_channels_between_planes_are_in_the_way_of_nothing(
+    judge: verdict.Verdict,
+    qtbot: QtBot,
+    viewer: ViewerModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    first = Steps(SimpleNamespace(card=CARDS["style"]), channels=(0,))
+    monkeypatch.setattr(judging, "open_run", lambda folder, trusted: first)
+    data = np.zeros((3, 2, 40, 50), np.uint8)
+    data[0, 0, 5:9], data[2, 0, 30:35] = 1, 2
+    place = {"scale": (5, 1, 2, 2), "translate": (3, 0, 7, 9)}
+    image = viewer.add_image(data, name="film", axis_labels=("t", "c", "y", "x"), **place)
+    session = judge.session
+    painted = choose_image(session, default_choice(image))
+    assert painted is not None
+    open_run(judge, "style", tmp_path)
+    qtbot.waitUntil(lambda: judge.image.findText("film") >= 0, timeout=WAIT_MS)
+    pick(judge.image, "film")
+    judge.layer.click()
+    done(judge, qtbot)
+    assert judge.message.kind == "success", judge.message.text
+    applied = viewer.layers["film · style"]
+    np.testing.assert_array_equal(applied.data, np.repeat(data[:, :1], 2, axis=1))
+    qtbot.waitUntil(lambda: judge.truth.findText(applied.name) >= 0, timeout=WAIT_MS)
+    pick(judge.truth, applied.name)
+    judge.compare.click()
+    done(judge, qtbot)
+    assert judge.message.text == ""
+    assert [one.dice for one in judge.figures] == [1]
+    compared = viewer.layers["Compare · style"]
+    np.testing.assert_array_equal(compared.data, applied.data)
+    np.testing.assert_array_equal(compared.scale, image.scale)
+    np.testing.assert_array_equal(compared.translate, image.translate)
+    take_over(session, applied, foreground_only=True)
+    qtbot.waitUntil(lambda: np.count_nonzero(painted.strokes_array) == 450, timeout=WAIT_MS)
+    np.testing.assert_array_equal(painted.strokes_array > 0, data[:, 0] > 0)
 
 
 def test_a_stop_adds_nothing(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from napari_cellda.core.batch_record import find_originals
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.paths import stem
-from napari_cellda.ui.axes import channel_count, data_of
+from napari_cellda.ui.axes import axes_of, channel_count, data_of
 from napari_cellda.ui.inputs import Picked, Prepared, layer_stems, prepare, spatial_axes
 from napari_cellda.ui.nuclei import nuclei_channel
 from napari_cellda.ui.run_layers import Place
@@ -46,6 +46,9 @@ FILES = {
 """Inputs that are one file."""
 PLANE_WORDS = {"t": "time 0", "z": "plane 0"}
 """How the first plane of an image is called, by the axes that it has."""
+IMAGES = ("target_images", "source_images")
+CHANNELS = {"grey": "as grey", "all": "all channels"}
+"""How the panel calls channels that are not given by their numbers."""
 BESIDE_TARGET = ("target_masks", "target_strokes", "points", "nuclei_images", "validation_masks")
 
 
@@ -79,12 +82,15 @@ def prepare_all(
         picks.inputs.get(role, Picked()).layers for role in BESIDE_TARGET
     )
     prepared: dict[str, Prepared] = {}
-    for role, picked in picks.inputs.items():
-        if not picked:
-            continue
+    points = picks.inputs.get("points", Picked()).layers
+    # Points that were found stand for their nuclei, which may be binned and fit no image then.
+    needless = {"nuclei_images"} if target.layers and len(points) == len(target.layers) else set()
+    # In the order of the rows: what an image is taken for is told before what does not fit it.
+    for role in (role for role in ROLES if picks.inputs.get(role) and role not in needless):
+        picked = picks.inputs[role]
         given: Sequence[str] = ()
         images: Sequence[Any] = ()
-        if role in ("target_images", "source_images"):
+        if role in IMAGES:
             masks = picks.inputs.get("source_masks", Picked())
             named = copied if role == "target_images" else masks.layers
             given = image_names(picked) if named else ()
@@ -93,12 +99,14 @@ def prepare_all(
             given, images = paired(session, picked.layers, picks.inputs.get(owner, Picked()))
         kind = ROLES[role][1] or "image"
         prepared[role] = prepare(picked, kind, folder / "inputs" / role, given, images)
-    _check_planes(picks, prepared)
-    _check_painted(picks)
+        # What stands for its layer as a file says itself what its axes are.
+        if role in IMAGES and prepared[role].write is not None:
+            _check_planes(picks, role)
+    _check_points(picks)
     items = list(prepared.values())
     options: dict[str, Any] = {role: item.path for role, item in prepared.items()}
-    if nuclei := picks.inputs.get("nuclei_images"):
-        options["nuclei_channel"] = nuclei_channel(nuclei)
+    if "nuclei_images" in prepared:
+        options["nuclei_channel"] = nuclei_channel(picks.inputs["nuclei_images"])
     if picks.pipeline is not None:
         maps = folder / "inputs" / "pseudo_labels"
         items.append(Prepared(maps, _map_maker(picks.pipeline, options["target_images"], maps)))
@@ -110,23 +118,36 @@ def prepare_all(
     return {**options, **picks.options}, items
 
 
-def _check_planes(picks: AdaptPicks, prepared: Mapping[str, Prepared]) -> None:
-    """Refuse layers of several channels to be taken as grey: their channels may be planes."""
-    channels = picks.options.get("channels") or "grey"
-    roles = {
-        "target_images": channels,
-        "source_images": picks.options.get("source_channels") or channels,
-    }
-    for role, chosen in roles.items():
-        # What stands for its layer as a file says itself what its axes are.
-        written = role in prepared and prepared[role].write is not None
-        for layer in picks.inputs[role].layers if written and chosen == "grey" else ():
-            if (count := channel_count(layer)) > 1:
-                raise UserError(
-                    f"The layer '{layer.name}' seems to have {count} channels, but Channels says "
-                    "'as grey': type the numbers of those to use; or if they are planes, choose "
-                    "this layer's Axes in the panel Paint."
-                )
+def _check_planes(picks: AdaptPicks, role: str) -> None:
+    """Refuse layers of several channels as grey, and of several planes as channels.
+
+    Whichever it is, the axes are guessed where nobody has told them, and the run would train.
+    """
+    row, channels = "Channels", picks.options.get("channels") or "grey"
+    if role == "source_images" and picks.options.get("source_channels"):
+        row, channels = "Their channels", picks.options["source_channels"]
+    said = f"{row} says '{CHANNELS.get(channels, channels)}'"
+    for layer in picks.inputs[role].layers:
+        count, planes = channel_count(layer), _plane_words(layer)
+        if channels == "grey" and count > 1:
+            raise UserError(
+                f"The layer '{layer.name}' seems to have {count} channels, but {said}: type "
+                "the numbers of those to use; or if they are planes, choose this layer's Axes in "
+                "the panel Paint."
+            )
+        if channels != "grey" and planes and not layer.rgb and "c" not in axes_of(layer):
+            raise UserError(
+                f"The layer '{layer.name}' is taken as {planes}, but {said}: choose 'as grey'; or "
+                "if they are channels, choose this layer's Axes in the panel Paint."
+            )
+
+
+def _plane_words(layer: Any) -> str:
+    """Return how many time points and planes a layer has, where there are several."""
+    words = {"t": "time points", "z": "planes"}
+    sizes = zip(axes_of(layer), data_of(layer).shape, strict=True)
+    found = [f"{size} {words[axis]}" for axis, size in sizes if axis in words and size > 1]
+    return " of ".join(found)
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -136,13 +157,27 @@ def _write_text(path: Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8")
 
 
-def _check_painted(picks: AdaptPicks) -> None:
-    """Refuse points and strokes that are none, by the layers that the user knows."""
+def _check_points(picks: AdaptPicks) -> None:
+    """Refuse layers of points without any, by the names that the user knows."""
     points = picks.inputs.get("points", Picked()).layers
     if points and not any(len(layer.data) for layer in points):
         raise UserError(f"{_named(points)} no points: click once on every cell.")
+
+
+def check_strokes(picks: AdaptPicks) -> None:
+    """Refuse strokes that say nothing, by the layers that the user knows.
+
+    To be called in the background: where there are none, all of a large image's are read.
+
+    Raises
+    ------
+    UserError
+        If nothing is painted, or background alone and no mask says where cells are.
+    """
     strokes = picks.inputs.get("target_strokes", Picked()).layers
-    top = max((int(data_of(layer).max()) for layer in strokes), default=2)
+    if not strokes:
+        return
+    top = max(_top_label(data_of(layer)) for layer in strokes)
     if top < 1:
         raise UserError(f"{_named(strokes)} no strokes: paint some first.")
     alone = not any(picks.inputs.get(role) for role in ("source_masks", "target_masks"))
@@ -151,6 +186,18 @@ def _check_painted(picks: AdaptPicks) -> None:
             f"{_named(strokes)} only strokes of label 1, which is background: paint cells with "
             "label 2."
         )
+
+
+def _top_label(array: Any) -> int:
+    """Return the largest label up to the first block with cells, loading a block at a time."""
+    from napari_cellda.core.images.lazy import blocks, compute
+
+    top = 0
+    for box in blocks(array):
+        top = max(top, int(compute(array[box]).max()))
+        if top > 1:
+            break
+    return top
 
 
 def _named(layers: Sequence[Any]) -> str:
@@ -231,10 +278,18 @@ def partners(
 
 
 def _called_like(name: str, images: Sequence[str]) -> str | None:
-    """Return the image with the longest name that stands in a name, as whole words."""
-    whole = r"(?<![0-9A-Za-z]){}(?![0-9A-Za-z])"
-    alike = [one for one in images if re.search(whole.format(re.escape(one)), name)]
-    return max(alike, key=len, default=None)
+    """Return the image with the longest name that stands in a name, as whole words.
+
+    What parts words does not matter: "a_1 mask" is one of "a 1", also where there is "a".
+    """
+    alike = [one for one in images if _whole_words(one).search(name)]
+    return max(alike, key=lambda one: (len(one), one in name), default=None)
+
+
+def _whole_words(name: str) -> re.Pattern[str]:
+    """Return what finds the words of a name one after the other; of one without words itself."""
+    words = r"[\W_]+".join(re.findall(r"[^\W_]+", name)) or re.escape(name)
+    return re.compile(rf"(?<![^\W_]){words}(?![^\W_])")
 
 
 def _map_maker(pipeline: Pipeline, images: Path, folder: Path) -> Callable[[], None]:

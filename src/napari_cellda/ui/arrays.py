@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_cellda.core.errors import UserError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -124,3 +126,43 @@ def spread(base: Any, axis: int | None, length: int) -> Any:
         strides = (*base.strides[:axis], 0, *base.strides[axis:])
         return np.lib.stride_tricks.as_strided(base, shape, strides, writeable=True)
     return SpreadArray(base, axis, length)
+
+
+def unspread(array: Any, axis: int | None) -> Any:
+    """Return what `spread` made an array of, the same memory; None if it was made otherwise."""
+    if axis is None:
+        return array
+    if isinstance(array, SpreadArray):
+        return array.base
+    if isinstance(array, np.ndarray) and array.ndim > axis and not array.strides[axis]:
+        return array[(slice(None),) * axis + (0,)]
+    return None
+
+
+def same_along(array: Any, axis: int, complaint: str) -> Any:
+    """Return an array without an axis along which all should be the same, lazily.
+
+    Parameters
+    ----------
+    array : numpy, dask or zarr array
+    axis : int
+    complaint : str
+        What the `UserError` says that is raised when a part is read that is not the same.
+
+    Returns
+    -------
+    dask array
+    """
+    import dask.array as da
+
+    def first(block: np.ndarray) -> np.ndarray:
+        one = block.take([0], axis)
+        if (block != one).any():
+            raise UserError(complaint)
+        return one.squeeze(axis)
+
+    if not isinstance(array, da.Array):
+        chunks = (1,) * (array.ndim - 2) + (2 * CHUNK, 2 * CHUNK)
+        array = da.from_array(array, chunks=chunks, name=False)
+    meta = np.empty((0,) * (array.ndim - 1), array.dtype)
+    return da.map_blocks(first, array.rechunk({axis: -1}), drop_axis=axis, meta=meta)

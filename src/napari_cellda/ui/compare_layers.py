@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cellda.ui.layers import TAG, fade_in, keep_selection, last_axes
+from napari_cellda.ui.axes import ImageChoice
+from napari_cellda.ui.layers import TAG, fade_in, keep_selection, on_layer
 from napari_cellda.ui.run_layers import GAP, keep_camera
 
 if TYPE_CHECKING:
@@ -33,12 +34,13 @@ class CompareLayers:
     Parameters
     ----------
     session : Session
-    image : napari Image layer
+    choice : ImageChoice
         What the maps lie on.
     """
 
-    def __init__(self, session: Session, image: Any) -> None:
-        self._session, self._image = session, weakref.ref(image)
+    def __init__(self, session: Session, choice: ImageChoice) -> None:
+        self._session = session
+        self._image, self._axes = weakref.ref(choice.layer), choice.axes
         self._layers: list[weakref.ref[Any]] = []
         self.apart = False
 
@@ -50,7 +52,12 @@ class CompareLayers:
         return [one for one in found if viewer is not None and one in viewer.layers]
 
     def show(self, maps: Mapping[str, np.ndarray]) -> None:
-        """Show maps, or labels of classes or objects, by their names, the last one in front."""
+        """Show maps, or labels of classes or objects, by their names, the last one in front.
+
+        Parameters
+        ----------
+        maps : mapping of str to array of the image's `label_shape`
+        """
         from napari.layers import Image as ImageLayer
         from napari.layers import Labels
 
@@ -58,17 +65,19 @@ class CompareLayers:
         self.clear()
         if viewer is None or image is None:
             return
+        choice = ImageChoice(image, self._axes, "all")
         for name, array in maps.items():
+            data, place = on_layer(choice, array)
             looks: dict[str, Any] = {}
             if array.dtype.kind == "f":
                 looks = {"colormap": fade_in(COLORS.get(name, OWN)), "contrast_limits": (0, 1)}
             layer = (ImageLayer if looks else Labels)(
-                array,
+                data,
                 name=f"Compare · {name}",
                 opacity=0.7,
                 metadata={TAG: {"role": f"compare:{name}"}},
                 **looks,
-                **last_axes(image, array.ndim),
+                **place,
             )
             with keep_selection(viewer), keep_camera(viewer):
                 viewer.add_layer(layer)

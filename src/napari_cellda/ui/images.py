@@ -11,11 +11,9 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import never
 from napari_cellda.core.images.label_arrays import read_region, write_region
 from napari_cellda.core.tiles import grid
-from napari_cellda.ui.arrays import SpreadArray
 from napari_cellda.ui.axes import (
     ImageChoice,
     axes_of,
-    data_of,
     default_channels,
     keep_axes,
     read_layer,
@@ -25,7 +23,8 @@ from napari_cellda.ui.layers import (
     STROKES_OPACITY,
     TAG,
     brush_size,
-    spread_for_viewer,
+    labels_on,
+    own_labels,
     stroke_colormap,
 )
 from napari_cellda.ui.live import LivePainter
@@ -144,33 +143,28 @@ def _move_over(old: PaintedImage, new: PaintedImage) -> None:
 def adopt_strokes(session: Session, painted: PaintedImage) -> Any:
     """Take a Labels layer of the viewer as the strokes of an image, if it says that it is.
 
-    That is a layer called "Strokes · <image>" of the right shape, e.g. of a sample or a project.
+    That is a layer called "Strokes · <image>" of the right shape, e.g. of a sample or a project;
+    what is painted there in one channel has to count in all.
     """
     from napari.layers import Labels
 
     taken = [p.strokes for p in session.images]
-    shape = painted.image.label_shape
     for layer in session.viewer.layers:
         named = layer.name == f"Strokes · {painted.name}"
         if not (named and isinstance(layer, Labels)) or any(layer is other for other in taken):
             continue
-        if tuple(layer.data.shape) != spread_for_viewer(painted.choice, _stand_in(shape)).shape:
+        array = own_labels(painted.choice, layer)
+        if array is None or tuple(array.shape) != painted.image.label_shape:
             continue
-        _take_layer(session, painted, layer)
+        _take_layer(session, painted, layer, array)
         return layer
     return None
 
 
-def _stand_in(shape: tuple[int, ...]) -> np.ndarray:
-    """Return an array of that shape without memory behind it."""
-    return np.broadcast_to(np.zeros((), np.uint8), shape)
-
-
-def _take_layer(session: Session, painted: PaintedImage, layer: Any) -> None:
+def _take_layer(session: Session, painted: PaintedImage, layer: Any, array: Any) -> None:
     names = layer.metadata.get("classes")
     if names and len(names) <= MAX_CLASSES and not _has_strokes(session):
         session.set_classes(class_list(tuple(names)))
-    array = layer.data.base if isinstance(layer.data, SpreadArray) else layer.data
     painted.strokes, painted.strokes_array = layer, array
     layer.metadata = {**layer.metadata, TAG: {"role": "strokes"}}
     layer.colormap = stroke_colormap(session)
@@ -192,9 +186,9 @@ def take_over(session: Session, mask: Any, *, foreground_only: bool = False) -> 
     ----------
     session : Session
     mask : napari Labels layer
-        Of the image's `label_shape`. With no more values than there are classes, 0 becomes
-        background and value k class k; otherwise (instances) everything but 0 is the first
-        foreground class.
+        Of the image's `label_shape`, or as the viewer needs it (`labels_on`). With no more values
+        than there are classes, 0 becomes background and value k class k; otherwise (instances)
+        everything but 0 is the first foreground class.
     foreground_only : bool
         Leave 0 unpainted.
 
@@ -204,7 +198,7 @@ def take_over(session: Session, mask: Any, *, foreground_only: bool = False) -> 
         If the shape does not fit.
     """
     painted = session.require_current()
-    data = data_of(mask)
+    data = labels_on(painted.choice, mask)
     if tuple(data.shape) != painted.image.label_shape:
         raise UserError(
             f"The mask '{mask.name}' has shape {tuple(data.shape)}, but '{painted.name}' needs "

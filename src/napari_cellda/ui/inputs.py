@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
+from itertools import count, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,8 +13,8 @@ import numpy as np
 
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.paths import safe_stem, stem
-from napari_cellda.ui.axes import CHOSEN_AXES, axes_of, data_of
-from napari_cellda.ui.layers import TAG
+from napari_cellda.ui.axes import CHOSEN_AXES, ImageChoice, axes_of, data_of
+from napari_cellda.ui.layers import TAG, labels_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -98,7 +98,7 @@ def prepare(
         partners = images or [None] * len(stems)
         places = [points_on(*pair) for pair in zip(picked.layers, partners, strict=True)]
         return Prepared(folder, partial(_write_tables, stems, places, folder))
-    frozen = [_frozen(layer, kind) for layer in picked.layers]
+    frozen = [_frozen(layer, kind, image) for layer, image in zip_longest(picked.layers, images)]
 
     def write() -> None:
         for name, (data, meta) in zip(stems, frozen, strict=True):
@@ -112,7 +112,8 @@ def _check_fit(layer: Any, kind: Kind, image: Any) -> None:
     sizes = dict(zip(axes_of(image), data_of(image).shape, strict=True))
     size = " x ".join(str(n) for axis, n in sizes.items() if axis != "c" and n > 1)
     if kind == "labels":
-        own = " x ".join(str(n) for n in data_of(layer).shape if n > 1)
+        choice = ImageChoice(image, axes_of(image), "all")
+        own = " x ".join(str(n) for n in labels_on(choice, layer).shape if n > 1)
         if own != size:
             raise UserError(
                 f"The layer '{layer.name}' has {own} pixels, its image '{image.name}' {size}."
@@ -169,10 +170,21 @@ def _part(array: Any, plane_axes: int) -> np.ndarray:
     return np.squeeze(np.asarray(array[index]))
 
 
-def _frozen(layer: Any, kind: Kind) -> tuple[Any, dict[str, Any]]:
+def _frozen(layer: Any, kind: Kind, image: Any) -> tuple[Any, dict[str, Any]]:
     """Return a layer's data and attributes, with an image's axes as the panel Paint takes them."""
     data, meta, _ = layer.as_layer_data_tuple()
-    return data, {**meta, "axis_labels": spatial_axes(layer)} if kind == "image" else meta
+    if kind == "image":
+        return data, {**meta, "axis_labels": spatial_axes(layer)}
+    if image is None:
+        return data, meta
+    axes = axes_of(image)
+    own = labels_on(ImageChoice(image, axes, "all"), layer)
+    if len(own.shape) == layer.ndim:
+        return data, meta
+    scale = [step for axis, step in zip(axes, layer.scale, strict=True) if axis != "c"]
+    units = [unit for axis, unit in zip(axes, layer.units, strict=True) if axis != "c"]
+    changed = {"axis_labels": axes.replace("c", ""), "scale": scale, "units": units}
+    return own, {**meta, **changed, "multiscale": False}
 
 
 def spatial_axes(layer: Any) -> str:
@@ -212,7 +224,8 @@ def points_on(layer: Any, image: Any = None) -> tuple[np.ndarray, str]:
     Parameters
     ----------
     layer : napari Points layer
-        Points that were found belong to the pixels in which they were found, wherever those lie.
+        Points that were found in as many pixels as the image has belong to those, wherever they
+        lie; others, such as of a binned image, to what lies below them.
     image : napari Image layer, optional
         None: it is in no layer, and the points are in its pixels as they are.
 
@@ -223,10 +236,11 @@ def points_on(layer: Any, image: Any = None) -> tuple[np.ndarray, str]:
     axes : str
         As many as coordinates, such as "zyx".
     """
-    found = layer.metadata.get(TAG, {}).get("axes")
+    tag = layer.metadata.get(TAG, {})
+    found = tag.get("axes")
     axes = (found or "tzyx") if image is None else spatial_axes(image)
-    if found is not None:
-        own = [k for k, axis in enumerate(found) if axis in COLUMNS]
+    own = [k for k, axis in enumerate(found or "") if axis in COLUMNS]
+    if own and (image is None or tag.get("plane") == plane_shape(image)):
         return layer.data[:, own], axes.replace("c", "")[-len(own) :]
     if image is None:
         return layer.data.copy(), axes[-layer.ndim :]
@@ -235,7 +249,16 @@ def points_on(layer: Any, image: Any = None) -> tuple[np.ndarray, str]:
     start, *ends = (image.world_to_data(layer.data_to_world(corner)) for corner in corners)
     both = min(layer.ndim, image.ndim)
     places = np.add(start, layer.data @ np.subtract(ends, start))
+    if own:  # planes and time points pair by their numbers, as those of channels never do
+        places = np.hstack([layer.data[:, own[:-2]], places[:, -2:]])
+        return places, axes.replace("c", "")[-len(own) :]
     return places[:, -both:], axes[-both:]
+
+
+def plane_shape(image: Any) -> tuple[int, ...]:
+    """Return how many rows and columns an Image layer has."""
+    sizes = dict(zip(spatial_axes(image), data_of(image).shape, strict=False))
+    return sizes["y"], sizes["x"]
 
 
 def _write_tables(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note
 from napari_cellda.ui.compare_layers import NEXT_KEY, OWN
-from napari_cellda.ui.layers import TAG, fade_in, keep_selection, last_axes, spread_for_viewer
+from napari_cellda.ui.layers import TAG, fade_in, keep_selection, on_layer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -211,12 +211,6 @@ def show_applied(
         for layer in made:
             session.viewer.add_layer(layer)
     return made[-1]
-
-
-def on_layer(choice: ImageChoice, array: Any) -> tuple[Any, dict[str, Any]]:
-    """Return an array of the image's `label_shape` as the viewer needs it, and its place."""
-    shown = spread_for_viewer(choice, array)
-    return shown, last_axes(choice.layer, shown.ndim)
 
 
 # -- figures ------------------------------------------------------------------------------------

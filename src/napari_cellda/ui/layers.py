@@ -83,6 +83,47 @@ def spread_for_viewer(choice: ImageChoice, array: Any) -> Any:
     return spread(array, axis, length)
 
 
+def labels_on(choice: ImageChoice, layer: Any) -> Any:
+    """Return a layer's labels in the image's `label_shape`, whatever the viewer needs of them.
+
+    The opposite of `spread_for_viewer`; labels of any other shape are returned as they are.
+
+    Parameters
+    ----------
+    choice : ImageChoice
+        The image that they belong to.
+    layer : napari Labels layer
+        Made for the viewer, or with channels of its own: reading those raises a `UserError` where
+        they differ, since only one of them could count.
+    """
+    from napari_cellda.ui.arrays import same_along
+
+    array, axis = data_of(layer), _spread_axis(choice)
+    if axis is None or tuple(array.shape) != tuple(data_of(choice.layer).shape):
+        return array
+    own = own_labels(choice, layer)
+    if own is not None:
+        return own
+    complaint = (
+        f"The layer '{layer.name}' has other labels in one channel of '{choice.layer.name}' than "
+        "in another; expected the same in all channels."
+    )
+    return same_along(array, axis, complaint)
+
+
+def own_labels(choice: ImageChoice, layer: Any) -> Any:
+    """Return what `spread_for_viewer` made a layer's data of; None if it was made otherwise."""
+    from napari_cellda.ui.arrays import unspread
+
+    return unspread(data_of(layer), _spread_axis(choice))
+
+
+def on_layer(choice: ImageChoice, array: Any) -> tuple[Any, dict[str, Any]]:
+    """Return an array of the image's `label_shape` as the viewer needs it, and its place."""
+    shown = spread_for_viewer(choice, array)
+    return shown, last_axes(choice.layer, shown.ndim)
+
+
 def make_strokes(session: Session, painted: PaintedImage, array: Any = None) -> Any:
     """Give an image its strokes layer, on top of all others and ready to be painted on.
 

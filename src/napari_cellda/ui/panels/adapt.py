@@ -18,9 +18,11 @@ from qtpy.QtWidgets import (
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.runs.commands import command_words
 from napari_cellda.ui.adapt_inputs import (
+    CHANNELS,
     FILES,
     ROLES,
     AdaptPicks,
+    check_strokes,
     image_names,
     prepare_all,
     preview_place,
@@ -53,7 +55,8 @@ if TYPE_CHECKING:
 TRIAL_STEPS = 24
 ALWAYS = ("target_images",)
 OPTIONAL = ("validation_masks",)
-CHANNELS = (("grey", "as grey"), ("all", "all channels"))
+MAPS = ("pseudo_labels", "project")
+"""Either gives maps; those of this viewer take the place of both."""
 SAME = (None, "the same")
 
 
@@ -95,8 +98,8 @@ class AdaptPanel(QWidget):
         self.classes = QLineEdit()
         self.classes.setPlaceholderText("told by the masks")
         self.classes.setToolTip("Names of the foreground classes, with commas, in order")
-        self.channels = _channel_box(CHANNELS)
-        self.source_channels = _channel_box((SAME, *CHANNELS))
+        self.channels = _channel_box(tuple(CHANNELS.items()))
+        self.source_channels = _channel_box((SAME, *CHANNELS.items()))
         self.choose_by_masks = QCheckBox("Let these masks choose the checkpoint")
         self.choose_by_masks.setToolTip(
             "Otherwise no mask of your images is looked at while training, as a user without "
@@ -184,7 +187,7 @@ class AdaptPanel(QWidget):
         given = {role for role, picker in self.pickers.items() if picker.picked}
         if self.diameter.value is not None:
             given.add("diameter")
-        if self.own_maps.isChecked() and self.session.classifier is not None:
+        if self._has_own_maps:
             given.add("pseudo_labels")
         return given
 
@@ -193,7 +196,12 @@ class AdaptPanel(QWidget):
 
     def _takes_own_maps(self, method: Method) -> bool:
         """Whether it learns from the maps of this viewer, whose classes have names."""
-        return "pseudo_labels" in self._wanted(method) and self.own_maps.isChecked()
+        return "pseudo_labels" in self._wanted(method) and self._has_own_maps
+
+    @property
+    def _has_own_maps(self) -> bool:
+        """Whether maps of this viewer are asked for and there is a forest that makes them."""
+        return self.own_maps.isChecked() and self.session.classifier is not None
 
     def _on_method(self, method: Method) -> None:
         wanted = self._wanted(method)
@@ -221,6 +229,8 @@ class AdaptPanel(QWidget):
         self.find_points.refresh()
         self.own_maps.setEnabled(self.session.classifier is not None)
         self.classes.setEnabled(self.method is None or not self._takes_own_maps(self.method))
+        for role in MAPS:
+            self.pickers[role].setEnabled(not self._has_own_maps)
         self.choose_by_masks.setEnabled(bool(self.pickers["validation_masks"].picked))
         self._show_table()
         self.cards.show_given(self.given())
@@ -254,10 +264,12 @@ class AdaptPanel(QWidget):
             from napari_cellda.ui.exporting import session_pipeline
 
             pipeline = session_pipeline(self.session)
-            inputs["pseudo_labels"] = Picked()
+            inputs.update(dict.fromkeys(MAPS, Picked()))
             # Commas part the names on the command line.
             names = (name.replace(",", " ") for name in pipeline.classifier.class_names[1:])
             classes = ",".join(" ".join(name.split()) for name in names)
+        elif all(inputs.get(role) for role in MAPS):
+            raise UserError("Maps and Project are both chosen; choose one of them.")
         options = {
             "diameter": self.diameter.value if "diameter" in wanted else None,
             "classes": classes,
@@ -293,11 +305,13 @@ class AdaptPanel(QWidget):
         options["preset"] = self.settings.preset.currentData()
         settings = self.settings.value.model_dump()
         words = command_words(("adapt", method.name), options, self.settings.changes())
-        check = None
+        checks: list[Callable[[], object]] = []
+        if picks.inputs.get("target_strokes", Picked()).layers:
+            checks.append(partial(check_strokes, picks))
         if options.get("project") is not None:
             trusted = frozenset(self.session.trusted)
             words += trust_words(trusted)
-            check = partial(check_project, options["project"], trusted)
+            checks.append(partial(check_project, options["project"], trusted))
         return RunPlan(
             words=words,
             inputs=prepared,
@@ -305,7 +319,7 @@ class AdaptPanel(QWidget):
             ratio=settings["steps"] / TRIAL_STEPS,
             validations=max(1, settings["steps"] // settings["validate_every"]),
             place=preview_place(self.session, picks, method),
-            check=check,
+            check=partial(_check_all, checks) if checks else None,
         )
 
     # -- afterwards -----------------------------------------------------------------------------
@@ -316,6 +330,11 @@ class AdaptPanel(QWidget):
 
 def _settings_of(method: Method, preset: Any) -> Any:
     return method.settings(preset)
+
+
+def _check_all(checks: Sequence[Callable[[], object]]) -> None:
+    for check in checks:
+        check()
 
 
 def _load_methods(stop: Callable[[], bool]) -> Sequence[Method]:
@@ -340,14 +359,16 @@ def _channels(box: QComboBox) -> str | None:
     Raises
     ------
     UserError
-        If numbers are expected and something else was typed.
+        If something else was typed.
     """
     text = box.currentText().strip()
-    index = box.findText(text)
-    if index >= 0:
-        return cast("str | None", box.itemData(index))
+    for index in range(box.count()):
+        if text.lower() in (box.itemText(index), box.itemData(index)):
+            return cast("str | None", box.itemData(index))
     if not all(part.strip().isdecimal() for part in text.split(",")):
-        raise UserError(f"The channels are '{text}'; expected numbers such as 0,2.")
+        raise UserError(
+            f"The channels are '{text}'; expected one of the list, or numbers such as 0,2."
+        )
     return text.replace(" ", "")
 
 

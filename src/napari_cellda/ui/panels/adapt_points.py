@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QMenu, QPushButton
 from napari_cellda.core.errors import UserError
 from napari_cellda.ui.axes import channel_count
 from napari_cellda.ui.connect import connect_while_alive
-from napari_cellda.ui.inputs import Picked
+from napari_cellda.ui.inputs import Picked, plane_shape
 from napari_cellda.ui.layers import TAG, last_axes
 from napari_cellda.ui.nuclei import choose_channel, nuclei_channel, nuclei_points, points_axes
 from napari_cellda.ui.worker import TaskHandle, run_task
@@ -129,6 +129,11 @@ class FindPoints(QPushButton):
         made = []
         for layer, found in zip(layers, points, strict=True):
             self._make_room(layer)
+            tag = {
+                "role": "found points",
+                "axes": points_axes(layer),
+                "plane": plane_shape(layer),
+            }
             made.append(
                 Points(
                     found,
@@ -136,7 +141,7 @@ class FindPoints(QPushButton):
                     size=SIZE * (self._diameter() or 20),
                     face_color="#e69f00",
                     border_color="black",
-                    metadata={TAG: {"role": "found points", "axes": points_axes(layer)}},
+                    metadata={TAG: tag},
                     **last_axes(layer, found.shape[1]),
                 )
             )

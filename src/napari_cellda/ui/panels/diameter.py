@@ -63,6 +63,7 @@ class Diameter(QWidget):
     def _start(self) -> None:
         """Let the user draw lines, on a layer that goes when the panel does."""
         viewer = self._session.viewer
+        viewer.dims.ndisplay = 2  # in 3D napari draws no lines
         if self._layer is None or self._layer not in viewer.layers:
             image = self._image()
             settings = (

@@ -48,6 +48,8 @@ class InputPicker(QPushButton):
         self._session, self.kind, self._filter = session, kind, file_filter
         self._path: Path | None = None
         self._layers: list[weakref.ref[Any]] = []
+        self._names: list[str] = []
+        """Of the layers that are chosen, as they were shown last."""
         self.setToolTip(tip)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         menu = QMenu(self)
@@ -95,11 +97,15 @@ class InputPicker(QPushButton):
         menu = self.menu()
         menu.clear()
         chosen = self._present()
-        for layer in self._fitting() if self.kind is not None else []:
+        fitting = self._fitting() if self.kind is not None else []
+        for layer in fitting:
             action = menu.addAction(layer.name)
             action.setCheckable(True)
             action.setChecked(layer in chosen)
             action.toggled.connect(lambda on, one=layer: self._toggle(one, on))
+        if len(fitting) > 1:
+            # From the bottom up: in the order in which they were opened.
+            menu.addAction("All of these", lambda: self.choose_layers(fitting[::-1]))
         if not menu.isEmpty():
             menu.addSeparator()
         menu.addAction("File\u2026" if self._filter else "Folder\u2026", self._ask)
@@ -120,17 +126,17 @@ class InputPicker(QPushButton):
             self.choose_path(Path(chosen))
 
     def _on_layers(self, event: Any = None) -> None:
-        before = self.text()
+        before = self._names
         self._show()
-        if self.text() != before:
+        if self._names != before:
             self.changed.emit()
 
     def _show(self) -> None:
         picked = self.picked
+        names = self._names = [layer.name for layer in picked.layers]
         if picked.path is not None:
             text = f"{picked.path.parent.name}/{picked.path.name}"
         else:
-            names = [layer.name for layer in picked.layers]
             text = ", ".join(names[:2]) + (f" and {len(names) - 2} more" if names[2:] else "")
         self.setText(self.fontMetrics().elidedText(text, Qt.TextElideMode.ElideMiddle, 190))
         if not text:

@@ -12,9 +12,9 @@ from napari_cellda.core.batch_record import find_originals
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.paths import safe_stem, stem
 from napari_cellda.core.runs.commands import ENHANCER
-from napari_cellda.ui.axes import data_of, image_name
+from napari_cellda.ui.axes import image_name
 from napari_cellda.ui.connect import connect_while_alive
-from napari_cellda.ui.layers import TAG
+from napari_cellda.ui.layers import TAG, labels_on
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,8 +124,8 @@ class JudgedOn(QWidget):
         flat = (axes for axes in axes_choices(layer) if "c" not in axes)
         return next(flat, axes_of(layer))
 
-    def read_truth(self, image: Image) -> Image | None:
-        """Return the truth that is chosen for an image; None when there is none.
+    def read_truth(self, choice: ImageChoice, image: Image) -> Image | None:
+        """Return the truth that is chosen for what `read` returned; None when there is none.
 
         Raises
         ------
@@ -137,7 +137,7 @@ class JudgedOn(QWidget):
         layer = self.truth.currentData()
         if layer is None or layer not in self._session.viewer.layers:
             return None
-        data = data_of(layer)
+        data = labels_on(choice, layer)
         if tuple(data.shape) != image.label_shape:
             raise UserError(
                 f"The mask '{layer.name}' has shape {tuple(data.shape)}, but '{image.name}' "

@@ -11,7 +11,8 @@ from napari_cellda.core.params import checked
 from napari_cellda.core.paths import package_id
 from napari_cellda.core.runs.commands import command_words
 from napari_cellda.core.runs.folder import has_model
-from napari_cellda.ui.inputs import layer_stems, prepare
+from napari_cellda.ui.adapt_inputs import image_names, paired
+from napari_cellda.ui.inputs import prepare
 from napari_cellda.ui.panels.docks import open_panel, settle_in_dock
 from napari_cellda.ui.panels.input_picker import InputPicker
 from napari_cellda.ui.panels.run_starter import RunPlan, RunStarter
@@ -54,7 +55,6 @@ class TrainPanel(QWidget):
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.session = Session.of(napari_viewer)
-        self._params: Any = None
         settle_in_dock(self, "Train enhancer")
         self._make_widgets()
         self._lay_out()
@@ -69,7 +69,7 @@ class TrainPanel(QWidget):
             self.session, "image", "Annotated images. A folder, or layers of this viewer"
         )
         self.masks = InputPicker(
-            self.session, "labels", "Their masks. Paired by name; layers in the same order"
+            self.session, "labels", "Their masks. Paired by name, else in the same order"
         )
         self.masks_are = _choices(MASKS_ARE)
         self.structure = _choices(STRUCTURES)
@@ -125,10 +125,16 @@ class TrainPanel(QWidget):
         shows = self.shows.text().strip() or "structure"
         params = {**self.settings.value.model_dump(), "shows": shows}
         checked(type(self.settings.value), params, "Enhancer training")
-        names = layer_stems(images.layers) if images.layers and masks.layers else ()
         # Names are given, so that a single layer is copied with its mask, and pairs with it.
+        names = image_names(images) if masks.layers else ()
+        if len(names) != len(masks.layers):
+            raise UserError(
+                f"{len(masks.layers)} layers of masks are chosen for {len(names)} images; choose "
+                "one per image."
+            )
+        given, partners = paired(self.session, masks.layers, images) if names else ((), ())
         image_folder = prepare(images, "image", folder / "inputs" / "images", names)
-        mask_folder = prepare(masks, "labels", folder / "inputs" / "masks", names)
+        mask_folder = prepare(masks, "labels", folder / "inputs" / "masks", given, partners)
         changes = {**self.settings.changes(), "shows": shows, "id": package_id(shows, "enhancer")}
         options = {
             "images": image_folder.path,

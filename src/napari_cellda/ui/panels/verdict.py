@@ -215,13 +215,13 @@ class Verdict(QWidget):
         try:
             insist_on_folder(self.run.folder)
             choice, image = self.on.read(grey=takes_grey(self._card))
-            truth = self.on.read_truth(image)
+            truth = self.on.read_truth(choice, image)
         except UserError as error:
             self.message.tell(str(error), "error")
             return
         if self.layers is not None:
             self.layers.clear()
-        self.layers = CompareLayers(self.session, choice.layer)
+        self.layers = CompareLayers(self.session, choice)
         self.figures = []
         self.table.clear()
         pipeline, name = self._session_pipeline(), own_name(self.run.name)
