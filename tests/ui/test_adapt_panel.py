@@ -18,6 +18,7 @@ from napari.layers._source import Source
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
 
+from napari_cellda import methods
 from napari_cellda.core.adaptation.inputs import AdaptInputs, open_inputs
 from napari_cellda.core.adaptation.prepare import Prepared, prepare_domains
 from napari_cellda.core.adaptation.tables import read_image_labels
@@ -134,6 +135,20 @@ def test_cards_are_grey_with_the_reason_until_their_inputs_are_there(panel: Adap
     assert not panel.starter.start.isEnabled()
     panel.cards.others.click()
     assert cards["cks"].isVisible()
+
+
+def test_methods_that_cannot_be_loaded_are_told(
+    qtbot: QtBot, viewer: ViewerModel, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse() -> None:
+        raise ImportError("libcudart.so.12: cannot open shared object file")
+
+    monkeypatch.setattr(methods, "discover", refuse)
+    panel = AdaptPanel(viewer)
+    qtbot.addWidget(panel)
+    qtbot.waitUntil(lambda: bool(panel.starter.message.text), timeout=WAIT_MS)
+    assert "ImportError: libcudart" in panel.starter.message.text
+    qtbot.waitUntil(panel.loading.isHidden, timeout=WAIT_MS)
 
 
 def test_supervised_waits_for_something_annotated(panel: AdaptPanel):
@@ -765,9 +780,9 @@ def test_a_real_run_is_started_followed_judged_applied_and_discarded(
     assert (tmp_path / "results" / "new_mask.tif").is_file()
 
     verdict.discard_run()
-    qtbot.waitUntil(lambda: not run.folder.exists(), timeout=WAIT_MS)
-    assert not verdict.isVisible()
     qtbot.waitUntil(lambda: panel.starter.monitor.run is None, timeout=WAIT_MS)
+    assert not run.folder.exists()
+    assert not verdict.isVisible()
     assert panel.starter.monitor.isHidden()
     assert picture not in viewer.layers
     assert f"Compare · {run.name}" not in viewer.layers

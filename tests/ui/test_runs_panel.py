@@ -25,7 +25,8 @@ from napari_cellda.core.runs.table import RUNS_VARIABLE, RunLine
 from napari_cellda.core.runs.turn import QUEUE_VARIABLE
 from napari_cellda.ui import closing
 from napari_cellda.ui.frames import FrameStack
-from napari_cellda.ui.panels import verdict
+from napari_cellda.ui.panels import train, verdict
+from napari_cellda.ui.panels.adapt import AdaptPanel
 from napari_cellda.ui.panels.run_monitor import RunMonitor, duration, gigabytes
 from napari_cellda.ui.panels.runs import RunsPanel, _cells, _tip
 from napari_cellda.ui.panels.train import TrainPanel, model_id
@@ -222,6 +223,38 @@ def test_missing_inputs_are_told(panel: TrainPanel, viewer: ViewerModel, runs_he
     panel.starter.start.click()
     assert "expected the name of a new folder" in panel.starter.message.text
     assert not runs_here.exists()
+
+
+@pytest.mark.parametrize("open_panel", [AdaptPanel, TrainPanel, RunsPanel])
+def test_errors_of_the_session_are_told(
+    qtbot: QtBot,
+    viewer: ViewerModel,
+    monkeypatch: pytest.MonkeyPatch,
+    open_panel: Callable[..., Any],
+):
+    panel = open_panel(viewer)
+    qtbot.addWidget(panel)
+    starter = panel if isinstance(panel, RunsPanel) else panel.starter
+    panel.session.report(RuntimeError("CUDA out of memory"))
+    told = "Something went wrong: RuntimeError: CUDA out of memory"
+    assert starter.message.text == told
+    if hasattr(panel, "verdict"):  # who compares looks there
+        monkeypatch.setattr(panel.verdict, "isHidden", lambda: False)
+        panel.session.report(RuntimeError("CUDA out of memory"))
+        assert panel.verdict.message.text == told
+    qtbot.waitUntil(panel.isEnabled, timeout=WAIT_MS)
+
+
+def test_settings_that_cannot_be_loaded_are_told(
+    qtbot: QtBot, viewer: ViewerModel, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(stop: Any) -> None:
+        raise ImportError("libcudart.so.12: cannot open shared object file")
+
+    monkeypatch.setattr(train, "_load_params", refuse)
+    panel = TrainPanel(viewer)
+    qtbot.addWidget(panel)
+    qtbot.waitUntil(lambda: "libcudart" in panel.starter.message.text, timeout=WAIT_MS)
 
 
 def test_an_estimate_leaves_nothing_behind(panel: TrainPanel, qtbot: QtBot, runs_here: Path):

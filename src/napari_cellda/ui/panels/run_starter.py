@@ -24,7 +24,7 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.runs.history import RunView
 from napari_cellda.ui.connect import when_deleted
 from napari_cellda.ui.model_loading import agreed, ask_consent
-from napari_cellda.ui.panel_words import panel_words
+from napari_cellda.ui.panel_words import error_words
 from napari_cellda.ui.panels.banner import Banner
 from napari_cellda.ui.panels.run_monitor import RunMonitor, duration, gigabytes, pace_words
 from napari_cellda.ui.runs import SessionRuns, runs_folder
@@ -161,7 +161,7 @@ class RunStarter(QWidget):
             folder = self._new_folder()
             plan = self._plan(folder)
         except UserError as error:
-            self.message.tell(str(error), "error")
+            self.complain(error)
             return
         self._abandon()
         if plan.check is None:
@@ -197,7 +197,11 @@ class RunStarter(QWidget):
             self._abandon()
             again()
         else:
-            self.message.tell(panel_words(str(error)) or repr(error), "error")
+            self.complain(error)
+
+    def complain(self, error: Exception) -> None:
+        """Say what went wrong."""
+        self.message.tell(error_words(error), "error")
 
     def watch(self, watch: RunWatch, place: Place | None = None) -> None:
         """Show a run."""
@@ -240,7 +244,7 @@ class RunStarter(QWidget):
             plan = self._plan(scratch)
         except UserError as error:
             scratch.rmdir()
-            self.message.tell(str(error), "error")
+            self.complain(error)
             return
         self.cost.setText("Trying a few steps\u2026")
         self.cost.show()

@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cellda.ui.connect import connect_while_alive
+from napari_cellda.ui.panel_words import error_words
 from napari_cellda.ui.panels.banner import Banner
 from napari_cellda.ui.panels.docks import settle_in_dock
 from napari_cellda.ui.panels.run_monitor import STATES, RunMonitor
@@ -132,6 +133,7 @@ class RunsPanel(QWidget):
         self.monitor.refreshed.connect(self._on_run)
         self.verdict.discarded.connect(self.refresh)
         connect_while_alive(self, self.runs.added, lambda run: self.refresh())
+        connect_while_alive(self, self.session.failed, self._on_failure)
         self._on_selection()
 
     def resizeEvent(self, event: Any) -> None:
@@ -281,7 +283,13 @@ class RunsPanel(QWidget):
         )
 
     def _complain(self, error: Exception) -> None:
-        self.message.tell(str(error) or type(error).__name__, "error")
+        self.message.tell(error_words(error), "error")
+
+    def _on_failure(self, error: Exception) -> None:
+        if self.verdict.isHidden():
+            self._complain(error)
+        else:
+            self.verdict.complain(error)
 
 
 def _cells(line: RunLine) -> tuple[str, ...]:

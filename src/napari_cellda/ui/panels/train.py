@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QLineEdit, QPushButton, QVBox
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.runs.commands import command_words
 from napari_cellda.core.runs.folder import has_model
+from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.inputs import layer_stems, prepare
 from napari_cellda.ui.panels.docks import open_panel, settle_in_dock
 from napari_cellda.ui.panels.input_picker import InputPicker
@@ -59,9 +60,16 @@ class TrainPanel(QWidget):
         self._lay_out()
         self.use.clicked.connect(self._use)
         self.starter.monitor.refreshed.connect(self._refresh)
+        connect_while_alive(self, self.session.failed, self.starter.complain)
         self.setEnabled(False)
         # Its settings come with torch, which takes a while.
-        run_task(_load_params, session=self.session, owner=self, on_result=self._on_loaded)
+        run_task(
+            _load_params,
+            session=self.session,
+            owner=self,
+            on_result=self._on_loaded,
+            on_error=self.starter.complain,
+        )
 
     def _make_widgets(self) -> None:
         self.images = InputPicker(
