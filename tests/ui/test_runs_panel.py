@@ -667,6 +667,25 @@ def test_points_are_no_picture_of_the_monitor(qtbot: QtBot, viewer: ViewerModel)
     assert {"early · run", "cells · run", "map · run"} <= {layer.name for layer in viewer.layers}
 
 
+def test_a_picture_takes_the_width_that_there_is_and_asks_for_none(
+    qtbot: QtBot, viewer: ViewerModel
+):
+    watch = RunWatch(Session.of(viewer), Path("run"))
+    monitor = RunMonitor()
+    qtbot.addWidget(monitor)
+    monitor.watch(watch)
+    monitor.previews.setChecked(False)
+    monitor.picture.setStyleSheet("padding: 1px;")  # as napari's style has it
+    narrowest = monitor.minimumSizeHint().width()
+    monitor.resize(narrowest + 200, 600)
+    watch._on_news(Preview("map", np.full((600, 600), 0.5, np.float32), 10))
+    monitor.layout().activate()
+    assert monitor.minimumSizeHint().width() == narrowest
+    assert monitor.width() - 10 < monitor.picture.pixmap().width() < monitor.width()
+    monitor.resize(narrowest + 100, 600)
+    assert monitor.width() - 10 < monitor.picture.pixmap().width() < monitor.width()
+
+
 def test_it_is_told_which_image_the_pictures_show(qtbot: QtBot, viewer: ViewerModel):
     monitor = RunMonitor()
     qtbot.addWidget(monitor)

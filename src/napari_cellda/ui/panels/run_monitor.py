@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import Qt, Signal
@@ -42,6 +42,8 @@ STATES = {
 }
 WRITING = "Write the model"
 """The stage after the last step, during which nothing moves."""
+FRAME = 2
+"""Pixels that a style may draw around a picture."""
 GOING_ON = "Going on from"
 """Begins the note of a resume."""
 
@@ -72,6 +74,8 @@ class RunMonitor(QWidget):
         self.message = Banner()
         self.picture = QLabel()
         self.picture.setToolTip("The latest picture that the run took")
+        # A picture as wide as the panel would keep the dock from being narrowed.
+        self.picture.setMinimumWidth(1)
         self.picture.hide()
         self.caption = QLabel()
         self.caption.setWordWrap(True)
@@ -113,6 +117,12 @@ class RunMonitor(QWidget):
             row.addWidget(button)
         layout.addLayout(row)
         layout.addWidget(self.previews)
+
+    def resizeEvent(self, event: Any) -> None:
+        """Let the picture be seen whole where there is less room than before."""
+        super().resizeEvent(event)
+        if self.picture.pixmap().width() > self.width():
+            self._show_picture()
 
     @property
     def is_starting(self) -> bool:
@@ -177,7 +187,7 @@ class RunMonitor(QWidget):
         """Show the latest picture of the name that is chosen."""
         frames = self.run.frames.get(self.which.currentText()) if self.run is not None else None
         if frames:
-            self.picture.setPixmap(thumbnail(frames[-1].array, max(120, self.width())))
+            self.picture.setPixmap(thumbnail(frames[-1].array, max(120, self.width() - 2 * FRAME)))
             self.picture.show()
             self.caption.setVisible(bool(self.caption.text()))
 
