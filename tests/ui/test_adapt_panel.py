@@ -137,6 +137,28 @@ def test_cards_are_grey_with_the_reason_until_their_inputs_are_there(panel: Adap
     assert cards["cks"].isVisible()
 
 
+def test_a_click_on_the_chosen_card_keeps_settings_and_name(panel: AdaptPanel):
+    choose(panel, "supervised")
+    starter = panel.starter
+    assert starter.name.text().startswith("supervised-")
+    panel.settings.choose("cpu", {"steps": 77})
+    starter.name.setText("mine")
+    panel.cards.others.click()
+    choose(panel, "supervised")
+    assert panel.settings.changes() == {"steps": 77}
+    assert [name for name, card in panel.cards.cards.items() if card.isVisible()] == ["supervised"]
+    choose(panel, "culpico")
+    starter.folder.editingFinished.emit()
+    assert starter.name.text() == "mine"
+    starter.name.clear()
+    choose(panel, "supervised")
+    choose(panel, "cks")
+    assert starter.name.text().startswith("cks-")
+    starter.name.setText("mine")
+    starter.propose_next(starter.root / "mine")
+    assert starter.name.text().startswith("cks-")
+
+
 def test_methods_that_cannot_be_loaded_are_told(
     qtbot: QtBot, viewer: ViewerModel, monkeypatch: pytest.MonkeyPatch
 ):

@@ -87,6 +87,7 @@ class RunStarter(QWidget):
         self.estimating: TaskHandle | None = None
         self.checking: TaskHandle | None = None
         self._missing: Sequence[str] = ()
+        self._proposed = ""
         self.name = QLineEdit()
         self.name.setToolTip("Name of the run: a folder of its own")
         self.folder = QLineEdit(str(runs_folder()))
@@ -144,10 +145,15 @@ class RunStarter(QWidget):
         self.estimate.setEnabled(not self._missing)
 
     def propose(self) -> None:
-        """Propose a name that is free."""
+        """Propose a name that is free, unless the user has given one."""
         from napari_cellda.core.runs.table import new_run_folder
 
-        self.name.setText(new_run_folder(self.root, self._method()).name)
+        if self.name.text().strip() in ("", self._proposed):
+            self._show_proposed(new_run_folder(self.root, self._method()).name)
+
+    def _show_proposed(self, name: str) -> None:
+        self._proposed = name
+        self.name.setText(name)
 
     @property
     def root(self) -> Path:
@@ -210,10 +216,12 @@ class RunStarter(QWidget):
 
     def propose_next(self, taken: Path) -> None:
         """Propose another name, though the folder of this one may not be there yet."""
+        if self.name.text().strip() == taken.name:
+            self.name.clear()
         self.propose()
         stem, _, number = self.name.text().rpartition("-")
         if self.root / self.name.text() == taken and number.isdecimal():
-            self.name.setText(f"{stem}-{int(number) + 1}")
+            self._show_proposed(f"{stem}-{int(number) + 1}")
 
     def _new_folder(self) -> Path:
         name = self.name.text().strip()
