@@ -545,7 +545,15 @@ def test_maps_of_this_viewer_keep_the_names_of_their_classes(
     choose(panel, "pseudo-label")
     panel.own_maps.setChecked(True)
     told = tuple(name.replace(",", " ") for name in names)
-    assert option(panel.plan(tmp_path / "planned").words, "--classes") == ",".join(told)
+    plan = panel.plan(tmp_path / "planned")
+    assert option(plan.words, "--classes") == ",".join(told)
+    plan.write_inputs(lambda: True)  # cancelled before the images are written
+    assert not (tmp_path / "planned").exists()
+    images, maps = plan.inputs
+    images.write()
+    maps.write(lambda: True)  # cancelled before the maps are made
+    assert images.path.exists()
+    assert not maps.path.exists()
     prepared = read(panel, tmp_path / "run")
     assert prepared.classes == ("background", *told)
     (plane,) = prepared.target.planes

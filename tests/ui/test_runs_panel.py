@@ -17,7 +17,7 @@ import tifffile
 from napari.components import ViewerModel
 from pytestqt.qtbot import QtBot
 
-from napari_cellda.core.events import Preview
+from napari_cellda.core.events import Preview, Stop
 from napari_cellda.core.jobs import Run, State
 from napari_cellda.core.runs import launch, table
 from napari_cellda.core.runs.history import RunView
@@ -178,6 +178,30 @@ def test_a_run_is_cancelled_before_it_has_begun(panel: TrainPanel, begin: Begin,
     finish(run, qtbot)
     assert run.view.state == "cancelled"
     assert not (run.folder / "run.yaml").exists() or Run(run.folder).process is None
+
+
+def test_a_run_is_cancelled_while_its_inputs_are_written(
+    qtbot: QtBot, viewer: ViewerModel, runs_here: Path
+):
+    ended = threading.Event()
+
+    def prepare(stop: Stop) -> None:
+        (runs_here / "one" / "inputs").mkdir(parents=True)
+        while not (stop() or ended.wait(0.01)):
+            pass
+
+    run = SessionRuns.of(Session.of(viewer)).start(["adapt", "x"], runs_here / "one", prepare)
+    try:
+        text, more = closing.question([run])
+        assert text == "Still being prepared: one."
+        assert "lost when napari ends" in more
+        assert "Kept running" not in more
+        run.cancel()
+        finish(run, qtbot)
+    finally:
+        ended.set()
+    assert run.view.state == "cancelled"
+    assert not run.folder.exists()
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import never
 from napari_cellda.core.paths import find_images, stem
 from napari_cellda.ui.axes import channel_count, data_of
 from napari_cellda.ui.inputs import Picked, Prepared, layer_stems, prepare, spatial_axes
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from napari_cellda.core.adaptation.method import Method
+    from napari_cellda.core.events import Stop
     from napari_cellda.core.pipeline import Pipeline
     from napari_cellda.ui.inputs import Kind
     from napari_cellda.ui.state import Session
@@ -128,7 +130,7 @@ def _check_planes(picks: AdaptPicks, prepared: Mapping[str, Prepared]) -> None:
                 )
 
 
-def _write_text(path: Path, text: str) -> None:
+def _write_text(path: Path, text: str, stop: Stop = never) -> None:
     from napari_cellda.core.atomic import write_atomically
 
     with write_atomically(path) as aside:
@@ -236,11 +238,11 @@ def _called_like(name: str, images: Sequence[str]) -> str | None:
     return max(alike, key=len, default=None)
 
 
-def _map_maker(pipeline: Pipeline, images: Path, folder: Path) -> Callable[[], None]:
+def _map_maker(pipeline: Pipeline, images: Path, folder: Path) -> Callable[..., None]:
     """Return what writes a pipeline's maps of images, once those are on disk."""
 
-    def write() -> None:
-        from napari_cellda.core.events import never, run_quietly
+    def write(stop: Stop = never) -> None:
+        from napari_cellda.core.events import run_quietly
         from napari_cellda.core.export.image import ExportChoice, export_image
         from napari_cellda.core.images import open_image
 
@@ -248,8 +250,10 @@ def _map_maker(pipeline: Pipeline, images: Path, folder: Path) -> Callable[[], N
             folder=folder, mask=False, instances=False, table=False, probabilities=True
         )
         for path in find_images(images):
+            if stop():
+                return
             image = open_image(path, channels=pipeline.channels)
-            run_quietly(export_image(pipeline, image, choice, stop=never))
+            run_quietly(export_image(pipeline, image, choice, stop=stop))
 
     return write
 

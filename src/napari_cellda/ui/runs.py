@@ -19,7 +19,7 @@ from napari_cellda.ui.worker import TaskHandle, run_task
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
-    from napari_cellda.core.events import Preview
+    from napari_cellda.core.events import Preview, Stop
     from napari_cellda.core.runs.launch import Launched
     from napari_cellda.ui.state import Session
 
@@ -103,7 +103,12 @@ class RunWatch:
         """Whether it is starting, waiting or at work."""
         return self._beginning is not None or self.view.alive
 
-    def start(self, words: Sequence[str], prepare: Callable[[], object] | None = None) -> None:
+    @property
+    def being_prepared(self) -> bool:
+        """Whether its inputs are still being written: it has no process yet."""
+        return self._beginning is not None
+
+    def start(self, words: Sequence[str], prepare: Callable[[Stop], object] | None = None) -> None:
         """Start its process.
 
         Parameters
@@ -111,7 +116,8 @@ class RunWatch:
         words : sequence of str
             The command, see `core.runs.launch.start_run`.
         prepare : callable, optional
-            Called first, in the thread: writes the inputs that are not on disk yet.
+            Called first, in the thread: writes the inputs that are not on disk yet, until it is
+            to stop.
         """
         from napari_cellda.core.runs.folder import drop_unbegun
         from napari_cellda.core.runs.launch import start_run
@@ -120,7 +126,7 @@ class RunWatch:
             launched = None
             try:
                 if prepare is not None:
-                    prepare()
+                    prepare(stop)
                 if not stop():
                     launched = start_run(words, self.folder)
             finally:
@@ -151,9 +157,12 @@ class RunWatch:
             return
         trusted = frozenset(self.session.trusted)
         has_project = any(item.role == "project" for item in run.record.inputs)
-        check = None
-        if has_project and not run.checkpoint_path("last").is_file():  # maps may be missing
-            check = partial(check_project, run.input_path("project"), trusted)
+        may_lack_maps = not run.checkpoint_path("last").is_file()
+
+        def check(stop: Stop) -> None:
+            if has_project and may_lack_maps:
+                check_project(run.input_path("project"), trusted)
+
         self.start(["adapt", "--resume", *trust_words(trusted)], check)
 
     def follow(self) -> None:
@@ -288,7 +297,7 @@ class SessionRuns:
         self,
         words: Sequence[str],
         folder: Path,
-        prepare: Callable[[], object] | None = None,
+        prepare: Callable[[Stop], object] | None = None,
     ) -> RunWatch:
         """Start a new run."""
         watch = self.watch(folder)

@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import never
 from napari_cellda.core.runs.history import RunView
 from napari_cellda.ui.connect import when_deleted
 from napari_cellda.ui.model_loading import agreed, ask_consent
@@ -33,6 +34,7 @@ from napari_cellda.ui.worker import TaskHandle, run_task
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from napari_cellda.core.events import Stop
     from napari_cellda.core.runs.estimate import Estimate
     from napari_cellda.ui.inputs import Prepared
     from napari_cellda.ui.run_layers import Place
@@ -58,11 +60,11 @@ class RunPlan:
     check: Callable[[], object] | None = None
     """Called in the background before it is started; raises what forbids it."""
 
-    def write_inputs(self) -> None:
+    def write_inputs(self, stop: Stop = never) -> None:
         """Write the layers that are not on disk; in the background."""
         for item in self.inputs:
-            if item.write is not None:
-                item.write()
+            if item.write is not None and not stop():
+                item.write(stop)
 
 
 class RunStarter(QWidget):
@@ -302,7 +304,7 @@ def _estimate(plan: RunPlan, scratch: Path, stop: Callable[[], bool]) -> Any:
     try:
         if plan.check is not None:
             plan.check()
-        plan.write_inputs()
+        plan.write_inputs(stop)
         return (
             yield from estimate_run(
                 plan.words,
