@@ -19,16 +19,18 @@ from pytestqt.qtbot import QtBot
 
 from napari_cellda.core.events import Preview, Stop
 from napari_cellda.core.jobs import Run, State
+from napari_cellda.core.params import BaseParams
 from napari_cellda.core.runs import launch, table
 from napari_cellda.core.runs.history import RunView
 from napari_cellda.core.runs.table import RUNS_VARIABLE, RunLine
 from napari_cellda.core.runs.turn import QUEUE_VARIABLE
 from napari_cellda.ui import closing
 from napari_cellda.ui.frames import FrameStack
+from napari_cellda.ui.images import image_layers
 from napari_cellda.ui.panels import train, verdict
 from napari_cellda.ui.panels.adapt import AdaptPanel
 from napari_cellda.ui.panels.run_monitor import RunMonitor, duration, gigabytes
-from napari_cellda.ui.panels.runs import RunsPanel, _cells, _tip
+from napari_cellda.ui.panels.runs import RunsPanel, _cells, _place_of, _tip
 from napari_cellda.ui.panels.train import TrainPanel, model_id
 from napari_cellda.ui.run_layers import Place, RunLayers, side_by_side
 from napari_cellda.ui.runs import RunWatch, SessionRuns
@@ -37,6 +39,10 @@ from napari_cellda.ui.worker import run_task
 from painting import WAIT_MS
 
 STAND_IN = Path(__file__).parent / "stand_in.py"
+
+
+class Nothing(BaseParams):
+    """No settings."""
 
 
 @pytest.fixture(autouse=True)
@@ -234,6 +240,81 @@ def test_deleted_layers_stay_away_and_the_run_goes_on(
     assert run.view.state == "done"
     assert len(run.frames["map"]) == 6
     assert f"map · {run.name}" not in viewer.layers
+
+
+def test_a_panel_that_is_opened_while_its_run_goes_on_shows_it(
+    qtbot: QtBot, viewer: ViewerModel, runs_here: Path
+):
+    runs = SessionRuns.of(Session.of(viewer))
+    run = runs.start(["enhancer", "train", "--set", "steps=200"], runs_here / "one")
+    qtbot.waitUntil(lambda: "map · one" in viewer.layers, timeout=WAIT_MS)
+    seen = viewer.layers["map · one"].data.shape[0]
+    # Nobody shows the run, and its pictures go on.
+    qtbot.waitUntil(lambda: viewer.layers["map · one"].data.shape[0] > seen, timeout=WAIT_MS)
+    again = TrainPanel(viewer)
+    qtbot.addWidget(again)
+    assert again.starter.monitor.run is run
+    other = AdaptPanel(viewer)
+    qtbot.addWidget(other)
+    assert other.starter.monitor.run is None
+    finish(run, qtbot)
+    assert not again.use.isHidden()
+    qtbot.waitUntil(lambda: again.isEnabled() and other.isEnabled(), timeout=WAIT_MS)
+
+
+def test_pictures_of_a_run_go_on_when_another_is_started(
+    begin: Begin, qtbot: QtBot, viewer: ViewerModel
+):
+    run = begin(120)
+    reach(run, qtbot, 20)
+    begin(20)
+    finish(run, qtbot)
+    assert viewer.layers[f"map · {run.name}"].data.indices == [20, 40, 60, 80, 100, 120]
+
+
+def test_an_opened_run_has_its_pictures_once_where_they_belong_and_deleted_ones_again(
+    begin: Begin, qtbot: QtBot, viewer: ViewerModel, runs_here: Path, tmp_path: Path
+):
+    def shown() -> list[str]:
+        return [layer.name for layer in viewer.layers if run.name in layer.name]
+
+    run = begin(40)
+    finish(run, qtbot)
+    panel = RunsPanel(viewer)
+    qtbot.addWidget(panel)
+    qtbot.waitUntil(lambda: len(panel.lines) == 1, timeout=WAIT_MS)
+    panel.table.selectRow(0)
+    for delete in (False, True):
+        if delete:
+            viewer.layers.remove(f"map · {run.name}")
+        panel.open.click()
+        qtbot.waitUntil(lambda: len(run.frames.get("map", ())) == 2, timeout=WAIT_MS)
+        assert shown() == [f"map · {run.name}"]
+        assert viewer.layers[f"map · {run.name}"].data.indices == [20, 40]
+    viewer.layers.remove(f"map · {run.name}")
+    panel.monitor.previews.setChecked(False)
+    assert shown() == []
+    panel.monitor.previews.setChecked(True)
+    assert shown() == [f"map · {run.name}"]
+
+
+def test_pictures_of_an_earlier_run_lie_on_its_first_image(viewer: ViewerModel, tmp_path: Path):
+    images, points = tmp_path / "run" / "inputs" / "images", tmp_path / "run" / "inputs" / "points"
+    for folder in (images, points):
+        folder.mkdir(parents=True)
+    for index in range(2):
+        tifffile.imwrite(images / f"field {index}.tif", viewer.layers[f"field {index}"].data)
+    viewer.layers["field 0"].translate = (3, 4)
+    viewer.layers["field 1"].translate = (60, 0)
+    Run.create(tmp_path / "run", "supervised", Nothing(), {"target_images": images}, seed=0)
+    layers = image_layers(viewer)
+    assert _place_of(tmp_path / "run", layers) == Place((1, 1), (3, 4), (), "field 0")
+    assert _place_of(tmp_path / "run", [viewer.layers["field 1"]]) is None
+    (points / "field 1.csv").touch()
+    roles = {"target_images": images, "points": points}
+    Run.create(tmp_path / "cks", "cks", Nothing(), roles, seed=0)
+    assert _place_of(tmp_path / "cks", layers) == Place((1, 1), (60, 0), (), "field 1")
+    assert _place_of(tmp_path / "elsewhere", layers) is None
 
 
 def test_missing_inputs_are_told(panel: TrainPanel, viewer: ViewerModel, runs_here: Path):
@@ -679,8 +760,7 @@ def test_points_are_no_picture_of_the_monitor(qtbot: QtBot, viewer: ViewerModel)
     watch = RunWatch(Session.of(viewer), Path("run"))
     monitor = RunMonitor()
     qtbot.addWidget(monitor)
-    nothing = Preview("early", np.zeros((0, 3)), 10, "points")
-    watch.frames["early"] = [nothing]
+    watch._on_news(Preview("early", np.zeros((0, 3)), 10, "points"))
     monitor.watch(watch)
     for frame in (
         Preview("cells", np.array([[1.0, 2, 0.5]]), 10, "points"),
@@ -716,7 +796,10 @@ def test_it_is_told_which_image_the_pictures_show(qtbot: QtBot, viewer: ViewerMo
     watch, other = (RunWatch(Session.of(viewer), Path(name)) for name in ("run", "other"))
     for run in (watch, other):
         run.frames["map"] = [Preview("map", np.full((8, 8), 0.5, np.float32), 10)]
-    monitor.watch(watch, Place(shows="tissue"))
+    watch.pictures.place = Place(shows="tissue")
+    for run in (watch, other):
+        run.show_pictures(True)
+    monitor.watch(watch)
     assert "map on tissue · run" in viewer.layers
     assert monitor.caption.text() == "The picture shows tissue."
     assert not monitor.caption.isHidden()

@@ -281,7 +281,18 @@ def preview_place(
         return None
     layer_of = dict(zip(image_names(target), target.layers, strict=True))
     # As the run lists their files: "a b.tif" stands before "a.tif".
-    first = layer_of[min(_trained_on(session, picks, method), key=lambda name: Path(f"{name}.tif"))]
+    first = min(_trained_on(session, picks, method), key=lambda name: Path(f"{name}.tif"))
+    return place_on(layer_of[first], side)
+
+
+def place_on(first: Any, side: int = 512) -> Place:
+    """Return where pictures of the middle of an Image layer's first plane belong.
+
+    Raises
+    ------
+    UserError
+        If its axes cannot be told.
+    """
     lengths = dict(zip(spatial_axes(first), data_of(first).shape, strict=False))  # without RGB
     scale = tuple(float(one) for one in first.scale)
     translate = tuple(

@@ -50,29 +50,43 @@ class RunLayers:
     ----------
     watch : RunWatch
     place : Place, optional
-        None: beside all that is there.
+
+    Attributes
+    ----------
+    place : Place or None
+        Where the pictures belong; None: beside all that is there.
     """
 
     def __init__(self, watch: RunWatch, place: Place | None = None) -> None:
         self._watch = watch
-        self._place = place
+        self.place = place
+        self._shown_at: Place | None = None
         self._stacks: dict[str, FrameStack | PointStack] = {}
         self._layers: dict[str, weakref.ref[Any]] = {}
 
     def show(self, *frames: Preview) -> None:
         """Show pictures, oldest first; a layer that the user deleted stays away."""
         viewer = self._watch.session.viewer
-        if viewer is None:
+        if viewer is None or not frames:
             return
-        self._place = self._place or beside(viewer)  # all pictures lie on one another
+        place = self._shown_at = self._shown_at or self.place or beside(viewer)  # one for all
         at_end = self._at_end(viewer)
-        for name in dict.fromkeys([self._add(viewer, self._place, frame) for frame in frames]):
+        for name in dict.fromkeys([self._add(viewer, place, frame) for frame in frames]):
             if name not in self._layers:
-                self._make(viewer, self._place, name, self._stacks[name])
+                self._make(viewer, place, name, self._stacks[name])
             else:
                 self._update(viewer, name, self._stacks[name])
         if at_end:
             self._go_to_end(viewer)
+
+    def forget_deleted(self) -> None:
+        """Let layers that the user has deleted come back with their next picture."""
+        viewer = self._watch.session.viewer
+        self._layers = {
+            name: one for name, one in self._layers.items() if self._layer(viewer, name)
+        }
+        if not self._layers:
+            self._stacks, self._shown_at = {}, None
 
     def _add(self, viewer: Any, place: Place, frame: Preview) -> str:
         """Add a picture to those of its name, and return that."""
@@ -122,7 +136,8 @@ class RunLayers:
     def _layer(self, viewer: Any, name: str) -> Any:
         reference = self._layers.get(name)
         layer = reference() if reference is not None else None
-        return layer if layer is not None and layer in viewer.layers else None
+        there = layer is not None and viewer is not None and layer in viewer.layers
+        return layer if there else None
 
     def _make(self, viewer: Any, place: Place, name: str, stack: FrameStack | PointStack) -> None:
         shared = stack.ndim - 1 - len(place.scale)

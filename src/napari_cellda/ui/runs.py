@@ -14,6 +14,7 @@ from napari_cellda.core.runs.history import RunView
 from napari_cellda.core.runs.table import RUNS_VARIABLE
 from napari_cellda.ui.frames import keep
 from napari_cellda.ui.model_loading import agreed, ask_consent, check_project, trust_words
+from napari_cellda.ui.run_layers import RunLayers, remove_pictures
 from napari_cellda.ui.worker import TaskHandle, run_task
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from napari_cellda.core.events import Preview, Stop
     from napari_cellda.core.runs.launch import Launched
+    from napari_cellda.ui.run_layers import Place
     from napari_cellda.ui.state import Session
 
 
@@ -68,6 +70,12 @@ class RunWatch:
         self.view = RunView()
         self.frames: dict[str, list[Preview]] = {}
         """The pictures so far, by name and in order; of very many some, see `keep`."""
+        self.pictures = RunLayers(self)
+        """Its pictures in the viewer, whichever panels show the run."""
+        self.shows_pictures = True
+        """Whether new pictures go there."""
+        self.command = ""
+        """The first word of what started it here: "adapt" or "enhancer"."""
         self.wish = ""
         """What was asked of it and has not happened yet: "stop", "cancel" or nothing."""
         self._launched: Launched | None = None
@@ -134,7 +142,7 @@ class RunWatch:
                     drop_unbegun(self.folder)
             return launched
 
-        self.view, self.wish, self.frames = RunView(), "", {}
+        self.view, self.wish, self.frames, self.command = RunView(), "", {}, words[0]
         self._beginning = run_task(
             begin,
             title="start run",
@@ -189,6 +197,15 @@ class RunWatch:
             on_event=self._on_news,
             on_error=self._on_error,
         )
+
+    def show_pictures(self, on: bool) -> None:
+        """Show its pictures in the viewer, those in deleted layers too; or show no new ones."""
+        self.shows_pictures = on
+        if on:
+            self.pictures.forget_deleted()
+            taken = (frame for frames in self.frames.values() for frame in frames)
+            self.pictures.show(*sorted(taken, key=lambda frame: frame.index))
+        self.changed.emit()
 
     def stop(self) -> None:
         """Ask it to end with what it has learned so far."""
@@ -247,6 +264,8 @@ class RunWatch:
             self.changed.emit()
         else:
             keep(self.frames.setdefault(news.name, []), news)
+            if self.shows_pictures:
+                self.pictures.show(news)
             self.framed.emit(news)
 
     def _on_error(self, error: Exception) -> None:
@@ -298,9 +317,23 @@ class SessionRuns:
         words: Sequence[str],
         folder: Path,
         prepare: Callable[[Stop], object] | None = None,
+        *,
+        place: Place | None = None,
+        show_pictures: bool = True,
     ) -> RunWatch:
-        """Start a new run."""
+        """Start a new run.
+
+        Parameters
+        ----------
+        words, folder, prepare
+            See `RunWatch.start`.
+        place : Place, optional
+            Where its pictures go, see `RunLayers`.
+        show_pictures : bool
+            Whether they go into the viewer.
+        """
         watch = self.watch(folder)
+        watch.pictures.place, watch.shows_pictures = place, show_pictures
         watch.start(words, prepare)
         self.added.emit(watch)
         return watch
@@ -310,14 +343,13 @@ class SessionRuns:
         watch = self.watch(folder)
         if not (watch.alive and watch.frames):
             watch.frames = {}
+        watch.show_pictures(True)
         watch.follow()
         self.added.emit(watch)
         return watch
 
     def forget(self, folder: Path) -> None:
         """Drop a run that was deleted, with its pictures; one that is still there stays."""
-        from napari_cellda.ui.run_layers import remove_pictures
-
         if folder.exists():  # it is at work, or could not be deleted
             return
         folder = folder.resolve()

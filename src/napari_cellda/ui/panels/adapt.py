@@ -114,7 +114,7 @@ class AdaptPanel(QWidget):
         self.image_table = ImageTable()
         self.cards = MethodCards()
         self.settings = SettingsBox()
-        self.starter = RunStarter(self.session, self._method_name, self.plan)
+        self.starter = RunStarter(self.session, "adapt", self._method_name, self.plan)
         self.verdict = Verdict(self.session)
         self.loading = QLabel("Loading the methods\u2026")
 

@@ -73,6 +73,8 @@ class RunStarter(QWidget):
     Parameters
     ----------
     session : Session
+    command : {"adapt", "enhancer"}
+        What its runs are started with: one that goes on is shown again.
     method : callable () -> str
         For the proposed name.
     plan : callable (Path) -> RunPlan
@@ -81,7 +83,11 @@ class RunStarter(QWidget):
     """
 
     def __init__(
-        self, session: Session, method: Callable[[], str], plan: Callable[[Path], RunPlan]
+        self,
+        session: Session,
+        command: str,
+        method: Callable[[], str],
+        plan: Callable[[Path], RunPlan],
     ) -> None:
         super().__init__()
         self.session, self.runs = session, SessionRuns.of(session)
@@ -110,6 +116,9 @@ class RunStarter(QWidget):
         self.monitor.refreshed.connect(self._show_state)
         when_deleted(self, self._abandon)
         self.propose()
+        # A panel that was closed while its run goes on shows it when it is opened again.
+        for watch in [watch for watch in self.runs.alive if watch.command == command][-1:]:
+            self.watch(watch)
 
     def _lay_out(self) -> None:
         layout = QVBoxLayout(self)
@@ -195,8 +204,14 @@ class RunStarter(QWidget):
     def _launch(self, plan: RunPlan, folder: Path) -> None:
         self.checking = None
         self._show_state()
-        watch = self.runs.start(plan.words, folder, plan.write_inputs)
-        self.watch(watch, plan.place)
+        watch = self.runs.start(
+            plan.words,
+            folder,
+            plan.write_inputs,
+            place=plan.place,
+            show_pictures=self.monitor.previews.isChecked(),
+        )
+        self.watch(watch)
         self.propose_next(folder)
 
     def _on_error(self, again: Callable[[], None], error: Exception) -> None:
@@ -211,10 +226,10 @@ class RunStarter(QWidget):
         """Say what went wrong."""
         self.message.tell(error_words(error), "error")
 
-    def watch(self, watch: RunWatch, place: Place | None = None) -> None:
+    def watch(self, watch: RunWatch) -> None:
         """Show a run."""
         self.cost.hide()
-        self.monitor.watch(watch, place)
+        self.monitor.watch(watch)
 
     def propose_next(self, taken: Path) -> None:
         """Propose another name, though the folder of this one may not be there yet."""

@@ -20,10 +20,15 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.paths import find_images, stem
+from napari_cellda.ui.adapt_inputs import place_on
 from napari_cellda.ui.connect import connect_while_alive
+from napari_cellda.ui.images import image_layers
 from napari_cellda.ui.panel_words import error_words
 from napari_cellda.ui.panels.banner import Banner
 from napari_cellda.ui.panels.docks import settle_in_dock
+from napari_cellda.ui.panels.judged_on import layers_of
 from napari_cellda.ui.panels.run_monitor import STATES, RunMonitor
 from napari_cellda.ui.panels.scrolling import Scrolling
 from napari_cellda.ui.panels.section import Section
@@ -33,11 +38,12 @@ from napari_cellda.ui.state import Session
 from napari_cellda.ui.worker import run_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import napari
 
     from napari_cellda.core.runs.table import RunLine
+    from napari_cellda.ui.run_layers import Place
     from napari_cellda.ui.runs import RunWatch
 
 COLUMNS = ("Run", "State", "Score", "Begun", "Method")
@@ -220,7 +226,11 @@ class RunsPanel(QWidget):
         chosen = self.selected()
         if len(chosen) == 1:
             self.message.clear()
-            self.watch(self.runs.open(chosen[0].folder))
+            folder = chosen[0].folder
+            pictures = self.runs.watch(folder).pictures
+            if pictures.place is None:
+                pictures.place = _place_of(folder, image_layers(self.session.viewer))
+            self.watch(self.runs.open(folder))
             self.verdict.list_runs()
 
     def watch(self, run: RunWatch) -> None:
@@ -290,6 +300,26 @@ class RunsPanel(QWidget):
             self._complain(error)
         else:
             self.verdict.complain(error)
+
+
+def _place_of(folder: Path, layers: Sequence[Any]) -> Place | None:
+    """Return where a run's pictures belong: on the first image that it trained on, if it is here.
+
+    Of runs on points, only images with points are trained on.
+    """
+    from napari_cellda.core.jobs import Run
+
+    try:
+        run = Run(folder)
+        files = find_images(run.input_path("target_images"))
+        for item in run.record.inputs:
+            if item.role in ("points", "nuclei_images"):
+                marked = {stem(path) for path in run.input_path(item.role).iterdir()}
+                files = [path for path in files if stem(path) in marked]
+        found = layers_of(files[:1], layers)
+        return place_on(found[0]) if found else None
+    except (UserError, OSError):  # moved since, or its axes cannot be told
+        return None
 
 
 def _cells(line: RunLine) -> tuple[str, ...]:

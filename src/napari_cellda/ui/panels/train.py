@@ -85,7 +85,7 @@ class TrainPanel(QWidget):
         self.shows.setPlaceholderText("e.g. nuclei")
         self.shows.setToolTip("What the masks show; enhancers warn when used on something else")
         self.settings = SettingsBox()
-        self.starter = RunStarter(self.session, lambda: "enhancer", self.plan)
+        self.starter = RunStarter(self.session, "enhancer", lambda: "enhancer", self.plan)
         self.use = QPushButton("Use it in Enhance")
         self.use.setToolTip("Open the new enhancer in the panel Enhance")
         self.use.hide()
