@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -315,6 +316,33 @@ def test_pictures_of_an_earlier_run_lie_on_its_first_image(viewer: ViewerModel, 
     Run.create(tmp_path / "cks", "cks", Nothing(), roles, seed=0)
     assert _place_of(tmp_path / "cks", layers) == Place((1, 1), (60, 0), (), "field 1")
     assert _place_of(tmp_path / "elsewhere", layers) is None
+
+
+def test_a_run_whose_folder_is_gone_says_so(
+    begin: Begin, qtbot: QtBot, viewer: ViewerModel, runs_here: Path
+):
+    run = begin(20)
+    finish(run, qtbot)
+    panel = RunsPanel(viewer)
+    qtbot.addWidget(panel)
+    qtbot.waitUntil(lambda: len(panel.lines) == 1, timeout=WAIT_MS)
+    panel.table.selectRow(0)
+    shutil.rmtree(run.folder)
+    panel.open.click()
+    gone = f"The run's folder '{run.folder}' is gone."
+    qtbot.waitUntil(lambda: panel.monitor.message.text == gone, timeout=WAIT_MS)
+
+
+def test_a_damaged_run_with_a_model_is_not_judged(
+    begin: Begin, qtbot: QtBot, viewer: ViewerModel, runs_here: Path
+):
+    run = begin(20)
+    finish(run, qtbot)
+    (run.folder / "run.yaml").write_text("garbage: [")
+    judge = verdict.Verdict(run.session)
+    qtbot.addWidget(judge)
+    judge.show_run(run)
+    assert judge.isHidden()
 
 
 def test_missing_inputs_are_told(panel: TrainPanel, viewer: ViewerModel, runs_here: Path):

@@ -377,4 +377,7 @@ def _has_model(folder: Path) -> bool:
     """Whether there is a model that takes images; an enhancer takes maps."""
     from napari_cellda.core.jobs import Run
 
-    return has_model(folder) and Run(folder).record.method != ENHANCER
+    try:
+        return has_model(folder) and Run(folder).record.method != ENHANCER
+    except UserError:  # it is told where the run is followed
+        return False
