@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ import tifffile
 from napari.components import ViewerModel
 from pytestqt.qtbot import QtBot
 
+from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Preview, Stop
 from napari_cellda.core.jobs import Run, State
 from napari_cellda.core.params import BaseParams
@@ -388,6 +390,40 @@ def test_settings_that_cannot_be_loaded_are_told(
     panel = TrainPanel(viewer)
     qtbot.addWidget(panel)
     qtbot.waitUntil(lambda: "libcudart" in panel.starter.message.text, timeout=WAIT_MS)
+
+
+@pytest.mark.parametrize("folder", ["~nobody-is-called-so/runs", "/tmp/\0x", ""])
+def test_a_folder_that_cannot_be_is_told(
+    panel: TrainPanel, qtbot: QtBot, viewer: ViewerModel, folder: str
+):
+    runs = RunsPanel(viewer)
+    qtbot.addWidget(runs)
+    told = "No folder is given" if not folder else "is no folder"
+    qtbot.waitUntil(lambda: not runs._reading, timeout=WAIT_MS)
+    for one in (runs, panel.starter):
+        one.folder.setText(folder)
+        one.folder.editingFinished.emit()
+    panel.starter.start.click()
+    for message in (runs.message, panel.starter.message):
+        assert told in message.text
+
+
+def test_a_folder_without_permission_is_told(
+    panel: TrainPanel, qtbot: QtBot, viewer: ViewerModel, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(path: Path, **_: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    panel.starter.name.setText("one")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", refuse)
+        panel.starter.propose()
+        with pytest.raises(UserError, match="cannot be read: Permission denied"):
+            panel.starter._new_folder()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "exists", refuse)
+        with pytest.raises(UserError, match="one' cannot be read: Permission denied"):
+            panel.starter._new_folder()
 
 
 def test_an_estimate_leaves_nothing_behind(panel: TrainPanel, qtbot: QtBot, runs_here: Path):

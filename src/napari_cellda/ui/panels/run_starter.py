@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import (
-    QFileDialog,
     QFormLayout,
     QHBoxLayout,
     QLabel,
@@ -27,6 +27,7 @@ from napari_cellda.ui.connect import when_deleted
 from napari_cellda.ui.model_loading import agreed, ask_consent
 from napari_cellda.ui.panel_words import error_words
 from napari_cellda.ui.panels.banner import Banner
+from napari_cellda.ui.panels.parts import FolderField
 from napari_cellda.ui.panels.run_monitor import RunMonitor, duration, gigabytes, pace_words
 from napari_cellda.ui.runs import SessionRuns, runs_folder
 from napari_cellda.ui.worker import TaskHandle, run_task
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from napari_cellda.ui.run_layers import Place
     from napari_cellda.ui.runs import RunWatch
     from napari_cellda.ui.state import Session
+
+RUNS_ARE_KEPT = "Where runs are kept"
 
 
 @dataclass(frozen=True)
@@ -98,9 +101,8 @@ class RunStarter(QWidget):
         self._proposed = ""
         self.name = QLineEdit()
         self.name.setToolTip("Name of the run: a folder of its own")
-        self.folder = QLineEdit(str(runs_folder()))
-        self.folder.setToolTip("Where runs are kept")
-        self.browse = QPushButton("Choose\u2026")
+        self.where = FolderField(runs_folder(), RUNS_ARE_KEPT, RUNS_ARE_KEPT)
+        self.folder = self.where.field
         self.estimate = QPushButton("Estimate")
         self.estimate.setToolTip("Try a few real steps, and tell time and memory of the whole run")
         self.start = QPushButton("Start")
@@ -109,10 +111,9 @@ class RunStarter(QWidget):
         self.message = Banner()
         self.monitor = RunMonitor()
         self._lay_out()
-        self.browse.clicked.connect(self._choose_folder)
         self.estimate.clicked.connect(self._on_estimate)
         self.start.clicked.connect(self.begin)
-        self.folder.editingFinished.connect(self.propose)
+        self.where.changed.connect(self.propose)
         self.monitor.refreshed.connect(self._show_state)
         when_deleted(self, self._abandon)
         self.propose()
@@ -127,10 +128,7 @@ class RunStarter(QWidget):
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("Name", self.name)
-        row = QHBoxLayout()
-        row.addWidget(self.folder, 1)
-        row.addWidget(self.browse)
-        form.addRow("Runs in", row)
+        form.addRow("Runs in", self.where)
         layout.addLayout(form)
         buttons = QHBoxLayout()
         buttons.setSpacing(6)
@@ -160,7 +158,8 @@ class RunStarter(QWidget):
         from napari_cellda.core.runs.table import new_run_folder
 
         if self.name.text().strip() in ("", self._proposed):
-            self._show_proposed(new_run_folder(self.root, self._method()).name)
+            with suppress(UserError, OSError):  # Start will tell
+                self._show_proposed(new_run_folder(self.root, self._method()).name)
 
     def _show_proposed(self, name: str) -> None:
         self._proposed = name
@@ -168,8 +167,14 @@ class RunStarter(QWidget):
 
     @property
     def root(self) -> Path:
-        """Where runs are kept."""
-        return Path(self.folder.text().strip() or ".").expanduser()
+        """Where runs are kept.
+
+        Raises
+        ------
+        UserError
+            If no folder can be there.
+        """
+        return self.where.path()
 
     def begin(self) -> None:
         """Start the run; the window stays usable."""
@@ -237,23 +242,21 @@ class RunStarter(QWidget):
             self.name.clear()
         self.propose()
         stem, _, number = self.name.text().rpartition("-")
-        if self.root / self.name.text() == taken and number.isdecimal():
+        if self.name.text() == taken.name and number.isdecimal():
             self._show_proposed(f"{stem}-{int(number) + 1}")
 
     def _new_folder(self) -> Path:
         name = self.name.text().strip()
-        if not name or Path(name).name != name or name in (".", ".."):
-            raise UserError(f"The run's name is '{name}'; expected the name of a new folder.")
+        if not name or Path(name).name != name or name in (".", "..") or "\0" in name:
+            raise UserError(f"The run's name is {name!r}; expected the name of a new folder.")
         folder = self.root / name
-        if folder.exists() and any(folder.iterdir()):
+        try:
+            taken = folder.exists() and any(folder.iterdir())
+        except OSError as error:
+            raise UserError(f"'{folder}' cannot be read: {error.strerror}.") from error
+        if taken:
             raise UserError(f"'{folder}' is not empty; choose another name.")
         return folder
-
-    def _choose_folder(self) -> None:
-        chosen = QFileDialog.getExistingDirectory(self, "Where runs are kept", self.folder.text())
-        if chosen:
-            self.folder.setText(chosen)
-            self.propose()
 
     # -- estimate -------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
     QHeaderView,
-    QLineEdit,
     QMessageBox,
     QPushButton,
     QTableWidget,
@@ -29,7 +28,9 @@ from napari_cellda.ui.panel_words import error_words
 from napari_cellda.ui.panels.banner import Banner
 from napari_cellda.ui.panels.docks import settle_in_dock
 from napari_cellda.ui.panels.judged_on import layers_of
+from napari_cellda.ui.panels.parts import FolderField
 from napari_cellda.ui.panels.run_monitor import STATES, RunMonitor
+from napari_cellda.ui.panels.run_starter import RUNS_ARE_KEPT
 from napari_cellda.ui.panels.scrolling import Scrolling
 from napari_cellda.ui.panels.section import Section
 from napari_cellda.ui.panels.verdict import Verdict
@@ -75,9 +76,8 @@ class RunsPanel(QWidget):
         self.refresh()
 
     def _make_widgets(self) -> None:
-        self.folder = QLineEdit(str(runs_folder()))
-        self.folder.setToolTip("Where runs are kept")
-        self.browse = QPushButton("Choose\u2026")
+        self.where = FolderField(runs_folder(), RUNS_ARE_KEPT, RUNS_ARE_KEPT)
+        self.folder = self.where.field
         self.table = QTableWidget(0, len(COLUMNS))
         self.table.setHorizontalHeaderLabels(COLUMNS)
         self.table.verticalHeader().hide()
@@ -103,10 +103,7 @@ class RunsPanel(QWidget):
     def _lay_out(self) -> None:
         scrolling = Scrolling()
         section = Section("Runs")
-        row = QHBoxLayout()
-        row.addWidget(self.folder, 1)
-        row.addWidget(self.browse)
-        section.body.addLayout(row)
+        section.body.addWidget(self.where)
         section.body.addWidget(self.table)
         buttons = QHBoxLayout()
         buttons.setSpacing(6)
@@ -129,8 +126,7 @@ class RunsPanel(QWidget):
         self._timer = QTimer(self, interval=LOOK_MS)
         self._timer.timeout.connect(self._on_timer)
         self._timer.start()
-        self.folder.editingFinished.connect(self.refresh)
-        self.browse.clicked.connect(self._choose_folder)
+        self.where.changed.connect(self._on_folder)
         self.table.itemSelectionChanged.connect(self._on_selection)
         self.table.itemDoubleClicked.connect(lambda item: self.show_run())
         self.open.clicked.connect(self.show_run)
@@ -150,22 +146,24 @@ class RunsPanel(QWidget):
 
     # -- the table ------------------------------------------------------------------------------
 
-    @property
-    def root(self) -> Path:
-        """Where runs are kept."""
-        return Path(self.folder.text().strip() or ".").expanduser()
-
     def refresh(self) -> None:
         """Read the folder again, in the background."""
         if self._reading or self.session.is_closed:
             return
+        try:
+            root = self.where.path()
+        except UserError as error:
+            self._complain(error)
+            return
         self._reading = True
-        root = self.root
 
         def read(stop: Callable[[], bool]) -> list[RunLine]:
             from napari_cellda.core.runs.table import list_runs
 
-            return list_runs(root)
+            try:
+                return list_runs(root)
+            except OSError as error:
+                raise UserError(f"'{root}' cannot be read: {error.strerror}.") from error
 
         run_task(
             read,
@@ -213,11 +211,9 @@ class RunsPanel(QWidget):
         self.export.setEnabled(len(chosen) == 1 and chosen[0].has_model)
         self.delete.setEnabled(bool(chosen))
 
-    def _choose_folder(self) -> None:
-        chosen = QFileDialog.getExistingDirectory(self, "Where runs are kept", self.folder.text())
-        if chosen:
-            self.folder.setText(chosen)
-            self.refresh()
+    def _on_folder(self) -> None:
+        self.message.clear()
+        self.refresh()
 
     # -- what to do with a run ------------------------------------------------------------------
 
