@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -739,6 +739,17 @@ def test_pictures_over_a_stack_are_seen_in_every_plane_and_where_they_belong():
     layers.show(Preview("map", np.ones((8, 8), np.float32), 3))
     assert layer.data.shape[0] == 3
     assert viewer.dims.current_step[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"), [("tcyx", "tcyx"), (None, ("axis 1", "axis 2", "y", "x"))]
+)
+def test_pictures_leave_the_axes_of_the_image_their_names(given: str | None, shown: Sequence[str]):
+    viewer = ViewerModel()
+    viewer.add_image(np.zeros((3, 2, 20, 20)), axis_labels=given)
+    layers = RunLayers(RunWatch(Session.of(viewer), Path("run")))
+    layers.show(Preview("map", np.zeros((20, 20)), 10))
+    assert viewer.dims.axis_labels == ("picture", *shown)
 
 
 @pytest.mark.parametrize("planes", [None, 3])

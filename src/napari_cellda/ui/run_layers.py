@@ -150,7 +150,7 @@ class RunLayers:
             name=f"{title} · {self._watch.name}",
             scale=(1.0, *steps, *place.scale),
             translate=(float(stack.start), *starts, *place.translate),
-            axis_labels=("picture", *(f"axis {i}" for i in range(1, stack.ndim - 2)), "y", "x"),
+            axis_labels=("picture", *_axis_names(viewer, stack.ndim - 1)),
             visible=not self._layers,
             metadata={TAG: {"role": f"preview:{name}", "run": str(self._watch.folder)}},
         )
@@ -234,6 +234,17 @@ def _between(viewer: Any) -> tuple[int, ...]:
     """Return the lengths of the viewer's axes before Y and X, those of earlier pictures apart."""
     deep = _deepest(viewer)
     return () if deep is None else tuple(int(n) for n in data_of(deep).shape[: deep.ndim - 2])
+
+
+def _axis_names(viewer: Any, ndim: int) -> list[str]:
+    """Name a picture's axes as the user has: the sliders are called after the layer of the most."""
+    names = [*(f"axis {i}" for i in range(1, ndim - 1)), "y", "x"]
+    deep = _deepest(viewer)
+    for back in range(1, 1 + (min(deep.ndim, ndim) if deep is not None else 0)):
+        name = deep.axis_labels[-back]
+        if not name.removeprefix("axis ").startswith("-"):  # else it has none: "-1", in napari
+            names[-back] = name
+    return names
 
 
 def _deepest(viewer: Any) -> Any:
