@@ -19,6 +19,7 @@ from napari.layers._source import Source
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
 
+from napari_cellda import methods
 from napari_cellda.core.adaptation.inputs import AdaptInputs, open_inputs
 from napari_cellda.core.adaptation.prepare import Prepared, prepare_domains
 from napari_cellda.core.adaptation.tables import read_image_labels
@@ -139,6 +140,42 @@ def test_cards_are_grey_with_the_reason_until_their_inputs_are_there(panel: Adap
     assert not panel.starter.start.isEnabled()
     panel.cards.others.click()
     assert cards["cks"].isVisible()
+
+
+def test_a_click_on_the_chosen_card_keeps_settings_and_name(panel: AdaptPanel):
+    choose(panel, "supervised")
+    starter = panel.starter
+    assert starter.name.text().startswith("supervised-")
+    panel.settings.choose("cpu", {"steps": 77})
+    starter.name.setText("mine")
+    panel.cards.others.click()
+    choose(panel, "supervised")
+    assert panel.settings.changes() == {"steps": 77}
+    assert [name for name, card in panel.cards.cards.items() if card.isVisible()] == ["supervised"]
+    choose(panel, "culpico")
+    starter.folder.editingFinished.emit()
+    assert starter.name.text() == "mine"
+    starter.name.clear()
+    choose(panel, "supervised")
+    choose(panel, "cks")
+    assert starter.name.text().startswith("cks-")
+    starter.name.setText("mine")
+    starter.propose_next(starter.root / "mine")
+    assert starter.name.text().startswith("cks-")
+
+
+def test_methods_that_cannot_be_loaded_are_told(
+    qtbot: QtBot, viewer: ViewerModel, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse() -> None:
+        raise ImportError("libcudart.so.12: cannot open shared object file")
+
+    monkeypatch.setattr(methods, "discover", refuse)
+    panel = AdaptPanel(viewer)
+    qtbot.addWidget(panel)
+    qtbot.waitUntil(lambda: bool(panel.starter.message.text), timeout=WAIT_MS)
+    assert "ImportError: libcudart" in panel.starter.message.text
+    qtbot.waitUntil(panel.loading.isHidden, timeout=WAIT_MS)
 
 
 def test_supervised_waits_for_something_annotated(panel: AdaptPanel):
@@ -570,7 +607,15 @@ def test_maps_of_this_viewer_keep_the_names_of_their_classes(
     choose(panel, "pseudo-label")
     panel.own_maps.setChecked(True)
     told = tuple(name.replace(",", " ") for name in names)
-    assert option(panel.plan(tmp_path / "planned").words, "--classes") == ",".join(told)
+    plan = panel.plan(tmp_path / "planned")
+    assert option(plan.words, "--classes") == ",".join(told)
+    plan.write_inputs(lambda: True)  # cancelled before the images are written
+    assert not (tmp_path / "planned").exists()
+    images, maps = plan.inputs
+    images.write()
+    maps.write(lambda: True)  # cancelled before the maps are made
+    assert images.path.exists()
+    assert not maps.path.exists()
     prepared = read(panel, tmp_path / "run")
     assert prepared.classes == ("background", *told)
     (plane,) = prepared.target.planes
@@ -969,9 +1014,9 @@ def test_a_real_run_is_started_followed_judged_applied_and_discarded(
     assert (tmp_path / "results" / "new_mask.tif").is_file()
 
     verdict.discard_run()
-    qtbot.waitUntil(lambda: not run.folder.exists(), timeout=WAIT_MS)
-    assert not verdict.isVisible()
     qtbot.waitUntil(lambda: panel.starter.monitor.run is None, timeout=WAIT_MS)
+    assert not run.folder.exists()
+    assert not verdict.isVisible()
     assert panel.starter.monitor.isHidden()
     assert picture not in viewer.layers
     assert f"Compare · {run.name}" not in viewer.layers

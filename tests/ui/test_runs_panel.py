@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,17 +20,20 @@ from napari.components import ViewerModel
 from pytestqt.qtbot import QtBot
 
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.events import Preview
+from napari_cellda.core.events import Preview, Stop
 from napari_cellda.core.jobs import Run, State
+from napari_cellda.core.params import BaseParams
 from napari_cellda.core.runs import launch, table
 from napari_cellda.core.runs.history import RunView
 from napari_cellda.core.runs.table import RUNS_VARIABLE, RunLine
 from napari_cellda.core.runs.turn import QUEUE_VARIABLE
 from napari_cellda.ui import closing
 from napari_cellda.ui.frames import FrameStack
-from napari_cellda.ui.panels import verdict
+from napari_cellda.ui.images import image_layers
+from napari_cellda.ui.panels import train, verdict
+from napari_cellda.ui.panels.adapt import AdaptPanel
 from napari_cellda.ui.panels.run_monitor import RunMonitor, duration, gigabytes
-from napari_cellda.ui.panels.runs import RunsPanel, _cells, _tip
+from napari_cellda.ui.panels.runs import RunsPanel, _cells, _place_of, _tip
 from napari_cellda.ui.panels.train import TrainPanel
 from napari_cellda.ui.run_layers import Place, RunLayers, side_by_side
 from napari_cellda.ui.runs import RunWatch, SessionRuns
@@ -37,6 +42,10 @@ from napari_cellda.ui.worker import run_task
 from painting import WAIT_MS
 
 STAND_IN = Path(__file__).parent / "stand_in.py"
+
+
+class Nothing(BaseParams):
+    """No settings."""
 
 
 @pytest.fixture(autouse=True)
@@ -189,6 +198,30 @@ def test_a_run_is_cancelled_before_it_has_begun(panel: TrainPanel, begin: Begin,
     assert not (run.folder / "run.yaml").exists() or Run(run.folder).process is None
 
 
+def test_a_run_is_cancelled_while_its_inputs_are_written(
+    qtbot: QtBot, viewer: ViewerModel, runs_here: Path
+):
+    ended = threading.Event()
+
+    def prepare(stop: Stop) -> None:
+        (runs_here / "one" / "inputs").mkdir(parents=True)
+        while not (stop() or ended.wait(0.01)):
+            pass
+
+    run = SessionRuns.of(Session.of(viewer)).start(["adapt", "x"], runs_here / "one", prepare)
+    try:
+        text, more = closing.question([run])
+        assert text == "Still being prepared: one."
+        assert "lost when napari ends" in more
+        assert "Kept running" not in more
+        run.cancel()
+        finish(run, qtbot)
+    finally:
+        ended.set()
+    assert run.view.state == "cancelled"
+    assert not run.folder.exists()
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system")
 def test_a_killed_run_says_so_and_is_resumed(panel: TrainPanel, begin: Begin, qtbot: QtBot):
     run, monitor = begin(200), panel.starter.monitor
@@ -239,6 +272,108 @@ def test_masks_go_to_the_images_whose_names_they_have(
     assert not runs_here.exists()
 
 
+def test_a_panel_that_is_opened_while_its_run_goes_on_shows_it(
+    qtbot: QtBot, viewer: ViewerModel, runs_here: Path
+):
+    runs = SessionRuns.of(Session.of(viewer))
+    run = runs.start(["enhancer", "train", "--set", "steps=200"], runs_here / "one")
+    qtbot.waitUntil(lambda: "map · one" in viewer.layers, timeout=WAIT_MS)
+    seen = viewer.layers["map · one"].data.shape[0]
+    # Nobody shows the run, and its pictures go on.
+    qtbot.waitUntil(lambda: viewer.layers["map · one"].data.shape[0] > seen, timeout=WAIT_MS)
+    again = TrainPanel(viewer)
+    qtbot.addWidget(again)
+    assert again.starter.monitor.run is run
+    other = AdaptPanel(viewer)
+    qtbot.addWidget(other)
+    assert other.starter.monitor.run is None
+    finish(run, qtbot)
+    assert not again.use.isHidden()
+    qtbot.waitUntil(lambda: again.isEnabled() and other.isEnabled(), timeout=WAIT_MS)
+
+
+def test_pictures_of_a_run_go_on_when_another_is_started(
+    begin: Begin, qtbot: QtBot, viewer: ViewerModel
+):
+    run = begin(120)
+    reach(run, qtbot, 20)
+    begin(20)
+    finish(run, qtbot)
+    assert viewer.layers[f"map · {run.name}"].data.indices == [20, 40, 60, 80, 100, 120]
+
+
+def test_an_opened_run_has_its_pictures_once_where_they_belong_and_deleted_ones_again(
+    begin: Begin, qtbot: QtBot, viewer: ViewerModel, runs_here: Path, tmp_path: Path
+):
+    def shown() -> list[str]:
+        return [layer.name for layer in viewer.layers if run.name in layer.name]
+
+    run = begin(40)
+    finish(run, qtbot)
+    panel = RunsPanel(viewer)
+    qtbot.addWidget(panel)
+    qtbot.waitUntil(lambda: len(panel.lines) == 1, timeout=WAIT_MS)
+    panel.table.selectRow(0)
+    for delete in (False, True):
+        if delete:
+            viewer.layers.remove(f"map · {run.name}")
+        panel.open.click()
+        qtbot.waitUntil(lambda: len(run.frames.get("map", ())) == 2, timeout=WAIT_MS)
+        assert shown() == [f"map · {run.name}"]
+        assert viewer.layers[f"map · {run.name}"].data.indices == [20, 40]
+    viewer.layers.remove(f"map · {run.name}")
+    panel.monitor.previews.setChecked(False)
+    assert shown() == []
+    panel.monitor.previews.setChecked(True)
+    assert shown() == [f"map · {run.name}"]
+
+
+def test_pictures_of_an_earlier_run_lie_on_its_first_image(viewer: ViewerModel, tmp_path: Path):
+    images, points = tmp_path / "run" / "inputs" / "images", tmp_path / "run" / "inputs" / "points"
+    for folder in (images, points):
+        folder.mkdir(parents=True)
+    for index in range(2):
+        tifffile.imwrite(images / f"field {index}.tif", viewer.layers[f"field {index}"].data)
+    viewer.layers["field 0"].translate = (3, 4)
+    viewer.layers["field 1"].translate = (60, 0)
+    Run.create(tmp_path / "run", "supervised", Nothing(), {"target_images": images}, seed=0)
+    layers = image_layers(viewer)
+    assert _place_of(tmp_path / "run", layers) == Place((1, 1), (3, 4), (), "field 0")
+    assert _place_of(tmp_path / "run", [viewer.layers["field 1"]]) is None
+    (points / "field 1.csv").touch()
+    roles = {"target_images": images, "points": points}
+    Run.create(tmp_path / "cks", "cks", Nothing(), roles, seed=0)
+    assert _place_of(tmp_path / "cks", layers) == Place((1, 1), (60, 0), (), "field 1")
+    assert _place_of(tmp_path / "elsewhere", layers) is None
+
+
+def test_a_run_whose_folder_is_gone_says_so(
+    begin: Begin, qtbot: QtBot, viewer: ViewerModel, runs_here: Path
+):
+    run = begin(20)
+    finish(run, qtbot)
+    panel = RunsPanel(viewer)
+    qtbot.addWidget(panel)
+    qtbot.waitUntil(lambda: len(panel.lines) == 1, timeout=WAIT_MS)
+    panel.table.selectRow(0)
+    shutil.rmtree(run.folder)
+    panel.open.click()
+    gone = f"The run's folder '{run.folder}' is gone."
+    qtbot.waitUntil(lambda: panel.monitor.message.text == gone, timeout=WAIT_MS)
+
+
+def test_a_damaged_run_with_a_model_is_not_judged(
+    begin: Begin, qtbot: QtBot, viewer: ViewerModel, runs_here: Path
+):
+    run = begin(20)
+    finish(run, qtbot)
+    (run.folder / "run.yaml").write_text("garbage: [")
+    judge = verdict.Verdict(run.session)
+    qtbot.addWidget(judge)
+    judge.show_run(run)
+    assert judge.isHidden()
+
+
 def test_missing_inputs_are_told(panel: TrainPanel, viewer: ViewerModel, runs_here: Path):
     panel.masks.choose_layers([viewer.layers["cells 0"]])
     panel.starter.start.click()
@@ -250,6 +385,72 @@ def test_missing_inputs_are_told(panel: TrainPanel, viewer: ViewerModel, runs_he
     panel.starter.start.click()
     assert "expected the name of a new folder" in panel.starter.message.text
     assert not runs_here.exists()
+
+
+@pytest.mark.parametrize("open_panel", [AdaptPanel, TrainPanel, RunsPanel])
+def test_errors_of_the_session_are_told(
+    qtbot: QtBot,
+    viewer: ViewerModel,
+    monkeypatch: pytest.MonkeyPatch,
+    open_panel: Callable[..., Any],
+):
+    panel = open_panel(viewer)
+    qtbot.addWidget(panel)
+    starter = panel if isinstance(panel, RunsPanel) else panel.starter
+    panel.session.report(RuntimeError("CUDA out of memory"))
+    told = "Something went wrong: RuntimeError: CUDA out of memory"
+    assert starter.message.text == told
+    if hasattr(panel, "verdict"):  # who compares looks there
+        monkeypatch.setattr(panel.verdict, "isHidden", lambda: False)
+        panel.session.report(RuntimeError("CUDA out of memory"))
+        assert panel.verdict.message.text == told
+    qtbot.waitUntil(panel.isEnabled, timeout=WAIT_MS)
+
+
+def test_settings_that_cannot_be_loaded_are_told(
+    qtbot: QtBot, viewer: ViewerModel, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(stop: Any) -> None:
+        raise ImportError("libcudart.so.12: cannot open shared object file")
+
+    monkeypatch.setattr(train, "_load_params", refuse)
+    panel = TrainPanel(viewer)
+    qtbot.addWidget(panel)
+    qtbot.waitUntil(lambda: "libcudart" in panel.starter.message.text, timeout=WAIT_MS)
+
+
+@pytest.mark.parametrize("folder", ["~nobody-is-called-so/runs", "/tmp/\0x", ""])
+def test_a_folder_that_cannot_be_is_told(
+    panel: TrainPanel, qtbot: QtBot, viewer: ViewerModel, folder: str
+):
+    runs = RunsPanel(viewer)
+    qtbot.addWidget(runs)
+    told = "No folder is given" if not folder else "is no folder"
+    qtbot.waitUntil(lambda: not runs._reading, timeout=WAIT_MS)
+    for one in (runs, panel.starter):
+        one.folder.setText(folder)
+        one.folder.editingFinished.emit()
+    panel.starter.start.click()
+    for message in (runs.message, panel.starter.message):
+        assert told in message.text
+
+
+def test_a_folder_without_permission_is_told(
+    panel: TrainPanel, qtbot: QtBot, viewer: ViewerModel, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(path: Path, **_: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    panel.starter.name.setText("one")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", refuse)
+        panel.starter.propose()
+        with pytest.raises(UserError, match="cannot be read: Permission denied"):
+            panel.starter._new_folder()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "exists", refuse)
+        with pytest.raises(UserError, match="one' cannot be read: Permission denied"):
+            panel.starter._new_folder()
 
 
 def test_an_estimate_leaves_nothing_behind(panel: TrainPanel, qtbot: QtBot, runs_here: Path):
@@ -567,6 +768,17 @@ def test_pictures_over_a_stack_are_seen_in_every_plane_and_where_they_belong():
     assert viewer.dims.current_step[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("given", "shown"), [("tcyx", "tcyx"), (None, ("axis 1", "axis 2", "y", "x"))]
+)
+def test_pictures_leave_the_axes_of_the_image_their_names(given: str | None, shown: Sequence[str]):
+    viewer = ViewerModel()
+    viewer.add_image(np.zeros((3, 2, 20, 20)), axis_labels=given)
+    layers = RunLayers(RunWatch(Session.of(viewer), Path("run")))
+    layers.show(Preview("map", np.zeros((20, 20)), 10))
+    assert viewer.dims.axis_labels == ("picture", *shown)
+
+
 @pytest.mark.parametrize("planes", [None, 3])
 def test_points_are_seen_at_their_time_in_every_plane_with_their_scores(planes):
     viewer = ViewerModel()
@@ -650,8 +862,7 @@ def test_points_are_no_picture_of_the_monitor(qtbot: QtBot, viewer: ViewerModel)
     watch = RunWatch(Session.of(viewer), Path("run"))
     monitor = RunMonitor()
     qtbot.addWidget(monitor)
-    nothing = Preview("early", np.zeros((0, 3)), 10, "points")
-    watch.frames["early"] = [nothing]
+    watch._on_news(Preview("early", np.zeros((0, 3)), 10, "points"))
     monitor.watch(watch)
     for frame in (
         Preview("cells", np.array([[1.0, 2, 0.5]]), 10, "points"),
@@ -662,13 +873,35 @@ def test_points_are_no_picture_of_the_monitor(qtbot: QtBot, viewer: ViewerModel)
     assert {"early · run", "cells · run", "map · run"} <= {layer.name for layer in viewer.layers}
 
 
+def test_a_picture_takes_the_width_that_there_is_and_asks_for_none(
+    qtbot: QtBot, viewer: ViewerModel
+):
+    watch = RunWatch(Session.of(viewer), Path("run"))
+    monitor = RunMonitor()
+    qtbot.addWidget(monitor)
+    monitor.watch(watch)
+    monitor.previews.setChecked(False)
+    monitor.picture.setStyleSheet("padding: 1px;")  # as napari's style has it
+    narrowest = monitor.minimumSizeHint().width()
+    monitor.resize(narrowest + 200, 600)
+    watch._on_news(Preview("map", np.full((600, 600), 0.5, np.float32), 10))
+    monitor.layout().activate()
+    assert monitor.minimumSizeHint().width() == narrowest
+    assert monitor.width() - 10 < monitor.picture.pixmap().width() < monitor.width()
+    monitor.resize(narrowest + 100, 600)
+    assert monitor.width() - 10 < monitor.picture.pixmap().width() < monitor.width()
+
+
 def test_it_is_told_which_image_the_pictures_show(qtbot: QtBot, viewer: ViewerModel):
     monitor = RunMonitor()
     qtbot.addWidget(monitor)
     watch, other = (RunWatch(Session.of(viewer), Path(name)) for name in ("run", "other"))
     for run in (watch, other):
         run.frames["map"] = [Preview("map", np.full((8, 8), 0.5, np.float32), 10)]
-    monitor.watch(watch, Place(shows="tissue"))
+    watch.pictures.place = Place(shows="tissue")
+    for run in (watch, other):
+        run.show_pictures(True)
+    monitor.watch(watch)
     assert "map on tissue · run" in viewer.layers
     assert monitor.caption.text() == "The picture shows tissue."
     assert not monitor.caption.isHidden()

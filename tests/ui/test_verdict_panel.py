@@ -396,6 +396,35 @@ def test_a_run_that_is_gone_is_told(
         assert judge.message.text == gone
 
 
+@pytest.mark.parametrize("error", [UserError("It is at work."), RuntimeError("no such device")])
+def test_a_run_that_cannot_be_discarded_stays_in_sight(
+    judge: verdict.Verdict,
+    qtbot: QtBot,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+):
+    run = open_run(judge, "sup", tmp_path)
+    discarded: list[bool] = []
+    judge.discarded.connect(lambda: discarded.append(True))
+
+    def refuse(folder: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(table, "delete_run", refuse)
+    judge.discard_run()
+    assert not judge.isEnabled()
+    qtbot.waitUntil(judge.isEnabled, timeout=WAIT_MS)
+    assert str(error) in judge.message.text
+    assert judge.run is run
+    assert not judge.isHidden()
+    monkeypatch.setattr(table, "delete_run", shutil.rmtree)
+    judge.discard_run()
+    qtbot.waitUntil(judge.isHidden, timeout=WAIT_MS)
+    assert not run.folder.exists()
+    qtbot.waitUntil(lambda: discarded == [True], timeout=WAIT_MS)
+
+
 def test_another_run_that_is_gone_is_told_by_its_own_name(tmp_path: Path):
     with pytest.raises(UserError, match="gone"):
         judging.open_run(tmp_path / "other", frozenset())

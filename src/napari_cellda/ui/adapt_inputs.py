@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cellda.core.batch_record import find_originals
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import never
 from napari_cellda.core.paths import stem
 from napari_cellda.ui.axes import axes_of, channel_count, data_of
 from napari_cellda.ui.inputs import Picked, Prepared, layer_stems, prepare, spatial_axes
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from napari_cellda.core.adaptation.method import Method
+    from napari_cellda.core.events import Stop
     from napari_cellda.core.pipeline import Pipeline
     from napari_cellda.ui.inputs import Kind
     from napari_cellda.ui.state import Session
@@ -150,7 +152,7 @@ def _plane_words(layer: Any) -> str:
     return " of ".join(found)
 
 
-def _write_text(path: Path, text: str) -> None:
+def _write_text(path: Path, text: str, stop: Stop = never) -> None:
     from napari_cellda.core.atomic import write_atomically
 
     with write_atomically(path) as aside:
@@ -292,11 +294,11 @@ def _whole_words(name: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![^\W_]){words}(?![^\W_])")
 
 
-def _map_maker(pipeline: Pipeline, images: Path, folder: Path) -> Callable[[], None]:
+def _map_maker(pipeline: Pipeline, images: Path, folder: Path) -> Callable[..., None]:
     """Return what writes a pipeline's maps of images, once those are on disk."""
 
-    def write() -> None:
-        from napari_cellda.core.events import never, run_quietly
+    def write(stop: Stop = never) -> None:
+        from napari_cellda.core.events import run_quietly
         from napari_cellda.core.export.image import ExportChoice, export_image
         from napari_cellda.core.images import open_image
 
@@ -304,8 +306,10 @@ def _map_maker(pipeline: Pipeline, images: Path, folder: Path) -> Callable[[], N
             folder=folder, mask=False, instances=False, table=False, probabilities=True
         )
         for path in find_originals(images):
+            if stop():
+                return
             image = open_image(path, channels=pipeline.channels)
-            run_quietly(export_image(pipeline, image, choice, stop=never))
+            run_quietly(export_image(pipeline, image, choice, stop=stop))
 
     return write
 
@@ -333,7 +337,18 @@ def preview_place(
         return None
     layer_of = dict(zip(image_names(target), target.layers, strict=True))
     # As the run lists their files: "a b.tif" stands before "a.tif".
-    first = layer_of[min(_trained_on(session, picks, method), key=lambda name: Path(f"{name}.tif"))]
+    first = min(_trained_on(session, picks, method), key=lambda name: Path(f"{name}.tif"))
+    return place_on(layer_of[first], side)
+
+
+def place_on(first: Any, side: int = 512) -> Place:
+    """Return where pictures of the middle of an Image layer's first plane belong.
+
+    Raises
+    ------
+    UserError
+        If its axes cannot be told.
+    """
     lengths = dict(zip(spatial_axes(first), data_of(first).shape, strict=False))  # without RGB
     scale = tuple(float(one) for one in first.scale)
     translate = tuple(

@@ -44,18 +44,35 @@ def guard(runs: SessionRuns) -> None:
         _Guard(viewer.window._qt_window, runs)
 
 
+def question(alive: list[RunWatch]) -> tuple[str, str]:
+    """Say which runs go on, and what each answer means for them."""
+    early = ", ".join(watch.name for watch in alive if watch.being_prepared)
+    at_work = ", ".join(watch.name for watch in alive if not watch.being_prepared)
+    text, more = [], []
+    if at_work:
+        text.append(f"Still at work: {at_work}.")
+        more.append(
+            "Kept running, they go on without napari, and you find them again in the panel Runs. "
+            "Stopped, they end with what they have learned so far, and can be resumed."
+        )
+    if early:
+        text.append(f"Still being prepared: {early}.")
+        more.append(
+            "Runs that are still being prepared are lost when napari ends: wait until they are "
+            "at work to keep them."
+        )
+    return " ".join(text), " ".join(more)
+
+
 def ask(window: Any, alive: list[RunWatch]) -> Choice:
     """Ask what becomes of the runs that go on."""
     from qtpy.QtWidgets import QMessageBox
 
-    names = ", ".join(watch.name for watch in alive)
+    text, more = question(alive)
     box = QMessageBox(window)
     box.setWindowTitle("Runs go on")
-    box.setText(f"Still at work: {names}.")
-    box.setInformativeText(
-        "Kept running, they go on without napari, and you find them again in the panel Runs. "
-        "Stopped, they end with what they have learned so far, and can be resumed."
-    )
+    box.setText(text)
+    box.setInformativeText(more)
     keep = box.addButton("Keep running", QMessageBox.ButtonRole.AcceptRole)
     stop = box.addButton("Stop them", QMessageBox.ButtonRole.DestructiveRole)
     stay = box.addButton("Do not close", QMessageBox.ButtonRole.RejectRole)

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import never
 from napari_cellda.core.paths import safe_stem, stem
 from napari_cellda.ui.axes import CHOSEN_AXES, ImageChoice, axes_of, data_of
 from napari_cellda.ui.layers import TAG, labels_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from napari_cellda.core.events import Stop
 
 MOST_COMPARED = 2**22
 """Values up to which a layer is compared with its file as a whole."""
@@ -41,8 +44,8 @@ class Prepared:
     """Where an input will lie, and what has to be done before."""
 
     path: Path
-    write: Callable[[], None] | None = None
-    """To be called in the background; None when it lies there already."""
+    write: Callable[..., None] | None = None
+    """To be called in the background, with a `Stop` or without; None when it lies there already."""
 
 
 COLUMNS = {"t": "t", "z": "z", "y": "row", "x": "col"}
@@ -100,8 +103,10 @@ def prepare(
         return Prepared(folder, partial(_write_tables, stems, places, folder))
     frozen = [_frozen(layer, kind, image) for layer, image in zip_longest(picked.layers, images)]
 
-    def write() -> None:
+    def write(stop: Stop = never) -> None:
         for name, (data, meta) in zip(stems, frozen, strict=True):
+            if stop():
+                return
             write_layer(data, meta, kind, folder / f"{name}.tif")
 
     return Prepared(folder, write)
@@ -262,9 +267,14 @@ def plane_shape(image: Any) -> tuple[int, ...]:
 
 
 def _write_tables(
-    names: Sequence[str], places: Sequence[tuple[np.ndarray, str]], folder: Path
+    names: Sequence[str],
+    places: Sequence[tuple[np.ndarray, str]],
+    folder: Path,
+    stop: Stop = never,
 ) -> None:
     for name, (points, axes) in zip(names, places, strict=True):
+        if stop():
+            return
         write_points(points, axes, folder / f"{name}.csv")
 
 

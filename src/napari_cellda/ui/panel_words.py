@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from napari_cellda.core.errors import UserError
 from napari_cellda.ui.adapt_inputs import ROLES
 
 ROWS = {
@@ -27,6 +28,13 @@ def panel_words(text: str) -> str:
     for theirs, ours in PHRASES.items():
         text = text.replace(theirs, ours)
     return re.sub(r"(?<![^\s(])--([a-z]+(?:-[a-z]+)*)", _row, text)
+
+
+def error_words(error: Exception) -> str:
+    """Say what went wrong: a `UserError` as its one sentence, anything else with its type."""
+    if isinstance(error, UserError):
+        return panel_words(str(error))
+    return f"Something went wrong: {type(error).__name__}: {error}"
 
 
 def _row(found: re.Match[str]) -> str:

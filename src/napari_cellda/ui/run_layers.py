@@ -50,29 +50,43 @@ class RunLayers:
     ----------
     watch : RunWatch
     place : Place, optional
-        None: beside all that is there.
+
+    Attributes
+    ----------
+    place : Place or None
+        Where the pictures belong; None: beside all that is there.
     """
 
     def __init__(self, watch: RunWatch, place: Place | None = None) -> None:
         self._watch = watch
-        self._place = place
+        self.place = place
+        self._shown_at: Place | None = None
         self._stacks: dict[str, FrameStack | PointStack] = {}
         self._layers: dict[str, weakref.ref[Any]] = {}
 
     def show(self, *frames: Preview) -> None:
         """Show pictures, oldest first; a layer that the user deleted stays away."""
         viewer = self._watch.session.viewer
-        if viewer is None:
+        if viewer is None or not frames:
             return
-        self._place = self._place or beside(viewer)  # all pictures lie on one another
+        place = self._shown_at = self._shown_at or self.place or beside(viewer)  # one for all
         at_end = self._at_end(viewer)
-        for name in dict.fromkeys([self._add(viewer, self._place, frame) for frame in frames]):
+        for name in dict.fromkeys([self._add(viewer, place, frame) for frame in frames]):
             if name not in self._layers:
-                self._make(viewer, self._place, name, self._stacks[name])
+                self._make(viewer, place, name, self._stacks[name])
             else:
                 self._update(viewer, name, self._stacks[name])
         if at_end:
             self._go_to_end(viewer)
+
+    def forget_deleted(self) -> None:
+        """Let layers that the user has deleted come back with their next picture."""
+        viewer = self._watch.session.viewer
+        self._layers = {
+            name: one for name, one in self._layers.items() if self._layer(viewer, name)
+        }
+        if not self._layers:
+            self._stacks, self._shown_at = {}, None
 
     def _add(self, viewer: Any, place: Place, frame: Preview) -> str:
         """Add a picture to those of its name, and return that."""
@@ -122,7 +136,8 @@ class RunLayers:
     def _layer(self, viewer: Any, name: str) -> Any:
         reference = self._layers.get(name)
         layer = reference() if reference is not None else None
-        return layer if layer is not None and layer in viewer.layers else None
+        there = layer is not None and viewer is not None and layer in viewer.layers
+        return layer if there else None
 
     def _make(self, viewer: Any, place: Place, name: str, stack: FrameStack | PointStack) -> None:
         shared = stack.ndim - 1 - len(place.scale)
@@ -135,7 +150,7 @@ class RunLayers:
             name=f"{title} · {self._watch.name}",
             scale=(1.0, *steps, *place.scale),
             translate=(float(stack.start), *starts, *place.translate),
-            axis_labels=("picture", *(f"axis {i}" for i in range(1, stack.ndim - 2)), "y", "x"),
+            axis_labels=("picture", *_axis_names(viewer, stack.ndim - 1)),
             visible=not self._layers,
             metadata={TAG: {"role": f"preview:{name}", "run": str(self._watch.folder)}},
         )
@@ -219,6 +234,17 @@ def _between(viewer: Any) -> tuple[int, ...]:
     """Return the lengths of the viewer's axes before Y and X, those of earlier pictures apart."""
     deep = _deepest(viewer)
     return () if deep is None else tuple(int(n) for n in data_of(deep).shape[: deep.ndim - 2])
+
+
+def _axis_names(viewer: Any, ndim: int) -> list[str]:
+    """Name a picture's axes as the user has: the sliders are called after the layer of the most."""
+    names = [*(f"axis {i}" for i in range(1, ndim - 1)), "y", "x"]
+    deep = _deepest(viewer)
+    for back in range(1, 1 + (min(deep.ndim, ndim) if deep is not None else 0)):
+        name = deep.axis_labels[-back]
+        if not name.removeprefix("axis ").startswith("-"):  # else it has none: "-1", in napari
+            names[-back] = name
+    return names
 
 
 def _deepest(viewer: Any) -> Any:

@@ -15,13 +15,15 @@ from napari_cellda.core.runs.history import RunView
 from napari_cellda.core.runs.table import RUNS_VARIABLE
 from napari_cellda.ui.frames import keep
 from napari_cellda.ui.model_loading import agreed, ask_consent, check_project, trust_words
+from napari_cellda.ui.run_layers import RunLayers, remove_pictures
 from napari_cellda.ui.worker import TaskHandle, run_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
-    from napari_cellda.core.events import Preview
+    from napari_cellda.core.events import Preview, Stop
     from napari_cellda.core.runs.launch import Launched
+    from napari_cellda.ui.run_layers import Place
     from napari_cellda.ui.state import Session
 
 
@@ -69,6 +71,12 @@ class RunWatch:
         self.view = RunView()
         self.frames: dict[str, list[Preview]] = {}
         """The pictures so far, by name and in order; of very many some, see `keep`."""
+        self.pictures = RunLayers(self)
+        """Its pictures in the viewer, whichever panels show the run."""
+        self.shows_pictures = True
+        """Whether new pictures go there."""
+        self.command = ""
+        """The first word of what started it here: "adapt" or "enhancer"."""
         self.wish = ""
         """What was asked of it and has not happened yet: "stop", "cancel" or nothing."""
         self._launched: Launched | None = None
@@ -104,7 +112,12 @@ class RunWatch:
         """Whether it is starting, waiting or at work."""
         return self._beginning is not None or self.view.alive
 
-    def start(self, words: Sequence[str], prepare: Callable[[], object] | None = None) -> None:
+    @property
+    def being_prepared(self) -> bool:
+        """Whether its inputs are still being written: it has no process yet."""
+        return self._beginning is not None
+
+    def start(self, words: Sequence[str], prepare: Callable[[Stop], object] | None = None) -> None:
         """Start its process.
 
         Parameters
@@ -112,7 +125,8 @@ class RunWatch:
         words : sequence of str
             The command, see `core.runs.launch.start_run`.
         prepare : callable, optional
-            Called first, in the thread: writes the inputs that are not on disk yet.
+            Called first, in the thread: writes the inputs that are not on disk yet, until it is
+            to stop.
         """
         from napari_cellda.core.runs.folder import drop_unbegun
         from napari_cellda.core.runs.launch import start_run
@@ -121,7 +135,7 @@ class RunWatch:
             launched = None
             try:
                 if prepare is not None:
-                    prepare()
+                    prepare(stop)
                 if not stop():
                     launched = start_run(words, self.folder)
             finally:
@@ -129,7 +143,7 @@ class RunWatch:
                     drop_unbegun(self.folder)
             return launched
 
-        self.view, self.wish, self.frames = RunView(), "", {}
+        self.view, self.wish, self.frames, self.command = RunView(), "", {}, words[0]
         self._beginning = run_task(
             begin,
             title="start run",
@@ -152,9 +166,12 @@ class RunWatch:
             return
         trusted = frozenset(self.session.trusted)
         has_project = any(item.role == "project" for item in run.record.inputs)
-        check = None
-        if has_project and not run.checkpoint_path("last").is_file():  # maps may be missing
-            check = partial(check_project, run.input_path("project"), trusted)
+        may_lack_maps = not run.checkpoint_path("last").is_file()
+
+        def check(stop: Stop) -> None:
+            if has_project and may_lack_maps:
+                check_project(run.input_path("project"), trusted)
+
         self.start(["adapt", "--resume", *trust_words(trusted)], check)
 
     def follow(self) -> None:
@@ -181,6 +198,15 @@ class RunWatch:
             on_event=self._on_news,
             on_error=self._on_error,
         )
+
+    def show_pictures(self, on: bool) -> None:
+        """Show its pictures in the viewer, those in deleted layers too; or show no new ones."""
+        self.shows_pictures = on
+        if on:
+            self.pictures.forget_deleted()
+            taken = (frame for frames in self.frames.values() for frame in frames)
+            self.pictures.show(*sorted(taken, key=lambda frame: frame.index))
+        self.changed.emit()
 
     def stop(self) -> None:
         """Ask it to end with what it has learned so far."""
@@ -239,6 +265,8 @@ class RunWatch:
             self.changed.emit()
         else:
             keep(self.frames.setdefault(news.name, []), news)
+            if self.shows_pictures:
+                self.pictures.show(news)
             self.framed.emit(news)
 
     def _on_error(self, error: Exception) -> None:
@@ -289,10 +317,24 @@ class SessionRuns:
         self,
         words: Sequence[str],
         folder: Path,
-        prepare: Callable[[], object] | None = None,
+        prepare: Callable[[Stop], object] | None = None,
+        *,
+        place: Place | None = None,
+        show_pictures: bool = True,
     ) -> RunWatch:
-        """Start a new run."""
+        """Start a new run.
+
+        Parameters
+        ----------
+        words, folder, prepare
+            See `RunWatch.start`.
+        place : Place, optional
+            Where its pictures go, see `RunLayers`.
+        show_pictures : bool
+            Whether they go into the viewer.
+        """
         watch = self.watch(folder)
+        watch.pictures.place, watch.shows_pictures = place, show_pictures
         watch.start(words, prepare)
         self.added.emit(watch)
         return watch
@@ -302,14 +344,13 @@ class SessionRuns:
         watch = self.watch(folder)
         if not (watch.alive and watch.frames):
             watch.frames = {}
+        watch.show_pictures(True)
         watch.follow()
         self.added.emit(watch)
         return watch
 
     def forget(self, folder: Path) -> None:
         """Drop a run that was deleted, with its pictures; one that is still there stays."""
-        from napari_cellda.ui.run_layers import remove_pictures
-
         if folder.exists():  # it is at work, or could not be deleted
             return
         folder = folder.resolve()

@@ -116,6 +116,8 @@ class _Reader:
             end = self._history.end
             told = end is not None and end["state"] == "failed"
             text = str(end["text"]) if end and told else last_words(self.folder)
+            if not (text or self.folder.exists()):
+                text = f"The run's folder '{self.folder}' is gone."
         elif state == "killed":
             text = self._obituary()
         return self._history.view(state, text, process)

@@ -78,7 +78,14 @@ class AdaptPanel(QWidget):
         self._connect()
         self.setEnabled(False)
         # The methods come with torch, which takes a while.
-        run_task(_load_methods, session=self.session, owner=self, on_result=self._on_methods)
+        run_task(
+            _load_methods,
+            session=self.session,
+            owner=self,
+            on_result=self._on_methods,
+            on_error=self.starter.complain,
+            on_finished=self.loading.hide,
+        )
 
     # -- construction ---------------------------------------------------------------------------
 
@@ -110,7 +117,7 @@ class AdaptPanel(QWidget):
         self.image_table = ImageTable()
         self.cards = MethodCards()
         self.settings = SettingsBox()
-        self.starter = RunStarter(self.session, self._method_name, self.plan)
+        self.starter = RunStarter(self.session, "adapt", self._method_name, self.plan)
         self.verdict = Verdict(self.session)
         self.loading = QLabel("Loading the methods\u2026")
 
@@ -160,14 +167,12 @@ class AdaptPanel(QWidget):
         self.classes.editingFinished.connect(self._refresh)
         self.cards.chosen.connect(self._on_method)
         self.find_points.found.connect(self._on_points)
-        self.find_points.failed.connect(
-            lambda error: self.starter.message.tell(str(error) or repr(error), "error")
-        )
+        self.find_points.failed.connect(self.starter.complain)
         self.starter.monitor.refreshed.connect(self._on_run)
         connect_while_alive(self, self.session.classifier_changed, self._refresh)
+        connect_while_alive(self, self.session.failed, self._on_failure)
 
     def _on_methods(self, methods: Sequence[Method]) -> None:
-        self.loading.hide()
         self.cards.fill(methods)
         self.setEnabled(True)
         self._refresh()
@@ -326,6 +331,9 @@ class AdaptPanel(QWidget):
 
     def _on_run(self) -> None:
         self.verdict.show_run(self.starter.monitor.run)
+
+    def _on_failure(self, error: Exception) -> None:
+        (self.starter if self.verdict.isHidden() else self.verdict).complain(error)
 
 
 def _settings_of(method: Method, preset: Any) -> Any:

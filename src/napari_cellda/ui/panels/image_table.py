@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QTableWidget, QTableWidgetItem
@@ -22,6 +22,8 @@ class ImageTable(QTableWidget):
         super().__init__(0, 0)
         self.setToolTip("Untick the classes that an image does not show")
         self.setFixedHeight(HEIGHT)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # names often differ at their ends
+        self.verticalHeader().setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self._absent: set[tuple[str, str]] = set()
         """Images and classes without a tick, those that are not shown any more included."""
 
@@ -36,6 +38,8 @@ class ImageTable(QTableWidget):
         self.setVerticalHeaderLabels(list(images))
         self.setHorizontalHeaderLabels(list(classes))
         for i, image in enumerate(images):
+            self.verticalHeaderItem(i).setToolTip(image)
+        for i, image in enumerate(images):
             for k, name in enumerate(classes):
                 item = QTableWidgetItem()
                 item.setFlags(Qt.ItemFlag.ItemIsUserCheckable | Qt.ItemFlag.ItemIsEnabled)
@@ -43,6 +47,11 @@ class ImageTable(QTableWidget):
                 item.setCheckState(Qt.CheckState.Checked if ticked else Qt.CheckState.Unchecked)
                 self.setItem(i, k, item)
         self.resizeColumnsToContents()
+
+    def resizeEvent(self, event: Any) -> None:
+        """Leave half of the width to the classes, however long the images' names are."""
+        self.verticalHeader().setMaximumWidth(max(1, self.width() // 2))
+        super().resizeEvent(event)
 
     def as_csv(self) -> str:
         """Return what the command line takes: ``image,<class>,...`` and 0 or 1."""

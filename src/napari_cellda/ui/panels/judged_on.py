@@ -156,6 +156,11 @@ def _images_of(run: Path, layers: Sequence[Any]) -> list[Any]:
         files = find_originals(Run(run).input_path("target_images"))
     except (UserError, OSError):  # moved since, or not there to be read
         return []
+    return layers_of(files, layers)
+
+
+def layers_of(files: Sequence[Path], layers: Sequence[Any]) -> list[Any]:
+    """Return those layers that show one of some files, or are called like one."""
     names, places = {stem(file) for file in files}, {file.resolve() for file in files}
     opened = [layer for layer in layers if layer.source.path]
     return (

@@ -157,10 +157,11 @@ class MethodCards(QWidget):
 
     def choose(self, method: Method) -> None:
         """Choose a method, ready or not: its inputs then have rows."""
-        self.method = method
+        again, self.method = method is self.method, method
         self._show_all(False)
-        self._refresh()
-        self.chosen.emit(method)
+        if not again:  # its settings may have been changed
+            self._refresh()
+            self.chosen.emit(method)
 
     def _show_all(self, on: bool) -> None:
         self.others.setVisible(not on)

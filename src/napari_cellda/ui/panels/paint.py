@@ -29,6 +29,7 @@ from napari_cellda.ui.images import (
 )
 from napari_cellda.ui.keys import bind_keys, select_class
 from napari_cellda.ui.live import LivePainter
+from napari_cellda.ui.panel_words import error_words
 from napari_cellda.ui.panels.banner import Banner
 from napari_cellda.ui.panels.class_rows import ClassRows
 from napari_cellda.ui.panels.docks import open_panel, settle_in_dock
@@ -304,7 +305,7 @@ class PaintPanel(QWidget):
         self._refresh_soon()
 
     def _on_error(self, error: Exception) -> None:
-        text = str(error) if isinstance(error, UserError) else _describe(error)
+        text = error_words(error)
         if not isinstance(error, UserError) and text != self.banner.text:
             _notify(error)
         self.banner.tell(text, "error")
@@ -340,10 +341,6 @@ class PaintPanel(QWidget):
         panel = None if busy else next_panel(session)
         self.go_on.setVisible(panel is not None)
         self.go_on.setText(f"Go on to {panel}")
-
-
-def _describe(error: Exception) -> str:
-    return f"Something went wrong: {type(error).__name__}: {error}"
 
 
 def _notify(error: Exception) -> None:

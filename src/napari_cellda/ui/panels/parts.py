@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -66,13 +66,31 @@ def names(paths: Sequence[Path], most: int = 6) -> str:
     return f"{listed} and {len(paths) - most} more" if len(paths) > most else listed
 
 
-class ResultsFolder(QWidget):
-    """A field for the folder that results go to, and a button that chooses one."""
+class FolderField(QWidget):
+    """A field for a folder, and a button that chooses one.
 
-    def __init__(self, tip: str) -> None:
+    Parameters
+    ----------
+    folder : Path
+        Shown at first.
+    tip : str
+    title : str
+        Of the window in which one is chosen.
+
+    Signals
+    -------
+    changed
+        The user has entered or chosen a folder.
+    """
+
+    changed = Signal()
+
+    def __init__(self, folder: Path, tip: str, title: str) -> None:
         super().__init__()
-        self.field = QLineEdit(str(Path.home() / "cellda"))
+        self._title = title
+        self.field = QLineEdit(str(folder))
         self.field.setToolTip(tip)
+        self.field.editingFinished.connect(self.changed)
         self.browse = QPushButton("Choose\u2026")
         self.browse.clicked.connect(lambda: self._choose())
         layout = QHBoxLayout(self)
@@ -86,14 +104,31 @@ class ResultsFolder(QWidget):
         Raises
         ------
         UserError
-            If it is empty.
+            If it is empty, or no folder can be there.
         """
         text = self.field.text().strip()
         if not text:
             raise UserError("No folder is given; choose where the files shall go.")
-        return Path(text).expanduser()
+        try:
+            folder = Path(text).expanduser()
+            folder.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            pass  # who writes there makes it, or says what is in its way
+        except (RuntimeError, ValueError) as error:  # a user or a letter that there is not
+            raise UserError(f"{text!r} is no folder; choose another.") from error
+        except OSError as error:
+            raise UserError(f"'{folder}' cannot be read: {error.strerror}.") from error
+        return folder
 
     def _choose(self) -> None:
-        chosen = QFileDialog.getExistingDirectory(self, "Folder for the files", self.field.text())
+        chosen = QFileDialog.getExistingDirectory(self, self._title, self.field.text())
         if chosen:
             self.field.setText(chosen)
+            self.changed.emit()
+
+
+class ResultsFolder(FolderField):
+    """The folder that results go to."""
+
+    def __init__(self, tip: str) -> None:
+        super().__init__(Path.home() / "cellda", tip, "Folder for the files")

@@ -22,12 +22,11 @@ from napari_cellda.ui.connect import when_deleted
 from napari_cellda.ui.panel_words import panel_words
 from napari_cellda.ui.panels.banner import Banner
 from napari_cellda.ui.plots import Curves
-from napari_cellda.ui.run_layers import RunLayers, side_by_side
+from napari_cellda.ui.run_layers import side_by_side
 
 if TYPE_CHECKING:
     from napari_cellda.core.events import Preview
     from napari_cellda.core.runs.history import RunView
-    from napari_cellda.ui.run_layers import Place
     from napari_cellda.ui.runs import RunWatch
 
 STATES = {
@@ -62,7 +61,6 @@ class RunMonitor(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.run: RunWatch | None = None
-        self.layers: RunLayers | None = None
         self.title = QLabel()
         self.title.setStyleSheet("font-weight: bold;")
         self.title.setWordWrap(True)
@@ -96,7 +94,7 @@ class RunMonitor(QWidget):
         self._lay_out()
         for button, wish in ((self.stop, "stop"), (self.cancel, "cancel"), (self.resume, "resume")):
             button.clicked.connect(lambda _, wish=wish: self._ask(wish))
-        self.previews.toggled.connect(self._show_frames)
+        self.previews.toggled.connect(self._on_previews)
         self.which.activated.connect(self._show_picture)
         when_deleted(self, self._leave)
         self.hide()
@@ -129,18 +127,11 @@ class RunMonitor(QWidget):
         """Whether the run has been asked to begin and has not yet."""
         return self.run is not None and self.run.alive and self.run.view.state is None
 
-    def watch(self, run: RunWatch, place: Place | None = None) -> None:
-        """Show a run instead of the one before.
-
-        Parameters
-        ----------
-        run : RunWatch
-        place : Place, optional
-            Where its pictures go, see `RunLayers`.
-        """
+    def watch(self, run: RunWatch) -> None:
+        """Show a run instead of the one before."""
         if run is not self.run:
             self._leave()
-            self.run, self.layers = run, RunLayers(run, place)
+            self.run, place = run, run.pictures.place
             self.caption.setText(f"The picture shows {place.shows}." if place else "")
             self.picture.hide()
             self.caption.hide()
@@ -177,11 +168,6 @@ class RunMonitor(QWidget):
         self._offer(frame)
         if frame.name == self.which.currentText():
             self._show_picture()
-        self._show_layers(frame)
-
-    def _show_layers(self, *frames: Preview) -> None:
-        if self.previews.isChecked() and self.layers is not None:
-            self.layers.show(*frames)
 
     def _show_picture(self) -> None:
         """Show the latest picture of the name that is chosen."""
@@ -192,14 +178,16 @@ class RunMonitor(QWidget):
             self.caption.setVisible(bool(self.caption.text()))
 
     def _show_frames(self) -> None:
-        """Show what was taken before it was looked at."""
+        """Let pictures be chosen that were taken before it was looked at."""
         if self.run is None:
             return
         for frames in self.run.frames.values():
             self._offer(frames[-1])
         self._show_picture()
-        taken = (frame for frames in self.run.frames.values() for frame in frames)
-        self._show_layers(*sorted(taken, key=lambda frame: frame.index))
+
+    def _on_previews(self, on: bool) -> None:
+        if self.run is not None and on != self.run.shows_pictures:
+            self.run.show_pictures(on)
 
     def _on_failure(self, error: Exception) -> None:
         self.message.tell(panel_words(str(error)) or type(error).__name__, "error")
@@ -207,7 +195,6 @@ class RunMonitor(QWidget):
     def _on_forgotten(self) -> None:
         """Be empty again: the run was deleted."""
         self._leave()
-        self.layers = None
         self.hide()
         self.refreshed.emit()
 
@@ -217,6 +204,7 @@ class RunMonitor(QWidget):
             return
         view = run.view
         self.title.setText(f"{run.name}: {_state_words(run)}")
+        self.previews.setChecked(run.shows_pictures)  # another panel may have been asked
         self._show_progress(view)
         self.pace.setText(pace_words(view))
         self.device.setText(device_words(view))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import (
-    QFileDialog,
     QFormLayout,
     QHBoxLayout,
     QLabel,
@@ -21,11 +21,13 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cellda.core.errors import UserError
+from napari_cellda.core.events import never
 from napari_cellda.core.runs.history import RunView
 from napari_cellda.ui.connect import when_deleted
 from napari_cellda.ui.model_loading import agreed, ask_consent
-from napari_cellda.ui.panel_words import panel_words
+from napari_cellda.ui.panel_words import error_words
 from napari_cellda.ui.panels.banner import Banner
+from napari_cellda.ui.panels.parts import FolderField
 from napari_cellda.ui.panels.run_monitor import RunMonitor, duration, gigabytes, pace_words
 from napari_cellda.ui.runs import SessionRuns, runs_folder
 from napari_cellda.ui.worker import TaskHandle, run_task
@@ -33,11 +35,14 @@ from napari_cellda.ui.worker import TaskHandle, run_task
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from napari_cellda.core.events import Stop
     from napari_cellda.core.runs.estimate import Estimate
     from napari_cellda.ui.inputs import Prepared
     from napari_cellda.ui.run_layers import Place
     from napari_cellda.ui.runs import RunWatch
     from napari_cellda.ui.state import Session
+
+RUNS_ARE_KEPT = "Where runs are kept"
 
 
 @dataclass(frozen=True)
@@ -58,11 +63,11 @@ class RunPlan:
     check: Callable[[], object] | None = None
     """Called in the background before it is started; raises what forbids it."""
 
-    def write_inputs(self) -> None:
+    def write_inputs(self, stop: Stop = never) -> None:
         """Write the layers that are not on disk; in the background."""
         for item in self.inputs:
-            if item.write is not None:
-                item.write()
+            if item.write is not None and not stop():
+                item.write(stop)
 
 
 class RunStarter(QWidget):
@@ -71,6 +76,8 @@ class RunStarter(QWidget):
     Parameters
     ----------
     session : Session
+    command : {"adapt", "enhancer"}
+        What its runs are started with: one that goes on is shown again.
     method : callable () -> str
         For the proposed name.
     plan : callable (Path) -> RunPlan
@@ -79,7 +86,11 @@ class RunStarter(QWidget):
     """
 
     def __init__(
-        self, session: Session, method: Callable[[], str], plan: Callable[[Path], RunPlan]
+        self,
+        session: Session,
+        command: str,
+        method: Callable[[], str],
+        plan: Callable[[Path], RunPlan],
     ) -> None:
         super().__init__()
         self.session, self.runs = session, SessionRuns.of(session)
@@ -87,11 +98,11 @@ class RunStarter(QWidget):
         self.estimating: TaskHandle | None = None
         self.checking: TaskHandle | None = None
         self._missing: Sequence[str] = ()
+        self._proposed = ""
         self.name = QLineEdit()
         self.name.setToolTip("Name of the run: a folder of its own")
-        self.folder = QLineEdit(str(runs_folder()))
-        self.folder.setToolTip("Where runs are kept")
-        self.browse = QPushButton("Choose\u2026")
+        self.where = FolderField(runs_folder(), RUNS_ARE_KEPT, RUNS_ARE_KEPT)
+        self.folder = self.where.field
         self.estimate = QPushButton("Estimate")
         self.estimate.setToolTip("Try a few real steps, and tell time and memory of the whole run")
         self.start = QPushButton("Start")
@@ -100,13 +111,15 @@ class RunStarter(QWidget):
         self.message = Banner()
         self.monitor = RunMonitor()
         self._lay_out()
-        self.browse.clicked.connect(self._choose_folder)
         self.estimate.clicked.connect(self._on_estimate)
         self.start.clicked.connect(self.begin)
-        self.folder.editingFinished.connect(self.propose)
+        self.where.changed.connect(self.propose)
         self.monitor.refreshed.connect(self._show_state)
         when_deleted(self, self._abandon)
         self.propose()
+        # A panel that was closed while its run goes on shows it when it is opened again.
+        for watch in [watch for watch in self.runs.alive if watch.command == command][-1:]:
+            self.watch(watch)
 
     def _lay_out(self) -> None:
         layout = QVBoxLayout(self)
@@ -115,10 +128,7 @@ class RunStarter(QWidget):
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("Name", self.name)
-        row = QHBoxLayout()
-        row.addWidget(self.folder, 1)
-        row.addWidget(self.browse)
-        form.addRow("Runs in", row)
+        form.addRow("Runs in", self.where)
         layout.addLayout(form)
         buttons = QHBoxLayout()
         buttons.setSpacing(6)
@@ -144,15 +154,27 @@ class RunStarter(QWidget):
         self.estimate.setEnabled(not self._missing)
 
     def propose(self) -> None:
-        """Propose a name that is free."""
+        """Propose a name that is free, unless the user has given one."""
         from napari_cellda.core.runs.table import new_run_folder
 
-        self.name.setText(new_run_folder(self.root, self._method()).name)
+        if self.name.text().strip() in ("", self._proposed):
+            with suppress(UserError, OSError):  # Start will tell
+                self._show_proposed(new_run_folder(self.root, self._method()).name)
+
+    def _show_proposed(self, name: str) -> None:
+        self._proposed = name
+        self.name.setText(name)
 
     @property
     def root(self) -> Path:
-        """Where runs are kept."""
-        return Path(self.folder.text().strip() or ".").expanduser()
+        """Where runs are kept.
+
+        Raises
+        ------
+        UserError
+            If no folder can be there.
+        """
+        return self.where.path()
 
     def begin(self) -> None:
         """Start the run; the window stays usable."""
@@ -161,7 +183,7 @@ class RunStarter(QWidget):
             folder = self._new_folder()
             plan = self._plan(folder)
         except UserError as error:
-            self.message.tell(str(error), "error")
+            self.complain(error)
             return
         self._abandon()
         if plan.check is None:
@@ -187,8 +209,14 @@ class RunStarter(QWidget):
     def _launch(self, plan: RunPlan, folder: Path) -> None:
         self.checking = None
         self._show_state()
-        watch = self.runs.start(plan.words, folder, plan.write_inputs)
-        self.watch(watch, plan.place)
+        watch = self.runs.start(
+            plan.words,
+            folder,
+            plan.write_inputs,
+            place=plan.place,
+            show_pictures=self.monitor.previews.isChecked(),
+        )
+        self.watch(watch)
         self.propose_next(folder)
 
     def _on_error(self, again: Callable[[], None], error: Exception) -> None:
@@ -197,34 +225,38 @@ class RunStarter(QWidget):
             self._abandon()
             again()
         else:
-            self.message.tell(panel_words(str(error)) or repr(error), "error")
+            self.complain(error)
 
-    def watch(self, watch: RunWatch, place: Place | None = None) -> None:
+    def complain(self, error: Exception) -> None:
+        """Say what went wrong."""
+        self.message.tell(error_words(error), "error")
+
+    def watch(self, watch: RunWatch) -> None:
         """Show a run."""
         self.cost.hide()
-        self.monitor.watch(watch, place)
+        self.monitor.watch(watch)
 
     def propose_next(self, taken: Path) -> None:
         """Propose another name, though the folder of this one may not be there yet."""
+        if self.name.text().strip() == taken.name:
+            self.name.clear()
         self.propose()
         stem, _, number = self.name.text().rpartition("-")
-        if self.root / self.name.text() == taken and number.isdecimal():
-            self.name.setText(f"{stem}-{int(number) + 1}")
+        if self.name.text() == taken.name and number.isdecimal():
+            self._show_proposed(f"{stem}-{int(number) + 1}")
 
     def _new_folder(self) -> Path:
         name = self.name.text().strip()
-        if not name or Path(name).name != name or name in (".", ".."):
-            raise UserError(f"The run's name is '{name}'; expected the name of a new folder.")
+        if not name or Path(name).name != name or name in (".", "..") or "\0" in name:
+            raise UserError(f"The run's name is {name!r}; expected the name of a new folder.")
         folder = self.root / name
-        if folder.exists() and any(folder.iterdir()):
+        try:
+            taken = folder.exists() and any(folder.iterdir())
+        except OSError as error:
+            raise UserError(f"'{folder}' cannot be read: {error.strerror}.") from error
+        if taken:
             raise UserError(f"'{folder}' is not empty; choose another name.")
         return folder
-
-    def _choose_folder(self) -> None:
-        chosen = QFileDialog.getExistingDirectory(self, "Where runs are kept", self.folder.text())
-        if chosen:
-            self.folder.setText(chosen)
-            self.propose()
 
     # -- estimate -------------------------------------------------------------------------------
 
@@ -240,7 +272,7 @@ class RunStarter(QWidget):
             plan = self._plan(scratch)
         except UserError as error:
             scratch.rmdir()
-            self.message.tell(str(error), "error")
+            self.complain(error)
             return
         self.cost.setText("Trying a few steps\u2026")
         self.cost.show()
@@ -290,7 +322,7 @@ def _estimate(plan: RunPlan, scratch: Path, stop: Callable[[], bool]) -> Any:
     try:
         if plan.check is not None:
             plan.check()
-        plan.write_inputs()
+        plan.write_inputs(stop)
         return (
             yield from estimate_run(
                 plan.words,

@@ -11,7 +11,6 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
     QHeaderView,
-    QLineEdit,
     QMessageBox,
     QPushButton,
     QTableWidget,
@@ -20,10 +19,18 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_cellda.core.errors import UserError
+from napari_cellda.core.paths import find_images, stem
+from napari_cellda.ui.adapt_inputs import place_on
 from napari_cellda.ui.connect import connect_while_alive
+from napari_cellda.ui.images import image_layers
+from napari_cellda.ui.panel_words import error_words
 from napari_cellda.ui.panels.banner import Banner
 from napari_cellda.ui.panels.docks import settle_in_dock
+from napari_cellda.ui.panels.judged_on import layers_of
+from napari_cellda.ui.panels.parts import FolderField
 from napari_cellda.ui.panels.run_monitor import STATES, RunMonitor
+from napari_cellda.ui.panels.run_starter import RUNS_ARE_KEPT
 from napari_cellda.ui.panels.scrolling import Scrolling
 from napari_cellda.ui.panels.section import Section
 from napari_cellda.ui.panels.verdict import Verdict
@@ -32,11 +39,12 @@ from napari_cellda.ui.state import Session
 from napari_cellda.ui.worker import run_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import napari
 
     from napari_cellda.core.runs.table import RunLine
+    from napari_cellda.ui.run_layers import Place
     from napari_cellda.ui.runs import RunWatch
 
 COLUMNS = ("Run", "State", "Score", "Begun", "Method")
@@ -68,9 +76,8 @@ class RunsPanel(QWidget):
         self.refresh()
 
     def _make_widgets(self) -> None:
-        self.folder = QLineEdit(str(runs_folder()))
-        self.folder.setToolTip("Where runs are kept")
-        self.browse = QPushButton("Choose\u2026")
+        self.where = FolderField(runs_folder(), RUNS_ARE_KEPT, RUNS_ARE_KEPT)
+        self.folder = self.where.field
         self.table = QTableWidget(0, len(COLUMNS))
         self.table.setHorizontalHeaderLabels(COLUMNS)
         self.table.verticalHeader().hide()
@@ -96,10 +103,7 @@ class RunsPanel(QWidget):
     def _lay_out(self) -> None:
         scrolling = Scrolling()
         section = Section("Runs")
-        row = QHBoxLayout()
-        row.addWidget(self.folder, 1)
-        row.addWidget(self.browse)
-        section.body.addLayout(row)
+        section.body.addWidget(self.where)
         section.body.addWidget(self.table)
         buttons = QHBoxLayout()
         buttons.setSpacing(6)
@@ -122,8 +126,7 @@ class RunsPanel(QWidget):
         self._timer = QTimer(self, interval=LOOK_MS)
         self._timer.timeout.connect(self._on_timer)
         self._timer.start()
-        self.folder.editingFinished.connect(self.refresh)
-        self.browse.clicked.connect(self._choose_folder)
+        self.where.changed.connect(self._on_folder)
         self.table.itemSelectionChanged.connect(self._on_selection)
         self.table.itemDoubleClicked.connect(lambda item: self.show_run())
         self.open.clicked.connect(self.show_run)
@@ -132,6 +135,7 @@ class RunsPanel(QWidget):
         self.monitor.refreshed.connect(self._on_run)
         self.verdict.discarded.connect(self.refresh)
         connect_while_alive(self, self.runs.added, lambda run: self.refresh())
+        connect_while_alive(self, self.session.failed, self._on_failure)
         self._on_selection()
 
     def resizeEvent(self, event: Any) -> None:
@@ -142,22 +146,24 @@ class RunsPanel(QWidget):
 
     # -- the table ------------------------------------------------------------------------------
 
-    @property
-    def root(self) -> Path:
-        """Where runs are kept."""
-        return Path(self.folder.text().strip() or ".").expanduser()
-
     def refresh(self) -> None:
         """Read the folder again, in the background."""
         if self._reading or self.session.is_closed:
             return
+        try:
+            root = self.where.path()
+        except UserError as error:
+            self._complain(error)
+            return
         self._reading = True
-        root = self.root
 
         def read(stop: Callable[[], bool]) -> list[RunLine]:
             from napari_cellda.core.runs.table import list_runs
 
-            return list_runs(root)
+            try:
+                return list_runs(root)
+            except OSError as error:
+                raise UserError(f"'{root}' cannot be read: {error.strerror}.") from error
 
         run_task(
             read,
@@ -205,11 +211,9 @@ class RunsPanel(QWidget):
         self.export.setEnabled(len(chosen) == 1 and chosen[0].has_model)
         self.delete.setEnabled(bool(chosen))
 
-    def _choose_folder(self) -> None:
-        chosen = QFileDialog.getExistingDirectory(self, "Where runs are kept", self.folder.text())
-        if chosen:
-            self.folder.setText(chosen)
-            self.refresh()
+    def _on_folder(self) -> None:
+        self.message.clear()
+        self.refresh()
 
     # -- what to do with a run ------------------------------------------------------------------
 
@@ -218,7 +222,11 @@ class RunsPanel(QWidget):
         chosen = self.selected()
         if len(chosen) == 1:
             self.message.clear()
-            self.watch(self.runs.open(chosen[0].folder))
+            folder = chosen[0].folder
+            pictures = self.runs.watch(folder).pictures
+            if pictures.place is None:
+                pictures.place = _place_of(folder, image_layers(self.session.viewer))
+            self.watch(self.runs.open(folder))
             self.verdict.list_runs()
 
     def watch(self, run: RunWatch) -> None:
@@ -281,7 +289,33 @@ class RunsPanel(QWidget):
         )
 
     def _complain(self, error: Exception) -> None:
-        self.message.tell(str(error) or type(error).__name__, "error")
+        self.message.tell(error_words(error), "error")
+
+    def _on_failure(self, error: Exception) -> None:
+        if self.verdict.isHidden():
+            self._complain(error)
+        else:
+            self.verdict.complain(error)
+
+
+def _place_of(folder: Path, layers: Sequence[Any]) -> Place | None:
+    """Return where a run's pictures belong: on the first image that it trained on, if it is here.
+
+    Of runs on points, only images with points are trained on.
+    """
+    from napari_cellda.core.jobs import Run
+
+    try:
+        run = Run(folder)
+        files = find_images(run.input_path("target_images"))
+        for item in run.record.inputs:
+            if item.role in ("points", "nuclei_images"):
+                marked = {stem(path) for path in run.input_path(item.role).iterdir()}
+                files = [path for path in files if stem(path) in marked]
+        found = layers_of(files[:1], layers)
+        return place_on(found[0]) if found else None
+    except (UserError, OSError):  # moved since, or its axes cannot be told
+        return None
 
 
 def _cells(line: RunLine) -> tuple[str, ...]:

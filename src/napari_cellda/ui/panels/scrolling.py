@@ -5,14 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QSize, Qt
-from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QAbstractSpinBox,
+    QComboBox,
+    QFrame,
+    QScrollArea,
+    QSlider,
+    QVBoxLayout,
+    QWidget,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+TURNED = (QComboBox, QAbstractSpinBox, QSlider)
+"""Widgets whose value the mouse wheel changes."""
+
 
 class Scrolling(QScrollArea):
-    """Put widgets into `body`."""
+    """Put widgets into `body`; the wheel scrolls them, and changes only what has the focus."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,10 +47,24 @@ class Scrolling(QScrollArea):
         return QSize(hint.width() + self.verticalScrollBar().sizeHint().width(), hint.height())
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
-        """Ask for another width when the content does, e.g. once a card is shown."""
+        """Ask for another width when the content does, e.g. once a card is shown.
+
+        What comes into the content is watched from then on: it asks for a layout, too.
+        """
         if event.type() == QEvent.Type.LayoutRequest:
             self.updateGeometry()
+            self._watch_content()
+        turns = event.type() == QEvent.Type.Wheel and isinstance(watched, TURNED)
+        if turns and not watched.hasFocus():
+            event.ignore()  # so that Qt offers it to the widgets around
+            return True
         return bool(super().eventFilter(watched, event))
+
+    def _watch_content(self) -> None:
+        for kind in TURNED:
+            for widget in self.widget().findChildren(kind):
+                widget.installEventFilter(self)  # perhaps again: it is called once all the same
+                widget.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
 
 
 def fill_panel(panel: QWidget, parts: Iterable[QWidget], foot: QWidget) -> None:

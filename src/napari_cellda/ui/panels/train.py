@@ -12,6 +12,7 @@ from napari_cellda.core.paths import package_id
 from napari_cellda.core.runs.commands import command_words
 from napari_cellda.core.runs.folder import has_model
 from napari_cellda.ui.adapt_inputs import image_names, paired
+from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.inputs import prepare
 from napari_cellda.ui.panels.docks import open_panel, settle_in_dock
 from napari_cellda.ui.panels.input_picker import InputPicker
@@ -60,9 +61,16 @@ class TrainPanel(QWidget):
         self._lay_out()
         self.use.clicked.connect(self._use)
         self.starter.monitor.refreshed.connect(self._refresh)
+        connect_while_alive(self, self.session.failed, self.starter.complain)
         self.setEnabled(False)
         # Its settings come with torch, which takes a while.
-        run_task(_load_params, session=self.session, owner=self, on_result=self._on_loaded)
+        run_task(
+            _load_params,
+            session=self.session,
+            owner=self,
+            on_result=self._on_loaded,
+            on_error=self.starter.complain,
+        )
 
     def _make_widgets(self) -> None:
         self.images = InputPicker(
@@ -78,7 +86,7 @@ class TrainPanel(QWidget):
         self.shows.setPlaceholderText("e.g. nuclei")
         self.shows.setToolTip("What the masks show; enhancers warn when used on something else")
         self.settings = SettingsBox()
-        self.starter = RunStarter(self.session, lambda: "enhancer", self.plan)
+        self.starter = RunStarter(self.session, "enhancer", lambda: "enhancer", self.plan)
         self.use = QPushButton("Use it in Enhance")
         self.use.setToolTip("Open the new enhancer in the panel Enhance")
         self.use.hide()

@@ -35,6 +35,7 @@ from napari_cellda.ui.judging import (
     show_applied,
     takes_grey,
 )
+from napari_cellda.ui.panel_words import error_words
 from napari_cellda.ui.panels.banner import Banner
 from napari_cellda.ui.panels.judged_on import JudgedOn
 from napari_cellda.ui.panels.parts import check_box, row_of
@@ -217,7 +218,7 @@ class Verdict(QWidget):
             choice, image = self.on.read(grey=takes_grey(self._card))
             truth = self.on.read_truth(choice, image)
         except UserError as error:
-            self.message.tell(str(error), "error")
+            self.complain(error)
             return
         if self.layers is not None:
             self.layers.clear()
@@ -262,7 +263,7 @@ class Verdict(QWidget):
             insist_on_folder(self.run.folder)
             choice, image = self.on.read(grey=takes_grey(self._card))
         except UserError as error:
-            self.message.tell(str(error), "error")
+            self.complain(error)
             return
         name, folder = self.run.name, self.run.folder
         objects, trusted = self.instances.isChecked(), self.session.trusted
@@ -326,7 +327,7 @@ class Verdict(QWidget):
         try:
             insist_on_folder(self.run.folder)
         except UserError as error:
-            self.message.tell(str(error), "error")
+            self.complain(error)
             return
         self.message.tell(
             f"Kept: {self.run.folder / 'model'} is a bioimage.io package, and the panel Runs "
@@ -349,26 +350,35 @@ class Verdict(QWidget):
         run = self.run
         if run is None:
             return
-        if self.layers is not None:
-            self.layers.clear()
-        self.run = None
-        self.hide()
 
-        def forget() -> None:
+        def forget(_: None) -> None:
             SessionRuns.of(self.session).forget(run.folder)
+            if self.run is run:
+                self.show_run(None)
             self.discarded.emit()
 
+        self.message.clear()
+        self.setEnabled(False)
         run_task(
             lambda stop: delete_run(run.folder),
             session=self.session,
             owner=self,
             title="delete run",
-            on_finished=forget,
+            on_result=forget,
+            on_error=self.complain,
+            on_finished=lambda: self.setEnabled(True),
         )
+
+    def complain(self, error: Exception) -> None:
+        """Say what went wrong."""
+        self.message.tell(error_words(error), "error")
 
 
 def _has_model(folder: Path) -> bool:
     """Whether there is a model that takes images; an enhancer takes maps."""
     from napari_cellda.core.jobs import Run
 
-    return has_model(folder) and Run(folder).record.method != ENHANCER
+    try:
+        return has_model(folder) and Run(folder).record.method != ENHANCER
+    except UserError:  # it is told where the run is followed
+        return False
