@@ -362,6 +362,14 @@ def test_a_run_whose_folder_is_gone_says_so(
     qtbot.waitUntil(lambda: panel.monitor.message.text == gone, timeout=WAIT_MS)
 
 
+def test_a_run_whose_folder_is_taken_away_says_so(begin: Begin, qtbot: QtBot):
+    run = begin(3000)
+    reach(run, qtbot, 3)
+    shutil.rmtree(run.folder, ignore_errors=True)
+    finish(run, qtbot)
+    assert run.view.text == f"The run's folder '{run.folder}' is gone."
+
+
 def test_a_damaged_run_with_a_model_is_not_judged(
     begin: Begin, qtbot: QtBot, viewer: ViewerModel, runs_here: Path
 ):

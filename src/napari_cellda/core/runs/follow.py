@@ -116,7 +116,9 @@ class _Reader:
             end = self._history.end
             told = end is not None and end["state"] == "failed"
             text = str(end["text"]) if end and told else last_words(self.folder)
-            if not (text or self.folder.exists()):
+            had_begun = self._seen and not (self.folder / "run.yaml").exists()
+            # A process whose folder is taken away may make parts of it again before it dies.
+            if not text and (had_begun or not self.folder.exists()):
                 text = f"The run's folder '{self.folder}' is gone."
         elif state == "killed":
             text = self._obituary()
