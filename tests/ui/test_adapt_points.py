@@ -27,6 +27,8 @@ from napari_cellda.ui.state import Session
 from napari_cellda.ui.writers import write_image
 from painting import WAIT_MS
 
+pytestmark = pytest.mark.usefixtures("qapp")
+
 PLACES = [(15, 20), (40, 60)]
 OTHERS = [(10, 60), (30, 30), (50, 12)]
 DIAMETER = 14.0
