@@ -86,7 +86,7 @@ def test_adapt_asks_before_it_starts_and_tells_the_run(
     project, digest = theirs
     monkeypatch.setenv(RUNS_VARIABLE, str(tmp_path / "runs"))
     started: list[list[str]] = []
-    monkeypatch.setattr(SessionRuns, "start", lambda _, words, *__: started.append(words))
+    monkeypatch.setattr(SessionRuns, "start", lambda _, words, *__, **___: started.append(words))
     panel = AdaptPanel(viewer)
     monkeypatch.setattr(panel.starter, "watch", lambda *_: None)
     qtbot.addWidget(panel)
