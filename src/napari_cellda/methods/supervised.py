@@ -161,7 +161,7 @@ class _Trainer:
 def class_loss(
     logits: torch.Tensor, labels: torch.Tensor, *, bce: float, dice: float
 ) -> dict[str, torch.Tensor]:
-    """Mix cross entropy and Dice of classes that exclude each other.
+    """Mix cross entropy and Dice of classes that exclude each other, both averaged over these.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def class_loss(
     shares = {"bce": bce, "dice": dice}
     terms: dict[str, torch.Tensor] = {}
     if bce:
-        terms["bce"] = cross_entropy(logits, labels)
+        terms["bce"] = cross_entropy(logits, labels) / logits.shape[1]
     if dice:
         known = (labels != UNKNOWN).float()
         truth = one_hot(labels[:, 0].clamp_min(0), logits.shape[1])
