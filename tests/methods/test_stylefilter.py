@@ -17,12 +17,12 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Preview, Score, Stage, Step, run_quietly
 from napari_cellda.core.images.normalisation import Normalisation
 from napari_cellda.core.loop import MemoryStore
-from napari_cellda.core.losses import cross_entropy
 from napari_cellda.core.nets.cut import Generator, Halve, PatchDiscriminator, Projection
 from napari_cellda.core.nets.styled import StyledSegmenter
 from napari_cellda.methods import find_method, stylefilter
 from napari_cellda.methods._cut import StyleBatch, lsgan_loss, patch_nce
 from napari_cellda.methods._stylefilter_losses import (
+    cross_entropy,
     disturb_greys,
     filtered_labels,
     presence_f1,

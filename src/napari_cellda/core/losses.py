@@ -70,30 +70,10 @@ def bce_loss(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Te
     return (w * loss).sum() / w.sum().clamp_min(1e-6)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy of classes that exclude each other, averaged over the annotated pixels.
-
-    Parameters
-    ----------
-    logits : (N, K, Y, X) Tensor of float
-        K = 1: the foreground's, under a sigmoid; else one per class, under a softmax.
-    labels : (N, 1, Y, X) Tensor of int
-        Class ids. Negative: not annotated; without any other the loss is 0.
-    """
-    known = labels >= 0
-    if logits.shape[1] == 1:
-        losses = F.binary_cross_entropy_with_logits(
-            logits, (labels > 0).to(logits.dtype), reduction="none"
-        )
-    else:
-        losses = F.cross_entropy(logits, labels[:, 0].clamp_min(0), reduction="none")[:, None]
-    return (losses * known).sum() / known.sum().clamp_min(1)
-
-
 def mixed_loss(
     logits: Tensor, target: Tensor, *, bce: float, dice: float, weight: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """Mix binary cross entropy and Dice of channels that may overlap.
+    """Mix binary cross entropy and Dice.
 
     Parameters
     ----------

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from napari_cellda.core.adaptation.domain import UNKNOWN
 from napari_cellda.core.augment import relight
@@ -20,6 +21,30 @@ from napari_cellda.core.augment import relight
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy averaged over the annotated pixels (Eq. 1).
+
+    Parameters
+    ----------
+    logits : (N, K, Y, X) Tensor
+        K = 1: the foreground's, under a sigmoid; else one per class, under a softmax.
+    labels : (N, 1, Y, X) Tensor of int
+        `UNKNOWN` pixels are left out; without any other the loss is 0.
+
+    Notes
+    -----
+    The paper also divides by the number of classes, which is a constant.
+    """
+    known = labels != UNKNOWN
+    if logits.shape[1] == 1:
+        losses = F.binary_cross_entropy_with_logits(
+            logits, (labels > 0).to(logits.dtype), reduction="none"
+        )
+    else:
+        losses = F.cross_entropy(logits, labels[:, 0].clamp_min(0), reduction="none")[:, None]
+    return (losses * known).sum() / known.sum().clamp_min(1)
 
 
 def filtered_labels(maps: Tensor, present: Tensor, confidence: float = 0.0) -> Tensor:

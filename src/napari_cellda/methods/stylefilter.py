@@ -30,11 +30,11 @@ from napari_cellda.core.batches import every_second, quarter
 from napari_cellda.core.devices import make_fabric, setup
 from napari_cellda.core.events import Event, Stage, Task
 from napari_cellda.core.loop import Progress, Stateful, cosine_rate, set_learning_rate
-from napari_cellda.core.losses import cross_entropy
 from napari_cellda.core.nets.styled import StyledSegmenter
 from napari_cellda.methods._cut import StyleBatch, StyleTrainer
 from napari_cellda.methods._stylefilter_checks import Checks
 from napari_cellda.methods._stylefilter_losses import (
+    cross_entropy,
     disturb_greys,
     filtered_labels,
 )
@@ -277,7 +277,6 @@ class _Trainer:
         if pseudo is not None:
             _freeze_norms(self.network.segmenter)
         logits = self.s(torch.cat(images).to(memory_format=torch.channels_last)).float()
-        # Eq. 1; the paper also divides by the number of classes, which is a constant.
         terms = {"source": cross_entropy(logits[: len(source)], labels)}
         if pseudo is not None:
             repeats = (len(logits) - len(source)) // len(pseudo)

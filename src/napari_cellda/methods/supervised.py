@@ -29,8 +29,8 @@ from napari_cellda.core.devices import make_fabric, setup
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Event, Preview, Score, Stage, Task
 from napari_cellda.core.loop import Stateful, cosine_rate, set_learning_rate
-from napari_cellda.core.losses import cross_entropy, dice_loss, one_hot
-from napari_cellda.core.nets.segmenter import Segmenter, activate
+from napari_cellda.core.losses import mixed_loss, one_hot
+from napari_cellda.core.nets.segmenter import Segmenter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,7 +137,11 @@ class _Trainer:
         )
         self.model.train()
         logits = self.model(images.to(memory_format=torch.channels_last)).float()
-        terms = class_loss(logits, labels, bce=self.params.bce, dice=self.params.dice)
+        known = (labels != UNKNOWN).float()
+        truth = one_hot(labels[:, 0].clamp_min(0), logits.shape[1])
+        # Each class against the rest, though a softmax follows: trained by that, rare classes were
+        # found in images without them, and the mean Dice per image fell from 0.60 to 0.54.
+        terms = mixed_loss(logits, truth, bce=self.params.bce, dice=self.params.dice, weight=known)
         self.optimiser.zero_grad(set_to_none=True)
         self.fabric.backward(terms["loss"])
         self.optimiser.step()
@@ -156,37 +160,6 @@ class _Trainer:
         if self.params.shows_at(done):
             maps = forward(self.shown)
             yield Preview(maps_kind(maps), maps, done)
-
-
-def class_loss(
-    logits: torch.Tensor, labels: torch.Tensor, *, bce: float, dice: float
-) -> dict[str, torch.Tensor]:
-    """Mix cross entropy and Dice of classes that exclude each other, both averaged over these.
-
-    Parameters
-    ----------
-    logits : (N, K, Y, X) Tensor
-        K = 1: the foreground's, under a sigmoid; else one per class, under a softmax.
-    labels : (N, 1, Y, X) Tensor of int
-        Class ids; `UNKNOWN` pixels are left out.
-    bce, dice : float
-        Share of each; a term with share 0 is not computed.
-
-    Returns
-    -------
-    dict of str to Tensor
-        ``"loss"``, the sum to minimise, and each term before its share, by name.
-    """
-    shares = {"bce": bce, "dice": dice}
-    terms: dict[str, torch.Tensor] = {}
-    if bce:
-        terms["bce"] = cross_entropy(logits, labels) / logits.shape[1]
-    if dice:
-        known = (labels != UNKNOWN).float()
-        truth = one_hot(labels[:, 0].clamp_min(0), logits.shape[1])
-        terms["dice"] = dice_loss(activate(logits), truth, known)
-    total = torch.stack([shares[name] * term for name, term in terms.items()]).sum()
-    return {"loss": total, **terms}
 
 
 def _split(job: AdaptJob, share: float) -> tuple[list[Domain], Domain, str]:
