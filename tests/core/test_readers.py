@@ -11,7 +11,7 @@ import tifffile
 import zarr
 from PIL import Image as Pillow
 
-from napari_cellda.core.adaptation.prepare import read_mask
+from napari_cellda.core.adaptation.annotations import read_mask
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.export import write_ome_zarr
 from napari_cellda.core.images import image_from_array, open_image

@@ -206,6 +206,11 @@ def find_tables(path: Path) -> list[Path]:
     return sorted(item for item in tables if not item.name.startswith("."))
 
 
+def folders_of(paths: Iterable[Path | None]) -> str:
+    """Name the folders that files lie in; None is no file."""
+    return " and ".join(sorted({f"'{path.parent}'" for path in paths if path is not None}))
+
+
 def tell_left_out(paths: Iterable[Path]) -> str:
     """Say in one sentence which images `find_images` leaves out of folders; "" for none."""
     found = [

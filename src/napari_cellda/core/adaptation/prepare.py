@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cellda.core.adaptation.domain import UNKNOWN, Domain, Plane
+from napari_cellda.core.adaptation.annotations import note_merged, read_annotations
+from napari_cellda.core.adaptation.domain import Domain, Plane
 from napari_cellda.core.atomic import reserve, write_atomically
 from napari_cellda.core.classifier import Normalised
 from napari_cellda.core.errors import UserError
@@ -18,9 +19,9 @@ from napari_cellda.core.images.normalisation import (
     Normalisation,
     measure_normalisation,
 )
-from napari_cellda.core.images.readers import as_int32, load_whole, read_file, read_labels
+from napari_cellda.core.images.readers import load_whole, read_file
 from napari_cellda.core.images.statistics import Source, moments
-from napari_cellda.core.paths import exists
+from napari_cellda.core.paths import exists, folders_of
 from napari_cellda.core.points import find_nuclei
 from napari_cellda.core.tiles import Region
 
@@ -30,15 +31,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_cellda.core.adaptation.annotations import Labels
     from napari_cellda.core.adaptation.inputs import Opened, TargetFiles
     from napari_cellda.core.adaptation.method import Method
     from napari_cellda.core.events import Stop
     from napari_cellda.core.images import Image
     from napari_cellda.core.modelzoo.preprocessing import Scaling
 
-    Labels = NDArray[np.int32]
-
-MAX_CLASSES = 32
 ROWS = 2048
 """Rows of a plane that are read at a time."""
 
@@ -99,17 +98,8 @@ def prepare_domains(
     """
     total = len(opened.target) + len(opened.source)
     yield Stage("Read the images", total)
-    strokes_and_masks = [_target_labels(files) for files in opened.target]
-    source_labels = [read_mask(path, image) for image, path in opened.source]
-    validation = [read_mask(f.validation, f.image) if f.validation else None for f in opened.target]
-    known = [a for a in (*strokes_and_masks, *source_labels, *validation) if a is not None]
-    _check_both([a for a in (*strokes_and_masks, *source_labels) if a is not None], opened)
-    _check_validation([a for a in validation if a is not None], opened)
-    classes = _classes(names or opened.class_names, method, known)
-    binary = len(classes) == 2 and not method.instances
-    if len(classes) > 2:
-        _check_ids(known, classes)
-        _check_source(source_labels, classes)
+    known = read_annotations(opened, method, names)
+    classes = known.classes
     scale_target = _scaler([files.image for files in opened.target], scaling)
     scale_source = _scaler([image for image, _ in opened.source], scaling)
     target: list[Plane] = []
@@ -125,21 +115,20 @@ def prepare_domains(
         extended = [_with_more(plane, files, pseudo) for plane in planes]
         if files.points is None and files.nuclei is not None:
             extended = [_with_nuclei(plane, files.nuclei, diameter) for plane in extended]
-        target += _labelled(extended, files.image, strokes_and_masks[i], binary)
-        if validation[i] is not None:
-            allowed += _labelled(planes, files.image, validation[i], binary)
+        target += _labelled(extended, files.image, known.target[i], known.binary)
+        if known.validation[i] is not None:
+            allowed += _labelled(planes, files.image, known.validation[i], known.binary)
         yield Step(i + 1)
     source: list[Plane] = []
     for i, (image, _) in enumerate(opened.source):
         if stop():
             return None
         planes = _planes(image, scale_source(image), folder / f"source {i}")
-        source += _labelled(planes, image, source_labels[i], binary)
+        source += _labelled(planes, image, known.source[i], known.binary)
         yield Step(len(opened.target) + i + 1)
     _check_nuclei(opened, target)
     yield from _notes(opened, target)
-    if method.multiclass and len(classes) == 2:
-        yield from _note_merged(opened, strokes_and_masks, source_labels, classes[1], method)
+    yield from note_merged(opened, known, method)
     return Prepared(
         Domain(tuple(target)),
         Domain(tuple(source)) if source else None,
@@ -162,129 +151,13 @@ def _notes(opened: Opened, target: Sequence[Plane]) -> Task[None]:
         )
 
 
-def _note_merged(
-    opened: Opened,
-    target_labels: Sequence[Labels | None],
-    source_labels: Sequence[Labels],
-    name: str,
-    method: Method,
-) -> Task[None]:
-    """Tell of several classes that count as one; the ids of masks may be those of objects."""
-    known = [
-        labels
-        for files, labels in zip(opened.target, target_labels, strict=True)
-        if labels is not None and files.strokes is not None and files.masks is None
-    ]
-    if method.classes_by_default:
-        known += source_labels
-    top = max((int(labels.max(initial=0)) for labels in known), default=0)
-    if 1 < top < MAX_CLASSES:
-        yield Note(
-            f"The annotations show {top} classes, which count as one, '{name}'; to tell them "
-            "apart, name them all with --classes (Classes in the panel)."
-        )
-
-
-def read_mask(path: Path, image: Image) -> Labels:
-    """Read a mask: class or instance ids, {0, 255} as {0, 1}, negative ids as `UNKNOWN`.
-
-    Raises
-    ------
-    UserError
-        If its shape is not that of its image.
-    """
-    labels = read_labels(path)
-    same = [n for n in labels.shape if n > 1] == [n for n in image.label_shape if n > 1]
-    if not same:
-        raise UserError(
-            f"The mask '{path}' has shape {labels.shape}, its image '{image.name}' "
-            f"{image.label_shape}."
-        )
-    labels = labels.reshape(image.label_shape)
-    top = int(labels.max(initial=0))
-    if top == 255 and set(np.unique(labels).tolist()) <= {0, 255}:
-        labels = labels // 255
-    clipped: Labels = np.maximum(as_int32(labels), UNKNOWN)
-    return clipped
-
-
-def _target_labels(files: TargetFiles) -> Labels | None:
-    """Merge the masks and strokes of one image; strokes win where they are painted."""
-    labels = None if files.masks is None else read_mask(files.masks, files.image)
-    if files.strokes is None:
-        return labels
-    strokes = read_mask(files.strokes, files.image)
-    painted = np.where(strokes > 0, strokes - 1, UNKNOWN).astype(np.int32)
-    return painted if labels is None else np.where(painted == UNKNOWN, labels, painted)
-
-
-def _classes(names: tuple[str, ...], method: Method, known: Sequence[Labels]) -> tuple[str, ...]:
-    """Name the classes: as the user does, or by the largest id where a method tells classes."""
-    if not names and method.multiclass and known:
-        top = max(int(labels.max(initial=0)) for labels in known)
-        # Many ids are instances, which are one class.
-        if 1 < top < MAX_CLASSES and method.classes_by_default:
-            names = tuple(f"class {k}" for k in range(1, top + 1))
-    return ("background", *(names or ("foreground",)))
-
-
-def _check_both(labels: Sequence[Labels], opened: Opened) -> None:
-    """Make sure that there is foreground and background, if anything is annotated at all."""
-    background = any((one == 0).any() for one in labels)
-    foreground = any((one > 0).any() for one in labels)
-    if background != foreground:
-        only = "only background" if background else "no background"
-        target = (path for files in opened.target for path in (files.masks, files.strokes))
-        where = _folders([*target, *(path for _, path in opened.source)])
-        raise UserError(
-            f"The masks and strokes in {where} show {only}; annotate some background and some "
-            "foreground."
-        )
-
-
-def _check_validation(labels: Sequence[Labels], opened: Opened) -> None:
-    """Make sure that there is something to find, or every checkpoint would be as good."""
-    if labels and not any((one > 0).any() for one in labels):
-        raise UserError(
-            f"The validation masks in {_folders([files.validation for files in opened.target])} "
-            "show no foreground, by which no checkpoint can be chosen; give masks with foreground, "
-            "or none."
-        )
-
-
 def _check_nuclei(opened: Opened, planes: Sequence[Plane]) -> None:
     """Make sure that there are points, if they had to be found in images of the nuclei."""
     images = [files.nuclei for files in opened.target if files.nuclei is not None]
     if images and not any(plane.points is not None and len(plane.points) for plane in planes):
         raise UserError(
-            f"No nuclei were found in {_folders([image.path for image in images])}: expected "
+            f"No nuclei were found in {folders_of([image.path for image in images])}: expected "
             "bright spots about as large as the diameter."
-        )
-
-
-def _folders(paths: Sequence[Path | None]) -> str:
-    """Name the folders that files lie in."""
-    return " and ".join(sorted({f"'{path.parent}'" for path in paths if path is not None}))
-
-
-def _check_ids(known: Sequence[Labels], classes: tuple[str, ...]) -> None:
-    top = max((int(labels.max(initial=0)) for labels in known), default=0)
-    if top >= len(classes):
-        raise UserError(
-            f"A mask holds the class id {top}, but there are {len(classes) - 1} foreground classes "
-            f"({', '.join(classes[1:])})."
-        )
-
-
-def _check_source(source: Sequence[Labels], classes: tuple[str, ...]) -> None:
-    if not source:
-        return
-    seen = set(np.unique(np.concatenate([np.unique(labels) for labels in source])).tolist())
-    missing = [name for k, name in enumerate(classes) if k and k not in seen]
-    if missing:
-        raise UserError(
-            f"The source masks never show the class '{missing[0]}'; every class that is to be told "
-            "apart must be in the source."
         )
 
 
