@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_cellda.core.atomic import remove
 from napari_cellda.core.enhancer_training.begin import origin
 from napari_cellda.core.enhancer_training.params import EnhancerParams, Preset, enhancer_params
 from napari_cellda.core.enhancer_training.source import (
@@ -142,7 +142,7 @@ def _work(run: Run, device: str, threads: int | None, stop: Stop) -> Task[Path |
     yield Stage("Write the model")
     package = _write(run, params, planes, trained, diameter)
     if not trained.progress.stopped:  # hundreds of megabytes, which only a resume would read
-        shutil.rmtree(run.folder / "maps", ignore_errors=True)
+        remove(run.folder / "maps")
     return package
 
 

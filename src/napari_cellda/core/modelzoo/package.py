@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from copy import deepcopy
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 import yaml
 from pydantic import ValidationError
 
-from napari_cellda.core.atomic import move, tell_full_disk
+from napari_cellda.core.atomic import put_in_place, tell_full_disk
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.images import image_from_array
 from napari_cellda.core.images.normalisation import measure_normalisation
@@ -77,7 +76,7 @@ def write_package(
                 rdf = _describe(parts, network, info)
                 text = yaml.safe_dump(rdf, sort_keys=False, allow_unicode=True)
                 (parts / "rdf.yaml").write_text(text, encoding="utf-8")
-            _replace_folder(parts, folder)
+            put_in_place(parts, folder)
     except OSError as error:
         raise UserError(
             f"The model package {folder.name} could not be written: {error}."
@@ -151,12 +150,3 @@ def _describe(parts: Path, network: Packable, info: PackageInfo) -> dict[str, An
         raise UserError(
             f"'{info.name}' does not make a bioimage.io package: {place}: {first['msg']}."
         ) from error
-
-
-def _replace_folder(new: Path, target: Path) -> None:
-    """Put a finished folder in place of `target` by renaming."""
-    old = new.parent / "old"
-    if target.exists():
-        move(target, old)
-    move(new, target)
-    shutil.rmtree(old, ignore_errors=True)
