@@ -62,9 +62,19 @@ class BaseParams(BaseModel):
         return parts or (None if optional else value)
 
 
+P = TypeVar("P", bound=BaseParams)
+
+
 def unexpected(expected: str) -> PydanticCustomError:
     """Return what a validator raises for a value; the words end "is 'abc'; expected ..."."""
     return PydanticCustomError("unexpected", "expected {expected}", {"expected": expected})
+
+
+def check_shares(params: P, one: str, other: str) -> P:
+    """Return settings of which one is above 0 at least, or raise a UserError."""
+    if not (getattr(params, one) or getattr(params, other)):
+        raise UserError(f"The settings {one} and {other} are both 0; expected one above 0.")
+    return params
 
 
 def without_none(annotation: Any) -> tuple[Any, bool]:
@@ -74,9 +84,6 @@ def without_none(annotation: Any) -> tuple[Any, bool]:
         if len(kinds) == 1:
             return kinds[0], True
     return annotation, False
-
-
-P = TypeVar("P", bound=BaseParams)
 
 
 def checked(kind: type[P], values: Mapping[str, Any], owner: str) -> P:

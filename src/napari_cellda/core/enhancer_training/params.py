@@ -12,7 +12,7 @@ from napari_cellda.core.enhancer_training.forests import ForestMix
 from napari_cellda.core.enhancer_training.source import HoldOut  # noqa: TC001  pydantic needs it at run time
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.licences import licence_names
-from napari_cellda.core.params import checked, unexpected
+from napari_cellda.core.params import check_shares, checked, unexpected
 
 Preset = Literal["cpu", "gpu", "published"]
 SHOWN = re.compile(r"[A-Za-z0-9_+() -]{1,100}")
@@ -85,9 +85,7 @@ class EnhancerParams(ForestMix):
 
     @model_validator(mode="after")
     def _has_a_loss(self) -> Self:
-        if not (self.bce or self.dice):
-            raise UserError("The settings bce and dice are both 0; expected one above 0.")
-        return self
+        return check_shares(self, "bce", "dice")
 
     # What follows would else be refused when the package is written, after the training.
 
