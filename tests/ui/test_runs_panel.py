@@ -302,6 +302,14 @@ def test_pictures_of_a_run_go_on_when_another_is_started(
     assert viewer.layers[f"map · {run.name}"].data.indices == [20, 40, 60, 80, 100, 120]
 
 
+def list_one(viewer: ViewerModel, qtbot: QtBot) -> RunsPanel:
+    """Open the panel Runs and wait until it lists the one run that there is."""
+    panel = RunsPanel(viewer)
+    qtbot.addWidget(panel)
+    qtbot.waitUntil(lambda: len(panel.lines) == 1, timeout=WAIT_MS)
+    return panel
+
+
 def test_an_opened_run_has_its_pictures_once_where_they_belong_and_deleted_ones_again(
     begin: Begin, qtbot: QtBot, viewer: ViewerModel, runs_here: Path, tmp_path: Path
 ):
@@ -310,9 +318,7 @@ def test_an_opened_run_has_its_pictures_once_where_they_belong_and_deleted_ones_
 
     run = begin(40)
     finish(run, qtbot)
-    panel = RunsPanel(viewer)
-    qtbot.addWidget(panel)
-    qtbot.waitUntil(lambda: len(panel.lines) == 1, timeout=WAIT_MS)
+    panel = list_one(viewer, qtbot)
     panel.table.selectRow(0)
     for delete in (False, True):
         if delete:
@@ -352,9 +358,7 @@ def test_a_run_whose_folder_is_gone_says_so(
 ):
     run = begin(20)
     finish(run, qtbot)
-    panel = RunsPanel(viewer)
-    qtbot.addWidget(panel)
-    qtbot.waitUntil(lambda: len(panel.lines) == 1, timeout=WAIT_MS)
+    panel = list_one(viewer, qtbot)
     panel.table.selectRow(0)
     shutil.rmtree(run.folder)
     panel.open.click()
@@ -498,9 +502,7 @@ def test_runs_are_listed_exported_and_deleted(
 ):
     run = begin(20)
     finish(run, qtbot)
-    panel = RunsPanel(viewer)
-    qtbot.addWidget(panel)
-    qtbot.waitUntil(lambda: len(panel.lines) == 1, timeout=WAIT_MS)
+    panel = list_one(viewer, qtbot)
     cells = [panel.table.item(0, column).text() for column in (0, 1, 2, 4)]
     assert cells == [run.name, "done", "1.000\nscore", "enhancer train"]
     tip = panel.table.item(0, 2).toolTip()

@@ -19,8 +19,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_cellda.core.batch_record import find_originals
 from napari_cellda.core.errors import UserError
-from napari_cellda.core.paths import find_images, stem
+from napari_cellda.core.paths import stem
 from napari_cellda.ui.adapt_inputs import place_on
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.images import image_layers
@@ -307,7 +308,7 @@ def _place_of(folder: Path, layers: Sequence[Any]) -> Place | None:
 
     try:
         run = Run(folder)
-        files = find_images(run.input_path("target_images"))
+        files = find_originals(run.input_path("target_images"))
         for item in run.record.inputs:
             if item.role in ("points", "nuclei_images"):
                 marked = {stem(path) for path in run.input_path(item.role).iterdir()}
