@@ -22,6 +22,7 @@ from napari_cellda.core.nets.cks_windows import (
     cropped,
     on_canvas,
     paint_largest,
+    read_canvas,
     squared_distance,
 )
 
@@ -122,7 +123,7 @@ def lay_out(windows: Windows, foreground: Tensor) -> Drawn:
     """
     index, _ = canvas_index(windows, foreground.shape)
     margin = windows.logits.shape[-1] // 2
-    around = F.pad(foreground.detach(), (margin,) * 4, value=-1.0).flatten()[index]
+    around = read_canvas(F.pad(foreground.detach(), (margin,) * 4, value=-1.0), index)
     n, height, width = foreground.shape
     masks = torch.sigmoid(windows.logits)
     return Drawn(windows, masks, around.clamp_min(0), around >= 0, (n, height, width))
@@ -131,8 +132,7 @@ def lay_out(windows: Windows, foreground: Tensor) -> Drawn:
 def others(values: Tensor, windows: Windows, shape: Sequence[int]) -> Tensor:
     """Return, at each window's pixels, the sum of all other windows' values; gradients flow."""
     total, index = on_canvas(values, windows, shape, "sum")
-    # Trains several times as fast as ``total[index]``.
-    return total.index_select(0, index.flatten()).view_as(values) - values
+    return read_canvas(total, index) - values
 
 
 def leaky_masks(logits: Tensor, slope: Tensor, leak: float) -> Tensor:
@@ -244,7 +244,7 @@ def winners(drawn: Drawn, *, width: float, weight: float) -> Tensor:
     windows = drawn.windows
     claims = windows.logits.detach() + weight * hill(windows, width)
     largest, index = on_canvas(claims, windows, drawn.shape, "amax", OFF_IMAGE)
-    return ((claims >= largest[index]) & (drawn.foreground > 0.5)).float()
+    return ((claims >= read_canvas(largest, index)) & (drawn.foreground > 0.5)).float()
 
 
 def hill(windows: Windows, width: float) -> Tensor:
@@ -379,7 +379,7 @@ def mask_loss(windows: Windows, labels: Tensor, ids: Tensor) -> Tensor:
     """
     index, _ = canvas_index(windows, labels.shape)
     margin = windows.logits.shape[-1] // 2
-    here = F.pad(labels, (margin,) * 4).take(index)
+    here = read_canvas(F.pad(labels, (margin,) * 4), index)
     known = (here >= 0).float()
     loss = F.binary_cross_entropy_with_logits(
         windows.logits, (here == ids[:, None, None]).float(), known, reduction="sum"

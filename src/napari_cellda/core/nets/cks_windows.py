@@ -145,7 +145,7 @@ def ridges(windows: Windows, shape: Sequence[int], margin: float = 2.0) -> Tenso
     """
     distance = squared_distance(windows).sqrt().expand_as(windows.logits)
     nearest, index = on_canvas(distance, windows, shape, "amin", torch.inf)
-    close = (distance - nearest[index] < margin).to(distance.dtype)
+    close = (distance - read_canvas(nearest, index) < margin).to(distance.dtype)
     count, _ = on_canvas(close, windows, shape, "sum")
     return cropped(count, windows, shape) > 1
 
@@ -194,6 +194,14 @@ def canvas_index(windows: Windows, shape: Sequence[int]) -> tuple[Tensor, tuple[
     rows = windows.owner[:, None] * side[0] + first[:, :1] + steps
     columns = first[:, 1:] + steps
     return rows[:, :, None] * side[1] + columns[:, None, :], side
+
+
+def read_canvas(canvas: Tensor, index: Tensor) -> Tensor:
+    """Return what a canvas holds at the places of `canvas_index`; gradients flow.
+
+    Trains several times as fast as ``canvas[index]``.
+    """
+    return canvas.flatten().index_select(0, index.flatten()).view_as(index)
 
 
 def cropped(canvas: Tensor, windows: Windows, shape: Sequence[int]) -> Tensor:
