@@ -332,6 +332,17 @@ def test_the_diameter_is_in_pixels_of_the_chosen_image(panel: AdaptPanel):
     assert panel.diameter.value == pytest.approx(80)
 
 
+def test_nuclei_are_looked_for_in_their_own_pixels(panel: AdaptPanel):
+    viewer = panel.session.viewer
+    cells = viewer.add_image(np.zeros((60, 60), np.uint8), name="fine", scale=(0.25, 0.25))
+    nuclei = viewer.add_image(np.zeros((30, 30), np.uint8), name="binned", scale=(0.5, 0.5))
+    panel.pickers["target_images"].choose_layers([cells])
+    assert panel.diameter.on(nuclei) is None
+    panel.diameter.pixels.setValue(14)
+    assert panel.diameter.on(nuclei) == 7
+    assert panel.diameter.on(cells) == 14
+
+
 def test_without_a_chosen_layer_the_diameter_is_in_pixels_of_the_image_in_sight(
     panel: AdaptPanel, tmp_path: Path
 ):

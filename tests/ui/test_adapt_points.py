@@ -67,7 +67,7 @@ def points_of_run(options: dict[str, Any], cache: Path) -> list[list[list[float]
 def test_of_several_channels_the_user_names_the_one_with_the_nuclei(qtbot: QtBot):
     viewer = ViewerModel()
     layers = [viewer.add_image(spots(PLACES), name="one")]
-    button = FindPoints(Session.of(viewer), lambda: layers, lambda: DIAMETER)
+    button = FindPoints(Session.of(viewer), lambda: layers, lambda layer: DIAMETER)
     qtbot.addWidget(button)
     button.refresh()
     assert button.menu() is None
@@ -91,7 +91,7 @@ def test_of_several_channels_the_user_names_the_one_with_the_nuclei(qtbot: QtBot
 def test_points_found_again_take_the_place_of_those_before(qtbot: QtBot):
     viewer = ViewerModel()
     image = viewer.add_image(spots(PLACES), name="nuclei")
-    button = FindPoints(Session.of(viewer), lambda: [image], lambda: DIAMETER)
+    button = FindPoints(Session.of(viewer), lambda: [image], lambda layer: DIAMETER)
     qtbot.addWidget(button)
     found = np.array(PLACES, float)
     for _ in range(2):
@@ -128,7 +128,7 @@ def test_a_run_finds_the_same_points_as_the_panel(tmp_path: Path, axes: str):
     channel = nuclei_channel(Picked(layers=(nuclei,)))
     assert channel == (None if rgb else 1)
     made: list[Any] = []
-    button = FindPoints(Session.of(viewer), lambda: [nuclei], lambda: DIAMETER)
+    button = FindPoints(Session.of(viewer), lambda: [nuclei], lambda layer: DIAMETER)
     button.found.connect(made.extend)
     button._show([nuclei], [nuclei_points(nuclei, DIAMETER, channel)])
     given = {"nuclei_images": (nuclei,), "points": tuple(made)}
@@ -194,7 +194,7 @@ def test_points_of_binned_nuclei_lie_on_their_cells(tmp_path: Path, qtbot: QtBot
     )
     choose_channel([nuclei], 1)
     made: list[Any] = []
-    button = FindPoints(Session.of(viewer), lambda: [nuclei], lambda: DIAMETER)
+    button = FindPoints(Session.of(viewer), lambda: [nuclei], lambda layer: DIAMETER)
     qtbot.addWidget(button)
     button.found.connect(made.extend)
     button._show([nuclei], [np.array([(*(2.0, 1.0)[: len(planes)], 10.0, 20.0)])])

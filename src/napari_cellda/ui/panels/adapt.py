@@ -100,7 +100,7 @@ class AdaptPanel(QWidget):
         self.find_points = FindPoints(
             self.session,
             lambda: self.pickers["nuclei_images"].picked.layers,
-            lambda: self.diameter.value,
+            self.diameter.on,
         )
         self.classes = QLineEdit()
         self.classes.setPlaceholderText("told by the masks")

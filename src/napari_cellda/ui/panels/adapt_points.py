@@ -39,8 +39,8 @@ class FindPoints(QPushButton):
     ----------
     session : Session
     nuclei : callable () -> sequence of napari Image layers
-    diameter : callable () -> float or None
-        Of a typical cell, in pixels.
+    diameter : callable (layer) -> float or None
+        Of a typical cell, in pixels of a nuclei layer.
 
     Signals
     -------
@@ -56,7 +56,7 @@ class FindPoints(QPushButton):
         self,
         session: Session,
         nuclei: Callable[[], Sequence[Any]],
-        diameter: Callable[[], float | None],
+        diameter: Callable[[Any], float | None],
     ) -> None:
         super().__init__(TITLE)
         self._session, self._nuclei, self._diameter = session, nuclei, diameter
@@ -96,7 +96,8 @@ class FindPoints(QPushButton):
         self._find()
 
     def _find(self) -> None:
-        layers, diameter = list(self._nuclei()), self._diameter()
+        layers = list(self._nuclei())
+        diameters = [self._diameter(layer) for layer in layers]
         try:
             channel = nuclei_channel(Picked(layers=tuple(layers)))
         except UserError as error:
@@ -105,7 +106,8 @@ class FindPoints(QPushButton):
         self.setText("Finding points\u2026")
 
         def find(stop: Callable[[], bool]) -> list[NDArray[np.float64]]:
-            return [nuclei_points(layer, diameter, channel) for layer in layers if not stop()]
+            each = zip(layers, diameters, strict=True)
+            return [nuclei_points(*one, channel) for one in each if not stop()]
 
         self.task = run_task(
             find,
@@ -138,7 +140,7 @@ class FindPoints(QPushButton):
                 Points(
                     found,
                     name=f"{layer.name} points",
-                    size=SIZE * (self._diameter() or 20),
+                    size=SIZE * (self._diameter(layer) or 20),
                     face_color="#e69f00",
                     border_color="black",
                     metadata={TAG: tag},

@@ -60,6 +60,13 @@ class Diameter(QWidget):
         """Pixels; None when not known."""
         return self.pixels.value() or None
 
+    def on(self, layer: Any) -> float | None:
+        """Return the diameter in pixels of another layer, which may be binned; None: not known."""
+        image = self._image()
+        if self.value is None or image is None:
+            return self.value
+        return float(self.value * image.scale[-1] / layer.scale[-1])
+
     def _start(self) -> None:
         """Let the user draw lines, on a layer that goes when the panel does."""
         viewer = self._session.viewer
