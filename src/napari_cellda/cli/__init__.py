@@ -7,6 +7,7 @@ that help is quick.
 
 from __future__ import annotations
 
+import os
 import sys
 from io import TextIOWrapper
 from typing import Annotated, Any
@@ -53,6 +54,8 @@ def _root(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    # What Apple's graphics cards cannot compute, the processor does; torch asks when it is loaded.
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     _print_any_letter()
     given = sys.argv[1:] if arguments is None else arguments
     command = typer.main.get_command(app)
