@@ -107,9 +107,9 @@ class Job:
 
     def painting(self, fast: bool) -> dict[str, float]:
         """Do what the painting panel does after a stroke."""
-        find = forest_module._fast_classifier
+        find = forest_module.fast_classifier
         if not fast:
-            forest_module._fast_classifier = lambda: None
+            forest_module.fast_classifier = lambda: None
         try:
             growing = grow_forest(*self._training(), PARAMS)
             view = timing.seconds(
@@ -117,7 +117,7 @@ class Job:
             )
             rest = timing.seconds(lambda: next(growing).predict(self.features, threads=THREADS))
         finally:
-            forest_module._fast_classifier = find
+            forest_module.fast_classifier = find
         return {"view": view, "full": view + rest}
 
     def prediction(self, vectorised: bool) -> float:
@@ -127,7 +127,7 @@ class Job:
                 export_forest(self.model, *self.resampled, self.n_classes),
                 self.model,
             )
-        layout = self.forest._layout
+        layout = self.forest.layout
 
         def predict() -> None:
             self.got = traversal.predict(
@@ -149,7 +149,7 @@ def measure(job: Job, rounds: int) -> dict[str, float]:
         "prediction, vectors": lambda: job.prediction(vectorised=True),
         "prediction, numba": lambda: job.prediction(vectorised=False),
     }
-    if forest_module._fast_classifier() is not None:
+    if forest_module.fast_classifier() is not None:
         contestants["fast"] = lambda: job.painting(fast=True)
     found = timing.medians(contestants, rounds)
     for kind in ("fast", "plain"):
@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=timing.RESULTS / "painting.md")
     asked = parser.parse_args()
     packages = ["numpy", "numba", "scikit-learn"]
-    if forest_module._fast_classifier() is not None:
+    if forest_module.fast_classifier() is not None:
         packages.append("scikit-learn-intelex")
     text = [
         "# Stroke to map",

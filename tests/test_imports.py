@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import json
 import pkgutil
+import re
 import subprocess
 import sys
+import tomllib
 from importlib.util import resolve_name
 from pathlib import Path
 
@@ -15,9 +17,11 @@ import pytest
 import napari_cellda
 
 PACKAGE = Path(napari_cellda.__file__).parent
+ROOT = Path(__file__).parents[1]
 GUI = {"napari", "qtpy", "magicgui", "superqt", "pyqtgraph", "vispy", "PyQt5", "PyQt6", "PySide6"}
 HEAVY = {"torch", "sklearn", "sklearnex", "numba", "bioimageio", "scipy", "skimage", "dask", "zarr"}
 GUI_FREE = ("core", "methods", "cli")
+OTHER_NAMES = {"pyyaml": "yaml", "scikit-image": "skimage", "scikit-learn": "sklearn"}
 
 
 def loaded_after(code: str) -> set[str]:
@@ -99,6 +103,19 @@ def test_no_line_imports_the_gui(part: str):
 )
 def test_imports_go_one_way(part: str, forbidden: set[str]):
     assert [line for path in sources(part) for line in offending_lines(path, forbidden)] == []
+
+
+def test_every_dependency_is_imported():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = [re.split(r"[^\w.-]", line)[0] for line in project["dependencies"]]
+    needed = {OTHER_NAMES.get(name, name.replace("-", "_")) for name in names}
+    used = [f"{name}." for path in PACKAGE.rglob("*.py") for name in imports_of(path)]
+    assert {name for name in needed if not any(u.startswith(f"{name}.") for u in used)} == set()
+
+
+def imports_of(path: Path) -> list[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [name for node in ast.walk(tree) for name in imported(node, package_of(path))]
 
 
 def test_the_scan_names_the_offending_line(tmp_path: Path):

@@ -27,7 +27,7 @@ def classifier(request, monkeypatch):
     """Train with plain scikit-learn, and with scikit-learn-intelex where it is installed."""
     if request.param == "fast":
         return pytest.importorskip("sklearnex.ensemble").RandomForestClassifier
-    monkeypatch.setattr(forest_module, "_fast_classifier", lambda: None)
+    monkeypatch.setattr(forest_module, "fast_classifier", lambda: None)
     return RandomForestClassifier
 
 
@@ -153,7 +153,7 @@ def test_hidden_leaves_are_restored_or_refused(n_classes, settings):
 def test_works_without_the_fast_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearnex", None)
     monkeypatch.setitem(sys.modules, "sklearnex.ensemble", None)
-    assert forest_module._fast_classifier() is None
+    assert forest_module.fast_classifier() is None
     features, labels = samples(100)
     assert fit_forest(features, labels, 3, ForestParams(trees=3)).n_trees == 3
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_cellda.core.enhancer.network_tiles import TileAxis, ceil_to, cut_axis, floor_to
 from napari_cellda.core.enhancer.zoom import Zoom
+from napari_cellda.core.network_tiles import TileAxis, ceil_to, cut_axis, floor_to
 from napari_cellda.core.tiles import Region
 
 AXES = st.builds(

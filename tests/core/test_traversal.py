@@ -33,7 +33,7 @@ def check(model: RandomForestClassifier, forest: Forest, features: np.ndarray) -
     assert got.dtype == np.float32
     assert got.shape == (forest.n_classes, *features.shape[1:])
     np.testing.assert_allclose(got.reshape(len(got), -1).T, expected, rtol=0, atol=1e-6)
-    plain = traversal.predict(forest._layout, features, vectorised=False)
+    plain = traversal.predict(forest.layout, features, vectorised=False)
     np.testing.assert_array_equal(plain, got)
 
 

@@ -84,7 +84,7 @@ def train_here(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("not in tests")
 
     monkeypatch.setattr(trainer, "_spawn", refuse)
-    monkeypatch.setattr(forest, "_fast_classifier", lambda: None)
+    monkeypatch.setattr(forest, "fast_classifier", lambda: None)
 
 
 @pytest.fixture

@@ -107,6 +107,13 @@ def test_state_needs_neither_qt_nor_napari() -> None:
     assert found.stdout == "[]\n"
 
 
+def test_parts_are_made_once() -> None:
+    session, made = Session(), []
+    parts = [session.part("mine", lambda owner: made.append(owner) or object()) for _ in range(3)]
+    assert made == [session]
+    assert parts[0] is parts[1] is parts[2]
+
+
 def test_setters_tell_only_about_changes() -> None:
     session = Session()
     seen = {

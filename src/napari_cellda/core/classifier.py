@@ -101,6 +101,15 @@ def tile_features(
     return cache.get(block, spec, compute, where), valid_mask[inside]
 
 
+def check_strokes_shape(image: Image, strokes: np.ndarray) -> None:
+    """Raise a UserError if strokes have another shape than their image."""
+    if tuple(strokes.shape) != tuple(image.label_shape):
+        raise UserError(
+            f"The strokes for '{image.name}' have shape {tuple(strokes.shape)}, "
+            f"but the image needs {tuple(image.label_shape)} ({image.label_axes})."
+        )
+
+
 def painted_tiles(
     image: Image, strokes: np.ndarray, spec: FeatureSpec, stop: Stop = never
 ) -> Iterator[tuple[Region, np.ndarray]]:
@@ -126,11 +135,7 @@ def painted_tiles(
     UserError
         If the strokes have another shape than the image.
     """
-    if tuple(strokes.shape) != tuple(image.label_shape):
-        raise UserError(
-            f"The strokes for '{image.name}' have shape {tuple(strokes.shape)}, "
-            f"but the image needs {tuple(image.label_shape)} ({image.label_axes})."
-        )
+    check_strokes_shape(image, strokes)
     for t in range(image.n_times):
         for tile in grid(image.limits, tile_shape(spec), t):
             if stop():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import time
@@ -69,7 +70,7 @@ class LogWriter:
         try:
             with plain_disk_errors(self._path):
                 if self._file.write(content) != len(content):
-                    raise OSError(28, "No space left on device")
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except BaseException:
             with suppress(OSError):
                 self._file.truncate(before)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -315,7 +315,7 @@ def _split_target(job: AdaptJob, share: float) -> tuple[Domain, Domain | None, s
 _METHOD = Method(
     name="cellseguda",
     title="Segmentations of your images shall look like those of annotated ones",
-    params=cast("Any", Params),
+    params=Params,
     adapt=adapt,
     paper="https://proceedings.mlr.press/v121/haq20a.html",
     presets={

@@ -13,14 +13,14 @@ References
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from napari_cellda.core.adaptation.domain import Domain, Plane
 from napari_cellda.core.adaptation.job import Adapted, AdaptJob
-from napari_cellda.core.adaptation.method import Method, MethodParams
+from napari_cellda.core.adaptation.method import Method, MethodParams, Preset
 from napari_cellda.core.adaptation.training import load_chosen, train_job
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Task
@@ -237,7 +237,7 @@ def _adapt(
     )
 
 
-PRESETS: dict[str, dict[str, Any]] = {
+PRESETS: dict[Preset, dict[str, Any]] = {
     "gpu": {
         "steps": 15000,
         "crop": 384,
@@ -284,10 +284,10 @@ METHODS = [
     Method(
         name="cks",
         title="Cells from one point each: two unlike models teach each other what a cell is",
-        params=cast("Any", Params),
+        params=Params,
         adapt=adapt,
         paper="https://arxiv.org/abs/2304.10671",
-        presets=cast("Any", PRESETS),
+        presets=PRESETS,
         needs=("target_images", "points|nuclei_images", "diameter"),
         takes=("pretrained",),
         instances=True,
@@ -295,10 +295,10 @@ METHODS = [
     Method(
         name="cks-masks",
         title="The network of cks trained with masks: what points alone are held against",
-        params=cast("Any", Params),
+        params=Params,
         adapt=adapt_with_masks,
         paper="https://arxiv.org/abs/2304.10671",
-        presets=cast("Any", {"cpu": {"steps": 4000}, **PRESETS}),  # steps are quick with masks
+        presets={"cpu": {"steps": 4000}, **PRESETS},  # steps are quick with masks
         needs=("target_images", "target_masks"),
         takes=("diameter", "pretrained"),
         instances=True,

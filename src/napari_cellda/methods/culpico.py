@@ -9,7 +9,7 @@ pixel weighted by how closely the two maps agree there.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -301,7 +301,7 @@ METHODS = [
     Method(
         name="culpico",
         title="Two networks teach each other on unlabelled images, wherever they agree",
-        params=cast("Any", Params),
+        params=Params,
         adapt=adapt,
         paper=(
             "Miyaki et al., Cell segmentation without annotation by unsupervised domain adaptation "

@@ -11,13 +11,15 @@ labels are rectified by how sure the network usually is of each class. No source
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from napari_cellda.core.adaptation.domain import Domain
 from napari_cellda.core.adaptation.job import Adapted, AdaptJob
 from napari_cellda.core.adaptation.method import Method, MethodParams
 from napari_cellda.core.adaptation.predict import (
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from napari_cellda.core.adaptation.domain import Domain, Plane
+    from napari_cellda.core.adaptation.domain import Plane
     from napari_cellda.core.loop import Stateful
 
 AGREEMENT = "agreement with held-out pseudo-labels"
@@ -288,10 +290,6 @@ class _Trainer:
 
 def rounded(domain: Domain) -> Domain:
     """Return the planes with their pseudo-labels, rounded, in the place of labels."""
-    from dataclasses import replace
-
-    from napari_cellda.core.adaptation.domain import Domain
-
     return Domain(
         tuple(
             replace(plane, labels=np.argmax(plane.pseudo_map, axis=0).astype(np.int32))
@@ -310,7 +308,7 @@ METHODS = [
     Method(
         name="pseudo-label",
         title="A network learns from the enhancer's maps of your images; no source is needed",
-        params=cast("Any", Params),
+        params=Params,
         adapt=adapt,
         paper="10.3389/fcomp.2022.805166",
         presets={

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -338,7 +338,7 @@ METHODS = [
     Method(
         name="stylefilter",
         title="Your images in the style of annotated ones, and labels that fit what each shows",
-        params=cast("Any", Params),
+        params=Params,
         adapt=adapt,
         paper="https://openreview.net/forum?id=fkm09HFY9E",
         presets={

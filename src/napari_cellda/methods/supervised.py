@@ -7,7 +7,7 @@ is fine-tuning: source and target crops share every batch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -183,7 +183,7 @@ METHODS = [
     Method(
         name="supervised",
         title="Plain training on what is annotated: the bounds that every adaptation is held to",
-        params=cast("Any", Params),
+        params=Params,
         adapt=adapt,
         paper="10.1007/978-3-319-24574-4_28",
         presets={

@@ -216,10 +216,7 @@ class Autosave(QObject):
     @classmethod
     def of(cls, session: Session) -> Autosave:
         """Return the session's autosave, started on the first call."""
-        if "autosave" not in session.parts:
-            session.parts["autosave"] = cls(session)
-        saver: Autosave = session.parts["autosave"]
-        return saver
+        return session.part("autosave", cls)
 
     def path_of(self, painted: PaintedImage) -> Path:
         """Return the image's file; its pixels are looked at on the first call."""

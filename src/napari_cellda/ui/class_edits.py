@@ -42,9 +42,8 @@ class ClassEditor:
 
     @classmethod
     def of(cls, session: Session) -> ClassEditor:
-        """Return the session's editor."""
-        editor: ClassEditor = session.parts.setdefault("class_edits", cls(session))
-        return editor
+        """Return the session's editor, made on the first call."""
+        return session.part("class_edits", cls)
 
     @property
     def undo_title(self) -> str | None:

@@ -70,10 +70,7 @@ class Guide:
     @classmethod
     def of(cls, session: Session) -> Guide:
         """Return the session's guide, made on the first call."""
-        if "guide" not in session.parts:
-            session.parts["guide"] = cls(session)
-        guide: Guide = session.parts["guide"]
-        return guide
+        return session.part("guide", cls)
 
     @property
     def searching(self) -> bool:

@@ -71,10 +71,7 @@ class LivePainter(QObject):
     @classmethod
     def of(cls, session: Session) -> LivePainter:
         """Return the session's painter, made (and its libraries loaded) on the first call."""
-        if "live" not in session.parts:
-            session.parts["live"] = cls(session)
-        painter: LivePainter = session.parts["live"]
-        return painter
+        return session.part("live", cls)
 
     def _timer(self, milliseconds: int, slot: Callable[[], None]) -> QTimer:
         timer = QTimer(self, singleShot=True, interval=milliseconds)

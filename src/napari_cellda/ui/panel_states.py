@@ -30,8 +30,7 @@ class PanelStates:
     @classmethod
     def of(cls, session: Session) -> PanelStates:
         """Return the session's, made on the first call."""
-        states: PanelStates = session.parts.setdefault("panel_states", cls())
-        return states
+        return session.part("panel_states", lambda _: cls())
 
     def join(
         self,

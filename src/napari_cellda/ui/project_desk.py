@@ -31,10 +31,7 @@ class ProjectDesk:
     @classmethod
     def of(cls, session: Session) -> ProjectDesk:
         """Return the session's desk, made on the first call."""
-        if "project_desk" not in session.parts:
-            session.parts["project_desk"] = cls(session)
-        desk: ProjectDesk = session.parts["project_desk"]
-        return desk
+        return session.part("project_desk", cls)
 
     @property
     def _window(self) -> Any:

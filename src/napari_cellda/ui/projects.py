@@ -80,8 +80,7 @@ class SessionProject:
     @classmethod
     def of(cls, session: Session) -> SessionProject:
         """Return the session's project, made on the first call."""
-        project: SessionProject = session.parts.setdefault("project", cls(session))
-        return project
+        return session.part("project", cls)
 
     def _tell(self) -> None:
         self.changed.emit()

@@ -8,7 +8,7 @@ used here, so all of it is tested without a window.
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from psygnal import Signal
 
@@ -18,6 +18,8 @@ from napari_cellda.ui.arrays import Scratch
 from napari_cellda.ui.classes import ClassList
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari_cellda.core.classifier import PixelClassifier
     from napari_cellda.core.enhancer import Enhancer
     from napari_cellda.core.features import FeatureSpec
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from napari_cellda.core.images.normalisation import Kind
     from napari_cellda.core.instances import InstanceParams
     from napari_cellda.ui.painted import PaintedImage
+
+Part = TypeVar("Part")
 
 
 class LiveEnhancerOptions(EnhancerOptions):
@@ -172,6 +176,13 @@ class Session:
         return self._viewer()
 
     # -- images ---------------------------------------------------------------------------------
+
+    def part(self, name: str, make: Callable[[Session], Part]) -> Part:
+        """Return what `parts` holds under a name, made on the first call."""
+        if name not in self.parts:
+            self.parts[name] = make(self)
+        found: Part = self.parts[name]
+        return found
 
     def use_image(self, painted: PaintedImage | None) -> None:
         """Make `painted` the current image (adding it if new); None when there is none."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -161,13 +161,6 @@ def cut_plane(
     labels = np.full((size, size), UNKNOWN) if plane.labels is None else cut(plane.labels)
     maps = None if plane.pseudo_map is None else cut(plane.pseudo_map).astype(np.float32)
     return cut(plane.pixels).astype(np.float32), labels.astype(np.int64), maps
-
-
-def domain_of(arrays: Sequence[NDArray[np.float32]], normalisation: Normalisation) -> Domain:
-    """Wrap (C, Y, X) arrays that are normalised already; for tests and scripts."""
-    return Domain(
-        tuple(Plane(f"plane {i}", pixels, normalisation) for i, pixels in enumerate(arrays))
-    )
 
 
 def _binary(plane: Plane) -> Plane:

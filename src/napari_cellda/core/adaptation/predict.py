@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from napari_cellda.core.adaptation.domain import UNKNOWN, Domain, Plane
 from napari_cellda.core.nets.unet import pad_to_multiple
+from napari_cellda.core.network_tiles import TileAxis, cut_axis
 from napari_cellda.core.tiles import middle_slice
 
 if TYPE_CHECKING:
@@ -22,62 +24,41 @@ if TYPE_CHECKING:
 
 PREVIEW_SIDE = 512
 """Largest side of a preview in pixels."""
-TILE, OVERLAP = 768, 96
+TILES = TileAxis(step=32, least=32, halo=96, core=768)
+"""How planes are cut, along y and x alike."""
 
 
 @torch.inference_mode()
 def predict_plane(
-    forward: Forward, pixels: NDArray[np.float32], fabric: Any, *, multiple: int = 32
+    forward: Forward, pixels: NDArray[np.float32], fabric: Any
 ) -> NDArray[np.float32]:
     """Run a network over one plane, in overlapping tiles when it is large.
 
     Parameters
     ----------
     forward : callable (1, C, Y, X) -> (1, K, Y, X)
-        In eval mode, with the activation inside.
+        In eval mode, with the activation inside. Sides are multiples of 32.
     pixels : (C, Y, X) ndarray of float32
-        Normalised.
+        Normalised; continued by reflection where the last tiles stick out.
     fabric : lightning_fabric.Fabric
         Tells the device and the precision.
-    multiple : int
-        Sides are padded to multiples of it by reflection.
 
     Returns
     -------
     (K, Y, X) ndarray of float32
     """
-    rows, columns = (_tiles(side) for side in pixels.shape[1:])
     result: NDArray[np.float32] | None = None
-    for top, bottom, keep_top, keep_bottom in rows:
-        for left, right, keep_left, keep_right in columns:
-            block = np.array(pixels[:, top:bottom, left:right])  # writable: torch asks for it
-            x = pad_to_multiple(torch.from_numpy(block)[None], multiple)
-            with fabric.autocast():
-                y = forward(fabric.to_device(x))
-            tile = y[0, :, : bottom - top, : right - left].float().cpu().numpy()
-            if result is None:
-                result = np.empty((len(tile), *pixels.shape[1:]), np.float32)
-            inner = tile[
-                :, keep_top - top : keep_bottom - top, keep_left - left : keep_right - left
-            ]
-            result[:, keep_top:keep_bottom, keep_left:keep_right] = inner
+    for y, x in product(*(cut_axis(0, side, side, TILES) for side in pixels.shape[1:])):
+        # A copy, since torch asks for arrays that can be written to.
+        block = np.array(pixels[:, y.start : y.stop, x.start : x.stop])
+        padded = pad_to_multiple(torch.from_numpy(block)[None], TILES.step)
+        with fabric.autocast():
+            tile = forward(fabric.to_device(padded))[0].float().cpu().numpy()
+        if result is None:
+            result = np.empty((len(tile), *pixels.shape[1:]), np.float32)
+        result[:, y.core, x.core] = tile[:, y.core_inside, x.core_inside]
     assert result is not None
     return result
-
-
-def _tiles(side: int) -> list[tuple[int, int, int, int]]:
-    """Cut an axis: (start, stop) of every tile and of the part of it that is kept."""
-    step = TILE - 2 * OVERLAP
-    starts = [0] if side <= TILE else list(range(0, side - 2 * OVERLAP, step))
-    cuts = []
-    for start in starts:
-        stop = min(start + TILE, side)
-        first = 0 if start == 0 else start + OVERLAP
-        last = side if stop == side else stop - OVERLAP
-        cuts.append((start, stop, first, last))
-        if stop == side:
-            break
-    return cuts
 
 
 def preview_pixels(domain: Domain, index: int = 0) -> NDArray[np.float32]:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cellda.core.enhancer.network_tiles import ceil_to
 from napari_cellda.core.enhancer.options import FLAT_RANGE
 from napari_cellda.core.enhancer.tiled import TiledNetwork
 from napari_cellda.core.enhancer.zoom import Zoom
@@ -14,6 +13,7 @@ from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import never
 from napari_cellda.core.modelzoo.model import Model, open_model
 from napari_cellda.core.modelzoo.probe import made_up_map
+from napari_cellda.core.network_tiles import ceil_to
 from napari_cellda.core.tiles import Region, Spot, whole
 
 if TYPE_CHECKING:

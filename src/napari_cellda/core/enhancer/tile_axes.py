@@ -6,7 +6,7 @@ from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING
 
-from napari_cellda.core.enhancer.network_tiles import TileAxis
+from napari_cellda.core.network_tiles import TileAxis
 
 if TYPE_CHECKING:
     from napari_cellda.core.modelzoo.model import Model

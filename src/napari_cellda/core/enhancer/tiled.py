@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cellda.core.enhancer.network_tiles import Span, cut_axis
 from napari_cellda.core.enhancer.tile_axes import tile_axes
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import never
 from napari_cellda.core.memory import ran_out_of_memory
+from napari_cellda.core.network_tiles import Span, cut_axis
 from napari_cellda.core.tiles import Region, Spot, reflect_pad
 
 if TYPE_CHECKING:
@@ -86,9 +86,9 @@ class TiledNetwork:
             if stop():
                 return None
             block = self._run(_read_block(read, region.t, spans, limits))
-            core = Region(region.t, *(slice(s.core_start, s.core_stop) for s in spans))
-            inner = (slice(s.core_start - s.start, s.core_stop - s.start) for s in spans)
-            answer[(slice(None), *core.inside(region))] = block[(slice(None), *inner)]
+            core = Region(region.t, *(s.core for s in spans))
+            inside = (s.core_inside for s in spans)
+            answer[(slice(None), *core.inside(region))] = block[(slice(None), *inside)]
         # Some published networks end without an activation, and rounding may overshoot.
         np.clip(answer, 0, 1, out=answer)
         return answer

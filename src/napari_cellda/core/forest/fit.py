@@ -203,11 +203,12 @@ def _classifiers(params: ForestParams, n_found: int) -> list[Any]:
 
     # Its leaves of three classes or more cannot be exported: do not try where there will be some.
     grown_out = params.min_samples_leaf == 1 and params.max_depth is None
-    fast = _fast_classifier() if grown_out or n_found == 2 else None
+    fast = fast_classifier() if grown_out or n_found == 2 else None
     return [RandomForestClassifier] if fast is None else [fast, RandomForestClassifier]
 
 
-def _fast_classifier() -> Any | None:
+def fast_classifier() -> Any | None:
+    """Return scikit-learn-intelex's forest; None where it is not installed."""
     try:
         from sklearnex.ensemble import RandomForestClassifier
     except ImportError:

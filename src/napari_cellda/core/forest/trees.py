@@ -94,10 +94,11 @@ class Forest:
                 f"The forest was trained on {self.n_features} features; got an array of shape "
                 f"{features.shape}."
             )
-        return predict(self._layout, features, threads=threads)
+        return predict(self.layout, features, threads=threads)
 
     @cached_property
-    def _layout(self) -> Layout:
+    def layout(self) -> Layout:
+        """Its trees as the compiled prediction walks them; made on first use."""
         from napari_cellda.core.forest.traversal import lay_out
 
         return lay_out(self)

@@ -20,7 +20,7 @@ from napari_cellda.core.features import FeatureSpec, compute_features
 from napari_cellda.core.features.cache import FeatureCache
 from napari_cellda.core.forest import ForestParams, fit_forest, grow_forest
 from napari_cellda.core.images.normalisation import measure_normalisation
-from napari_cellda.core.live.coverage import Coverage, TileMaps, place_of
+from napari_cellda.core.live.coverage import Coverage, Place, TileMaps, place_of
 from napari_cellda.core.live.sample_store import SampleStore
 from napari_cellda.core.live.snapshot import (
     Answer,
@@ -201,7 +201,7 @@ class Engine:
     ) -> tuple[np.ndarray, np.ndarray] | None:
         """Return features and labels of all painted pixels; None if stopped."""
         found = []
-        alive: set[tuple[Hashable, tuple[int, int, int, int]]] = set()
+        alive: set[tuple[Hashable, Place]] = set()
         for item in snapshot.images:
             for strokes in item.strokes:
                 if stop():

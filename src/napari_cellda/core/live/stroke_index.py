@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cellda.core.classifier import tile_shape
-from napari_cellda.core.errors import UserError
+from napari_cellda.core.classifier import check_strokes_shape, tile_shape
 from napari_cellda.core.images.label_arrays import read_region
+from napari_cellda.core.live.coverage import Place, place_of
 from napari_cellda.core.tiles import Region, grid, whole
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class StrokeIndex:
     def __init__(self, image: Image, spec: FeatureSpec) -> None:
         self._image = image
         self._tile = tile_shape(spec)
-        self._tiles: dict[tuple[int, int, int, int], TileStrokes] = {}
+        self._tiles: dict[Place, TileStrokes] = {}
 
     def update(self, strokes: np.ndarray, regions: Iterable[Region] | None = None) -> bool:
         """Read the strokes again.
@@ -98,11 +98,7 @@ class StrokeIndex:
         UserError
             If the strokes have another shape than the image.
         """
-        if tuple(strokes.shape) != tuple(self._image.label_shape):
-            raise UserError(
-                f"The strokes for '{self._image.name}' have shape {tuple(strokes.shape)}, "
-                f"but the image needs {tuple(self._image.label_shape)} ({self._image.label_axes})."
-            )
+        check_strokes_shape(self._image, strokes)
         if regions is None:
             regions = [whole(self._image.limits, t) for t in range(self._image.n_times)]
         changed = False
@@ -113,14 +109,14 @@ class StrokeIndex:
     def _touched(self, regions: Iterable[Region]) -> list[Region]:
         limits = self._image.limits
         tiles = {
-            _place(tile): tile
+            place_of(tile): tile
             for region in regions
             for tile in grid(limits, self._tile, region.t, within=region)
         }
         return list(tiles.values())
 
     def _read(self, strokes: np.ndarray, tile: Region) -> bool:
-        place = _place(tile)
+        place = place_of(tile)
         old = self._tiles.get(place)
         painted = read_region(self._image, strokes, tile)
         if not painted.any():
@@ -153,7 +149,3 @@ class StrokeIndex:
         for tile in self._tiles.values():
             total += np.bincount(tile.ids, minlength=n_classes + 1)[: n_classes + 1]
         return total[1:]
-
-
-def _place(tile: Region) -> tuple[int, int, int, int]:
-    return tile.t, tile.z.start, tile.y.start, tile.x.start

@@ -24,7 +24,6 @@ from napari_cellda.core.compare.models import evaluate_sources, is_model
 from napari_cellda.core.compare.report import TITLES, rank
 from napari_cellda.core.errors import UserError
 from napari_cellda.ui.panels.inspect_folders import Folders
-from napari_cellda.ui.panels.inspect_plots import make_sizes, make_strips
 from napari_cellda.ui.panels.inspect_tabs import WorkBar, WorkTab, button
 from napari_cellda.ui.panels.parts import choices, row_of
 
@@ -226,7 +225,9 @@ class CompareTab(WorkTab):
         if self.evaluation is None or key is None:
             return
         if self.strips is None:
-            self.strips, self.sizes = make_strips(), make_sizes()
+            from napari_cellda.ui.panels.inspect_plots import Sizes, Strips
+
+            self.strips, self.sizes = Strips(), Sizes()
             self._plot_place.addWidget(self.strips)
             self._plot_place.addWidget(self.sizes)
         models = self.evaluation.models

@@ -1,63 +1,58 @@
-"""A curve over the steps of a run, with a line at the step that is looked at."""
+"""A curve over the steps of a run; imported when it is made: its library loads slowly."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import pyqtgraph as pg
+from qtpy.QtCore import Qt, Signal
 
 
-def make_curve() -> Any:
-    """Make the plot; its library is loaded only now."""
-    import pyqtgraph as pg
-    from qtpy.QtCore import Qt, Signal
+class Curve(pg.PlotWidget):
+    """Means in [0, 1] over steps, with a line at the step that is looked at.
 
-    class Curve(pg.PlotWidget):
-        """Means in [0, 1] over steps.
+    Signals
+    -------
+    picked(int)
+        Index of the step that was clicked.
+    """
 
-        Signals
-        -------
-        picked(int)
-            Index of the step that was clicked.
-        """
+    picked = Signal(int)
 
-        picked = Signal(int)
+    def __init__(self) -> None:
+        super().__init__(background="#1b1d23")
+        self.setFixedHeight(150)
+        self.setMouseEnabled(False, False)
+        self.setMenuEnabled(False)
+        self.hideButtons()
+        self.setLabel("bottom", "step")
+        self.setLabel("left", "mean discrepancy")
+        self.getAxis("left").enableAutoSIPrefix(False)
+        self.setToolTip("Click to see that step")
+        self._steps = np.zeros(0)
+        self._curve = self.plot(pen=pg.mkPen("#56b4e9", width=2), symbol="o", symbolSize=5)
+        self._line = pg.InfiniteLine(angle=90, pen=pg.mkPen("#e69f00", width=2))
+        self.addItem(self._line)
 
-        def __init__(self) -> None:
-            super().__init__(background="#1b1d23")
-            self.setFixedHeight(150)
-            self.setMouseEnabled(False, False)
-            self.setMenuEnabled(False)
-            self.hideButtons()
-            self.setLabel("bottom", "step")
-            self.setLabel("left", "mean discrepancy")
-            self.getAxis("left").enableAutoSIPrefix(False)
-            self.setToolTip("Click to see that step")
-            self._steps = np.zeros(0)
-            self._curve = self.plot(pen=pg.mkPen("#56b4e9", width=2), symbol="o", symbolSize=5)
-            self._line = pg.InfiniteLine(angle=90, pen=pg.mkPen("#e69f00", width=2))
-            self.addItem(self._line)
+    def draw(self, steps: list[int], means: np.ndarray) -> None:
+        """Show a curve."""
+        self._steps = np.asarray(steps, float)
+        self._curve.setData(self._steps, means)
+        self.setYRange(0, 1.1 * float(means.max(initial=0.1)), padding=0)
+        self.enableAutoRange(axis="x")
 
-        def draw(self, steps: list[int], means: np.ndarray) -> None:
-            """Show a curve."""
-            self._steps = np.asarray(steps, float)
-            self._curve.setData(self._steps, means)
-            self.setYRange(0, 1.1 * float(means.max(initial=0.1)), padding=0)
-            self.enableAutoRange(axis="x")
+    def mark(self, index: int) -> None:
+        """Put the line at a step."""
+        if 0 <= index < len(self._steps):
+            self._line.setValue(self._steps[index])
 
-        def mark(self, index: int) -> None:
-            """Put the line at a step."""
-            if 0 <= index < len(self._steps):
-                self._line.setValue(self._steps[index])
+    def mousePressEvent(self, event: Any) -> None:
+        """Pick the nearest step."""
+        if event.button() == Qt.MouseButton.LeftButton and len(self._steps):
+            position = self.plotItem.vb.mapSceneToView(self.mapToScene(event.pos()))
+            self.picked.emit(int(np.abs(self._steps - position.x()).argmin()))
 
-        def mousePressEvent(self, event: Any) -> None:
-            """Pick the nearest step."""
-            if event.button() == Qt.MouseButton.LeftButton and len(self._steps):
-                position = self.plotItem.vb.mapSceneToView(self.mapToScene(event.pos()))
-                self.picked.emit(int(np.abs(self._steps - position.x()).argmin()))
-
-        def wheelEvent(self, event: Any) -> None:
-            """Let the panel scroll."""
-            event.ignore()
-
-    return Curve()
+    def wheelEvent(self, event: Any) -> None:
+        """Let the panel scroll."""
+        event.ignore()

@@ -17,7 +17,6 @@ from qtpy.QtWidgets import (
 
 from napari_cellda.core.errors import ProgramRefused, UserError
 from napari_cellda.ui.panels.inspect_folders import Folders
-from napari_cellda.ui.panels.inspect_plots import make_map
 from napari_cellda.ui.panels.inspect_tabs import WorkBar, WorkTab, button
 from napari_cellda.ui.panels.parts import choices, row_of
 
@@ -158,7 +157,9 @@ class DomainsTab(WorkTab):
         if self._spots is None:
             return
         if self.plot is None:
-            self.plot = make_map()
+            from napari_cellda.ui.panels.inspect_plots import DomainMap
+
+            self.plot = DomainMap()
             self._plot_place.addWidget(self.plot)
         domains = [name for name, one in self.patches.items() for _ in one.vectors]
         thumbnails = np.concatenate([one.thumbnails for one in self.patches.values()])

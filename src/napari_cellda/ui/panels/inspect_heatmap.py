@@ -9,7 +9,6 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QLabel, QListWid
 
 from napari_cellda.ui.connect import connect_while_alive
 from napari_cellda.ui.inspect_heatmap import Heatmap, run_pictures
-from napari_cellda.ui.panels.inspect_curve import make_curve
 from napari_cellda.ui.panels.inspect_tabs import PairTab, WorkBar, button
 from napari_cellda.ui.panels.section import Section
 
@@ -112,7 +111,9 @@ class HeatmapTab(PairTab):
 
     def _show_curve(self) -> None:
         if self.curve is None:
-            self.curve = make_curve()
+            from napari_cellda.ui.panels.inspect_curve import Curve
+
+            self.curve = Curve()
             self.curve.picked.connect(self.heatmap.show_step)
             self.run_section.body.addWidget(self.curve)
         self.curve.draw(self.heatmap.steps, self.heatmap.means)

@@ -64,6 +64,16 @@ class Span:
     core_start: int
     core_stop: int
 
+    @property
+    def core(self) -> slice:
+        """Where the core lies in the image."""
+        return slice(self.core_start, self.core_stop)
+
+    @property
+    def core_inside(self) -> slice:
+        """Where the core lies in the block."""
+        return slice(self.core_start - self.start, self.core_stop - self.start)
+
 
 def cut_axis(start: int, stop: int, limit: int, axis: TileAxis) -> list[Span]:
     """Cut ``start:stop`` of an axis of `limit` pixels into blocks whose cores cover it once.
