@@ -629,6 +629,10 @@ def test_find_images(tmp_path):
     ]
     with pytest.raises(UserError, match="holds no image"):
         find_images([tmp_path / "sub"])
+    (tmp_path / "sub" / "well").mkdir()
+    (tmp_path / "sub" / "well" / "d.tif").write_bytes(b"x")
+    with pytest.raises(UserError, match="holds no image, but folders inside do: name those"):
+        find_images([tmp_path / "sub"])
     with pytest.raises(UserError, match="does not exist"):
         find_images([tmp_path / "gone.tif"])
     with pytest.raises(UserError, match=r"'\.txt'"):
