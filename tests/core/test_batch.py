@@ -219,6 +219,17 @@ def test_what_a_folder_lacks_is_told(images: Path, capsys):
     assert said.count(f"'{images / 'cell_4.bmp'}' is left out; expected TIFF") == 1
 
 
+def test_a_file_of_several_images_is_told(images: Path, capsys):
+    with tifffile.TiffWriter(images / "cell_3.tif", ome=True) as file:
+        file.write(disk(80, 30))
+        file.write(disk(80, 30)[::2, ::2], subfiletype=1)  # a thumbnail is none of them
+        file.write(disk(60, 20))
+    words = ["classify", images, "--strokes", images.parent / "cell_0.tif", "--features", "compact"]
+    assert main([str(word) for word in (*words, "-o", images.parent / "out")]) == 0
+    said = f"'{images / 'cell_3.tif'}' holds 2 images, of which only the first is read.\n"
+    assert capsys.readouterr().err.count(said) == 1
+
+
 def test_a_file_that_must_not_be_read_is_told_in_plain_words(images: Path, monkeypatch, capsys):
     classify(images)
     real = Path.open

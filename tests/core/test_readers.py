@@ -191,7 +191,31 @@ def test_pyramid_of_ome_tiff(tmp_path):
         file.write(array[::4, ::4], subfiletype=1, tile=(32, 32))
     image = open_image(tmp_path / "a.ome.tif")
     assert [level.shape for level in image.levels] == [(1, 1, 1, 64, 48), (1, 1, 1, 32, 24)]
+    assert not image.others
     np.testing.assert_array_equal(np.asarray(image.levels[1])[0, 0, 0], array[::4, ::4])
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_each_file_of_an_ome_set_holds_its_own_image(tmp_path, compression):
+    names = ("a.ome.tif", "b.ome.tif")
+    described = "".join(
+        f'<Image ID="Image:{i}"><Pixels ID="Pixels:{i}" DimensionOrder="XYCZT" Type="uint8" '
+        f'SizeX="9" SizeY="8" SizeC="1" SizeZ="1" SizeT="1"><TiffData><UUID FileName="{name}">'
+        f"urn:uuid:{i}</UUID></TiffData></Pixels></Image>"
+        for i, name in enumerate(names)
+    )
+    for i, name in enumerate(names):
+        tifffile.imwrite(
+            tmp_path / name,
+            ramp((8, 9)) + np.uint8(100 * i),
+            description=f'<OME UUID="urn:uuid:{i}">{described}</OME>',
+            metadata=None,
+            compression=compression,
+        )
+    for i, name in enumerate(names):
+        image = open_image(tmp_path / name)
+        np.testing.assert_array_equal(content(image)[0, 0], ramp((8, 9)) + 100 * i)
+        assert not image.others
 
 
 def test_files_are_closed_with_their_last_array(tmp_path):
@@ -302,6 +326,9 @@ def test_bioformats_series(tmp_path):
     root.attrs.update({"bioformats2raw.layout": 3})
     zarr_image(tmp_path / "a.zarr" / "0", ramp((8, 9)), "yx", "0.4")
     assert open_image(tmp_path / "a.zarr").limits == (1, 8, 9)
+    zarr_image(tmp_path / "a.zarr" / "1", ramp((5, 5)), "yx", "0.4")
+    zarr.create_group(tmp_path / "a.zarr" / "OME", zarr_format=2)
+    assert open_image(tmp_path / "a.zarr").others == 1
 
 
 @pytest.mark.parametrize(
@@ -601,6 +628,10 @@ def test_find_images(tmp_path):
         tmp_path / "c.zarr",
     ]
     with pytest.raises(UserError, match="holds no image"):
+        find_images([tmp_path / "sub"])
+    (tmp_path / "sub" / "well").mkdir()
+    (tmp_path / "sub" / "well" / "d.tif").write_bytes(b"x")
+    with pytest.raises(UserError, match="holds no image, but folders inside do: name those"):
         find_images([tmp_path / "sub"])
     with pytest.raises(UserError, match="does not exist"):
         find_images([tmp_path / "gone.tif"])

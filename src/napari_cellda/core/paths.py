@@ -183,7 +183,9 @@ def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
         if path.is_dir() and not is_zarr(path):
             inside = sorted(item for item in _items(path) if is_image_path(item))
             if not inside:
-                raise UserError(f"The folder '{path}' holds no image; expected {KINDS}.")
+                deeper = any(map(is_image_path, files_below(path)))
+                hint = ", but folders inside do: name those" if deeper else ""
+                raise UserError(f"The folder '{path}' holds no image{hint}; expected {KINDS}.")
             found += inside
         elif is_image_path(path):
             found.append(path)

@@ -274,6 +274,8 @@ def process_image(work: Work, path: Path, *, stop: Stop) -> Task[list[Path]]:
     content = hash_input(path)
     drop_record(folder, path)
     image = open_image(path, channels=work.pipeline.channels)
+    if image.others:
+        yield Note(f"'{path}' holds {image.others + 1} images, of which only the first is read.")
     normalisation = _measured_before(work, image)
     done = yield from export_image(
         work.pipeline, image, work.choice, normalisation=normalisation, stop=stop

@@ -51,6 +51,8 @@ class Image:
     """Coarser versions with the same canonical axes, coarsest last."""
     rgb: bool = False
     """Whether the three channels are red, green and blue."""
+    others: int = 0
+    """Further images in its file, which are not read."""
 
     @property
     def stem(self) -> str:
@@ -283,7 +285,7 @@ def open_image(path: str | Path, *, channels: Channels = "grey") -> Image:
     )
     if found.alpha:
         image = image.select(tuple(range(image.n_channels - 1)))
-    return image.select(channels)
+    return replace(image, others=found.others).select(channels)
 
 
 def check_same_channels(images: Sequence[Image]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,7 +48,8 @@ def read_zarr(path: Path) -> Found:
         return plain_array(node, path)
     metadata = ome_metadata(node)
     if "bioformats2raw.layout" in metadata and "0" in node:
-        return read_zarr(path / "0")
+        others = sum(name.isdecimal() for name in node) - 1
+        return replace(read_zarr(path / "0"), others=others)
     refuse_collections(metadata, path)
     try:
         return multiscale(node, metadata["multiscales"][0], path)

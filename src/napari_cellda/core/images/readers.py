@@ -56,6 +56,8 @@ class Found:
     """Whether the last channel of an image that is not RGB is alpha."""
     planar: bool = False
     """Whether the colour axis comes first, which some writers guess for stacks of 3 or 4 planes."""
+    others: int = 0
+    """Further images in the file, which are not read."""
 
 
 def read_file(path: Path) -> Found:

@@ -99,6 +99,7 @@ def describe(tif: TiffFile, path: Path, keeper: Keeper) -> Found:
         rgb=colour in (Colour.RGB, Colour.PLANAR),
         alpha=colour is Colour.GREY_ALPHA,
         planar=colour is Colour.PLANAR,
+        others=sum(s not in stack and not s.keyframe.is_reduced for s in own_series(tif)),
     )
 
 
@@ -126,9 +127,15 @@ class Colour(Enum):
         return cls.GREY_ALPHA if samples == 2 and extras and extras[-1] in ALPHA else cls.NONE
 
 
+def own_series(tif: TiffFile) -> list[TiffPageSeries]:
+    """Return the series that begin in this file: each file of an OME set lists those of all."""
+    own = [s for s in tif.series if s.pages[0] is not None and s.pages[0].parent is tif]
+    return own or list(tif.series)
+
+
 def equal_series(tif: TiffFile) -> list[TiffPageSeries]:
     """Return the first series, or all if they are like planes that were written one by one."""
-    first, *others = tif.series
+    first, *others = own_series(tif)
     plain = first.kind in ("shaped", "generic", "uniform") and first.get_axes(True) == "YX"
     same = all(s.shape == first.shape and s.dtype == first.dtype for s in others)
     return [first, *others] if plain and same else [first]
