@@ -19,6 +19,7 @@ from napari_cellda.core.tiles import whole
 from napari_cellda.ui.advice import OPEN_AN_IMAGE
 from napari_cellda.ui.axes import ImageChoice
 from napari_cellda.ui.images import choose_image, take_over
+from napari_cellda.ui.ring import show_ring
 from napari_cellda.ui.view import camera_of, current_place, visible_region
 from napari_cellda.ui.worker import tasks_of
 from painting import WAIT_MS, cells, paint_both, wait_idle
@@ -538,6 +539,20 @@ def test_key_shows_uncertain_spots_one_after_another(open_panel: Open, qtbot: Qt
     panel.session.current.strokes.paint((100, 100), 2)
     wait_idle(panel, qtbot)
     assert not ring.visible
+
+
+def test_ring_lies_on_top_and_is_seen_on_any_colour(open_panel: Open, qtbot: QtBot) -> None:
+    panel = open_panel(cells())
+    viewer = panel.session.viewer
+    show_ring(panel.session, (10, 20), {})
+    viewer.add_labels(np.ones((160, 160), int), name="overlay")
+    show_ring(panel.session, (40, 50), {}, diameter=3000)
+    ring = viewer.layers[-1]
+    assert ring.name == "Look here"
+    assert ring.data.tolist() == [[40, 50], [40, 50]]
+    assert ring.border_color[:, :3].tolist() == [[0, 0, 0], [1, 1, 1]]
+    assert max(ring.border_width * ring.size) < 60, "a large ring has a thin line"
+    assert viewer.layers.selection.active.name == "overlay"
 
 
 def test_search_of_a_stack_goes_to_the_plane(open_panel: Open, qtbot: QtBot) -> None:
