@@ -159,11 +159,31 @@ def test_third_class_gets_its_map_and_leaves_with_its_strokes(
     assert panel.session.classes.names == ("background", "walls")
     np.testing.assert_array_equal(painted.strokes_array, np.array([0, 1, 0, 2])[strokes])
     assert set(painted.arrays) == {"forest:0", "forest:1", "mask", "uncertainty"}
+    assert painted.results["forest:1"].name == "Forest walls"
     panel.undo.click()
     wait_idle(panel, qtbot)
     assert panel.session.classes.names == ("background", "foreground", "walls")
     np.testing.assert_array_equal(painted.strokes_array, strokes)
     assert maps(panel).shape[0] == 3
+    assert [painted.results[f"forest:{k}"].name for k in (1, 2)] == [
+        "Forest foreground",
+        "Forest walls",
+    ]
+
+
+def test_maps_are_called_by_their_class_unless_the_user_named_them(
+    open_panel: Open, qtbot: QtBot
+) -> None:
+    panel = open_panel(cells())
+    paint_both(panel)
+    wait_idle(panel, qtbot)
+    background, foreground = (panel.session.current.results[f"forest:{k}"] for k in (0, 1))
+    background.name = "mine"
+    panel.rows.renamed.emit(0, "empty")
+    panel.rows.renamed.emit(1, "nuclei")
+    assert (background.name, foreground.name) == ("mine", "Forest nuclei")
+    panel.undo.click()
+    assert foreground.name == "Forest foreground"
 
 
 def test_undoing_a_removal_keeps_what_was_painted_since(open_panel: Open, qtbot: QtBot) -> None:
