@@ -171,6 +171,21 @@ def test_third_class_gets_its_map_and_leaves_with_its_strokes(
     ]
 
 
+def test_brush_keeps_its_class_when_classes_are_removed(open_panel: Open) -> None:
+    panel = open_panel(cells())
+    panel.add_class.click()
+    panel.add_class.click()
+    layer = panel.session.current.strokes
+    assert layer.selected_label == 4
+    panel.rows.rows[2].remove.click()
+    assert layer.selected_label == 3, "class 2 (of 4) was removed: the brush's moved down"
+    panel.rows.rows[2].remove.click()
+    assert layer.selected_label == 1, "its class is gone: background, not a label of no class"
+    layer.selected_label = 0
+    panel.undo.click()
+    assert layer.selected_label == 0, "what erases goes on erasing"
+
+
 def test_maps_are_called_by_their_class_unless_the_user_named_them(
     open_panel: Open, qtbot: QtBot
 ) -> None:
