@@ -378,8 +378,10 @@ def test_an_error_becomes_strokes_and_undo_takes_them_back(open_panel, qtbot: Qt
     compare(panel, qtbot, "objects")
     panel.overlay.next.click()
     assert panel.overlay.right_class.currentText() == "foreground"
-    panel.overlay.to_strokes.click()
     strokes = session.current.strokes
+    session.viewer.layers.selection.active = session.viewer.layers["truth"]
+    panel.overlay.to_strokes.click()
+    assert session.viewer.layers.selection.active is strokes  # Ctrl-Z, which the panel promises
     painted = np.asarray(strokes.data)
     assert set(np.unique(painted)) == {0, 2}
     assert ((painted == 2) <= (TRUTH == 2)).all()

@@ -19,6 +19,7 @@ from napari_cellda.core.tiles import whole
 from napari_cellda.ui.advice import OPEN_AN_IMAGE
 from napari_cellda.ui.axes import ImageChoice
 from napari_cellda.ui.images import choose_image, take_over
+from napari_cellda.ui.ring import show_ring
 from napari_cellda.ui.view import camera_of, current_place, visible_region
 from napari_cellda.ui.worker import tasks_of
 from painting import WAIT_MS, cells, paint_both, wait_idle
@@ -158,11 +159,46 @@ def test_third_class_gets_its_map_and_leaves_with_its_strokes(
     assert panel.session.classes.names == ("background", "walls")
     np.testing.assert_array_equal(painted.strokes_array, np.array([0, 1, 0, 2])[strokes])
     assert set(painted.arrays) == {"forest:0", "forest:1", "mask", "uncertainty"}
+    assert painted.results["forest:1"].name == "Forest walls"
     panel.undo.click()
     wait_idle(panel, qtbot)
     assert panel.session.classes.names == ("background", "foreground", "walls")
     np.testing.assert_array_equal(painted.strokes_array, strokes)
     assert maps(panel).shape[0] == 3
+    assert [painted.results[f"forest:{k}"].name for k in (1, 2)] == [
+        "Forest foreground",
+        "Forest walls",
+    ]
+
+
+def test_brush_keeps_its_class_when_classes_are_removed(open_panel: Open) -> None:
+    panel = open_panel(cells())
+    panel.add_class.click()
+    panel.add_class.click()
+    layer = panel.session.current.strokes
+    assert layer.selected_label == 4
+    panel.rows.rows[2].remove.click()
+    assert layer.selected_label == 3, "class 2 (of 4) was removed: the brush's moved down"
+    panel.rows.rows[2].remove.click()
+    assert layer.selected_label == 1, "its class is gone: background, not a label of no class"
+    layer.selected_label = 0
+    panel.undo.click()
+    assert layer.selected_label == 0, "what erases goes on erasing"
+
+
+def test_maps_are_called_by_their_class_unless_the_user_named_them(
+    open_panel: Open, qtbot: QtBot
+) -> None:
+    panel = open_panel(cells())
+    paint_both(panel)
+    wait_idle(panel, qtbot)
+    background, foreground = (panel.session.current.results[f"forest:{k}"] for k in (0, 1))
+    background.name = "mine"
+    panel.rows.renamed.emit(0, "empty")
+    panel.rows.renamed.emit(1, "nuclei")
+    assert (background.name, foreground.name) == ("mine", "Forest nuclei")
+    panel.undo.click()
+    assert foreground.name == "Forest foreground"
 
 
 def test_undoing_a_removal_keeps_what_was_painted_since(open_panel: Open, qtbot: QtBot) -> None:
@@ -538,6 +574,20 @@ def test_key_shows_uncertain_spots_one_after_another(open_panel: Open, qtbot: Qt
     panel.session.current.strokes.paint((100, 100), 2)
     wait_idle(panel, qtbot)
     assert not ring.visible
+
+
+def test_ring_lies_on_top_and_is_seen_on_any_colour(open_panel: Open, qtbot: QtBot) -> None:
+    panel = open_panel(cells())
+    viewer = panel.session.viewer
+    show_ring(panel.session, (10, 20), {})
+    viewer.add_labels(np.ones((160, 160), int), name="overlay")
+    show_ring(panel.session, (40, 50), {}, diameter=3000)
+    ring = viewer.layers[-1]
+    assert ring.name == "Look here"
+    assert ring.data.tolist() == [[40, 50], [40, 50]]
+    assert ring.border_color[:, :3].tolist() == [[0, 0, 0], [1, 1, 1]]
+    assert max(ring.border_width * ring.size) < 60, "a large ring has a thin line"
+    assert viewer.layers.selection.active.name == "overlay"
 
 
 def test_search_of_a_stack_goes_to_the_plane(open_panel: Open, qtbot: QtBot) -> None:

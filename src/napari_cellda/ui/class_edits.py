@@ -139,6 +139,9 @@ def _remap(painted: PaintedImage, tiles: tuple[TileStrokes, ...], table: np.ndar
     for tile in tiles:
         block = read_region(painted.image, painted.strokes_array, tile.tile)
         write_region(painted.image, painted.strokes_array, tile.tile, table[block.clip(0, 255)])
+    if painted.strokes is not None and painted.strokes.selected_label:
+        # The brush keeps its class; that of a class that is gone paints background.
+        painted.strokes.selected_label = int(table[painted.strokes.selected_label]) or 1
     _show(painted, tiles)
 
 

@@ -81,6 +81,7 @@ def error_to_strokes(session: Session, view: OverlayView, class_index: int) -> i
     rows, columns = rows[free], columns[free]
     lead = tuple(np.full(len(rows), index) for index in plane)
     strokes.data_setitem((*lead, rows, columns), class_index + 1)
+    session.viewer.layers.selection = {strokes}  # Ctrl-Z is for the layer that is selected
     return len(rows)
 
 

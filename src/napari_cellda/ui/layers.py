@@ -263,7 +263,16 @@ def ensure_layer(
     painted.results[role] = layer
     with keep_selection(session.viewer):
         session.viewer.layers.insert(_place_for(session.viewer, painted, role), layer)
+    layer.metadata[TAG]["name"] = layer.name  # the viewer may have added a number
     return layer
+
+
+def rename_layer(session: Session, painted: PaintedImage, layer: Any, name: str) -> None:
+    """Call a result by a new name, with the image's as in `ensure_layer`; a user's name stays."""
+    tag = layer.metadata[TAG]
+    if layer.name == tag.get("name"):
+        layer.name = _layer_name(session, painted, name)
+        tag["name"] = layer.name
 
 
 def _data_for_viewer(painted: PaintedImage, role: str) -> Any:

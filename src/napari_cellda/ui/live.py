@@ -18,7 +18,7 @@ from napari_cellda.ui.layers import (
     stroke_colormap,
 )
 from napari_cellda.ui.live_work import LiveWork, Loaded, OutOfBag, Question, Written
-from napari_cellda.ui.results import drop_stale, recolor_results, show_forest_again, show_next
+from napari_cellda.ui.results import drop_stale, follow_classes, show_forest_again, show_next
 from napari_cellda.ui.snapshots import chosen_enhancement, make_snapshot, painted_images
 from napari_cellda.ui.strokes import StrokeWatcher
 from napari_cellda.ui.view import camera_of
@@ -136,7 +136,7 @@ class LivePainter(QObject):
     def _on_classes(self) -> None:
         for painted in self._session.images:
             drop_stale(self._session, painted)
-            recolor_results(self._session, painted)
+            follow_classes(self._session, painted)
             if painted.strokes is not None:
                 painted.strokes.colormap = stroke_colormap(self._session)
         self._read_strokes()
@@ -146,6 +146,8 @@ class LivePainter(QObject):
         if chosen_enhancement(self._session) is None:
             for painted in self._session.images:
                 show_forest_again(self._session, painted)
+        for painted in self._session.images:
+            follow_classes(self._session, painted)  # another class may be the enhanced one
         self.update_view()
 
     def _on_image(self) -> None:

@@ -15,6 +15,7 @@ from napari_cellda.ui.layers import (
     ensure_layer,
     fade_in,
     mask_colormap,
+    rename_layer,
     stacking_place,
 )
 
@@ -211,14 +212,16 @@ def _hide(painted: PaintedImage, role: str) -> None:
         layer.visible = False
 
 
-def recolor_results(session: Session, painted: PaintedImage) -> None:
+def follow_classes(session: Session, painted: PaintedImage) -> None:
     """Bring colours and names of all layers in line with the classes.
 
     A layer that the user renamed keeps that name.
     """
     for role, layer in painted.results.items():
         if role.split(":")[0] in ("forest", "enhanced") and _class_of(session, role) is not None:
-            layer.colormap = _looks(session, painted, role)["colormap"]
+            looks = _looks(session, painted, role)
+            layer.colormap = looks["colormap"]
+            rename_layer(session, painted, layer, looks["name"])
         if role == "mask":
             layer.colormap = mask_colormap(session)
 

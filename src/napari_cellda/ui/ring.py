@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 DIAMETER = 30
 """Pixels."""
+COLORS = ("black", "white")
+"""White in a black rim: seen on any image, and on a map in any colour."""
+RIM = 0.16
+"""Width of the black line, as a part of the smallest ring's diameter; the white one has half."""
+SMALLEST = 20
+"""Pixels of the screen, so that it is found in a large image that is seen as a whole."""
 
 
 def show_ring(
@@ -36,31 +42,38 @@ def show_ring(
     diameter : float
         Pixels.
     """
+    ring, layers = session.parts.get("ring"), session.viewer.layers
+    if ring is not None and ring in layers and ring.ndim != len(place):
+        layers.remove(ring)
+    if ring is None or ring not in layers:
+        ring = session.parts["ring"] = _make_ring(session, place, placement)
+    for name, value in placement.items():  # units as well: mixed ones are drawn without any
+        setattr(ring, name, value)
+    rim = RIM * min(1.0, (DIAMETER / diameter) ** 0.5)  # a large ring is no thick one
+    ring.data = np.array([place, place], float)
+    ring.size = [diameter, diameter * (1 - rim / 2)]
+    ring.border_width = [rim, rim / 2]
+    ring.visible = True
+    with keep_selection(session.viewer):
+        layers.move(layers.index(ring), len(layers))  # an overlay may have come above it
+
+
+def _make_ring(session: Session, place: Sequence[float], placement: Mapping[str, Any]) -> Any:
     from napari.layers import Points
 
-    ring = session.parts.get("ring")
-    if ring is not None and ring in session.viewer.layers and ring.ndim == len(place):
-        for name, value in placement.items():  # units as well: mixed ones are drawn without any
-            setattr(ring, name, value)
-        ring.data = np.array([place], float)
-        ring.size = diameter
-        ring.visible = True
-        return
-    if ring is not None and ring in session.viewer.layers:
-        session.viewer.layers.remove(ring)
-    ring = session.parts["ring"] = Points(
-        np.array([place], float),
+    ring = Points(
+        np.array([place, place], float),
         name="Look here",
-        size=diameter,
         face_color="transparent",
-        border_color="magenta",
-        border_width=0.08,
+        border_color=list(COLORS),
+        canvas_size_limits=(SMALLEST, 10_000),
         out_of_slice_display=False,
         metadata={TAG: {"role": "ring"}},
         **placement,
     )
     with keep_selection(session.viewer):
         session.viewer.add_layer(ring)
+    return ring
 
 
 def hide_ring(session: Session) -> None:
