@@ -20,16 +20,16 @@ PAGES = [
 MAKEFILE = (ROOT / "Makefile").read_text()
 
 
-def commands() -> dict[str, set[str]]:
-    """Return the long options of every command, by its full name."""
-    found: dict[str, set[str]] = {}
+def parameters() -> dict[str, dict[str, str]]:
+    """Return the long options of every command, by its full name, with their help."""
+    found: dict[str, dict[str, str]] = {}
 
     def visit(command, name: str) -> None:
         for part, inner in getattr(command, "commands", {}).items():
             visit(inner, f"{name} {part}".strip())
         if not hasattr(command, "commands"):
-            options = {opt for p in command.params for opt in p.opts if opt.startswith("--")}
-            found[name] = options - {"--help"}
+            options = {o: p.help for p in command.params for o in p.opts if o.startswith("--")}
+            found[name] = {o: text or "" for o, text in options.items() if o != "--help"}
 
     visit(typer.main.get_command(app), "")
     return found
@@ -43,12 +43,27 @@ def sections(page: Path) -> dict[str, str]:
 COMMAND_LINE = sections(ROOT / "docs" / "command-line.md")
 
 
-@pytest.mark.parametrize(("name", "options"), commands().items())
-def test_every_option_is_documented_and_every_documented_one_exists(name: str, options: set[str]):
+@pytest.mark.parametrize(("name", "options"), parameters().items())
+def test_every_option_is_documented_and_every_documented_one_exists(
+    name: str, options: dict[str, str]
+):
     text = COMMAND_LINE.get(name) or COMMAND_LINE[name.split()[0]]
     assert name in text
     written = set(re.findall(r"--[a-z][a-z-]+", text))
-    assert written == options
+    assert written == set(options)
+
+
+@pytest.mark.parametrize(
+    ("name", "default"),
+    [
+        ("classify", "`all` (unless told)"),
+        ("predict", "that the model was trained on unless told"),
+        ("enhancer train", "`grey` (unless told)"),
+        ("adapt", "`grey` (unless told)"),
+    ],
+)
+def test_help_tells_the_channels_that_a_command_takes(name: str, default: str):
+    assert default in parameters()[name]["--channels"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
