@@ -9,6 +9,7 @@ import pytest
 import typer
 
 from napari_cellda.cli import app
+from napari_cellda.methods import discover
 from napari_cellda.ui.classes import CLASS_KEYS
 from napari_cellda.ui.keys import ENHANCED_KEY, FOREST_KEY, STACK_KEY, STROKES_KEY, UNCERTAIN_KEY
 
@@ -17,6 +18,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "models/README.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
+LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 MAKEFILE = (ROOT / "Makefile").read_text()
 
 
@@ -68,7 +70,7 @@ def test_help_tells_the_channels_that_a_command_takes(name: str, default: str):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_pictures_and_links_lead_somewhere(page: Path):
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
+    for target in LINK.findall(page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
@@ -83,6 +85,18 @@ def test_readme_opens_with_the_picture_and_two_commands():
     text = (ROOT / "README.md").read_text()
     picture, demo, test = (text.index(word) for word in ("![", "make demo", "make test"))
     assert picture < demo < test < 1500
+
+
+@pytest.mark.parametrize("start", ["README.md", "docs/index.md"])
+def test_every_tutorial_is_found_from_where_readers_begin(start: str):
+    page = ROOT / start
+    found = {(page.parent / target).resolve() for target in LINK.findall(page.read_text())}
+    assert set((ROOT / "docs" / "tutorials").glob("*.md")) <= found
+
+
+def test_the_paper_of_every_method_can_be_cited():
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert [m.name for m in discover() if m.paper.split()[-1] not in citation] == []
 
 
 def test_the_system_libraries_are_those_that_make_looks_for():
