@@ -9,6 +9,7 @@ import pytest
 import typer
 
 from napari_cellda.cli import app
+from napari_cellda.core.instances import InstanceParams
 from napari_cellda.methods import discover
 from napari_cellda.ui.classes import CLASS_KEYS
 from napari_cellda.ui.keys import ENHANCED_KEY, FOREST_KEY, STACK_KEY, STROKES_KEY, UNCERTAIN_KEY
@@ -92,6 +93,19 @@ def test_every_tutorial_is_found_from_where_readers_begin(start: str):
     page = ROOT / start
     found = {(page.parent / target).resolve() for target in LINK.findall(page.read_text())}
     assert set((ROOT / "docs" / "tutorials").glob("*.md")) <= found
+
+
+def test_the_settings_of_objects_are_told_with_what_they_are_unless_changed():
+    text = (ROOT / "docs" / "methods" / "instances.md").read_text()
+    told = dict(re.findall(r"(?m)^\| ([A-Z][a-z ]+?) \| ([\d.]+)(?: px)? \|", text))
+    params = InstanceParams()
+    assert {label: float(value) for label, value in told.items()} == {
+        "Threshold": params.threshold,
+        "Waist": params.waist,
+        "Membranes above": params.boundary_threshold,
+        "Cut or join": params.beta,
+        "At least": params.min_size,
+    }
 
 
 def test_the_paper_of_every_method_can_be_cited():
