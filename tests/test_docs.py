@@ -10,6 +10,7 @@ import typer
 
 from napari_cellda.cli import app
 from napari_cellda.core.instances import InstanceParams
+from napari_cellda.core.paths import pair_by_stem
 from napari_cellda.methods import discover
 from napari_cellda.ui.classes import CLASS_KEYS
 from napari_cellda.ui.keys import ENHANCED_KEY, FOREST_KEY, STACK_KEY, STROKES_KEY, UNCERTAIN_KEY
@@ -86,6 +87,14 @@ def test_readme_opens_with_the_picture_and_two_commands():
     text = (ROOT / "README.md").read_text()
     picture, demo, test = (text.index(word) for word in ("![", "make demo", "make test"))
     assert picture < demo < test < 1500
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_strokes_of_examples_find_their_images(page: Path):
+    text = page.read_text().replace("\\\n", " ")
+    for words in re.findall(r"classify ((?:[\w/]+\.\w+ )+)--strokes ((?:[\w/]+\.\w+ )+)", text):
+        images, strokes = (part.split() for part in words)
+        assert pair_by_stem(images, strokes)
 
 
 @pytest.mark.parametrize("start", ["README.md", "docs/index.md"])
