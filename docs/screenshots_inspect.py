@@ -1,6 +1,6 @@
 """Make the pictures of the page about inspecting: in a real window, with mouse and keys.
 
-    python docs/screenshots_inspect.py [--run FOLDER]
+Part of ``make pictures``; alone: ``python docs/screenshots_inspect.py [--run FOLDER]``.
 
 Classifies and enhances generated stained nuclei, holds the result against its truth, steps through
 errors, compares forest and enhancer, lists figures, looks for places to paint, holds two small
