@@ -150,7 +150,7 @@ def _lines(path: Path) -> list[str]:
 def provenance(path: Path) -> str:
     """Return the line that says where and on which commit a result was measured."""
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    found = re.search(r"commit .*?(?=\.?\s*(?:\n|$))", text)
+    found = re.search(r"commit [0-9a-f]{7}.*?(?=\.?\s*(?:\n|$))", text)
     return found.group(0) if found else ""
 
 

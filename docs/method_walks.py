@@ -294,8 +294,9 @@ def walk(method: str, folder: Path) -> None:
     panel = one.panel
     assert panel.starter.start.isEnabled(), panel.starter.start.toolTip()
     one.press(panel.starter.start)
-    run = panel.starter.monitor.run
-    assert run is not None, panel.starter.message.text
+    monitor = panel.starter.monitor
+    wait_until(lambda: monitor.run is not None, "the run")
+    run = monitor.run
     one.wait_for_run(frames=FRAMES)
     assert run.view.state == "running", run.view.text
     for layer in one.viewer.layers:

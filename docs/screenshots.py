@@ -211,6 +211,7 @@ def main() -> None:
     from any_image import walk_all
     from method_walks import walk_methods
     from run_pictures import walk_runs
+    from screenshots_inspect import walk_inspect
 
     with tempfile.TemporaryDirectory() as scratch:
         os.environ[FOLDER_VARIABLE] = scratch  # strokes of earlier days would be offered again
@@ -219,6 +220,8 @@ def main() -> None:
         walk_all(output)
         walk_runs(output)
         walk_methods(output)
+        walk_inspect(output)
+        os.environ[FOLDER_VARIABLE] = scratch
         run_demo(Path(scratch), show=False)
         save_small(Image.open(Path(scratch) / "window.png"), output / "window.webp")
 

@@ -1,6 +1,6 @@
 """Make the pictures of the page about inspecting: in a real window, with mouse and keys.
 
-    python docs/screenshots_inspect.py [--run FOLDER]
+Part of ``make pictures``; alone: ``python docs/screenshots_inspect.py [--run FOLDER]``.
 
 Classifies and enhances generated stained nuclei, holds the result against its truth, steps through
 errors, compares forest and enhancer, lists figures, looks for places to paint, holds two small
@@ -28,7 +28,7 @@ from napari_cellda.ui.autosave import FOLDER_VARIABLE
 from napari_cellda.ui.demo import ENHANCER, PLUGIN, is_enhanced, wait_until
 
 if TYPE_CHECKING:
-    from qtpy.QtWidgets import QPushButton
+    from qtpy.QtWidgets import QPushButton, QTableWidget
 
 LEFT = Qt.MouseButton.LeftButton
 
@@ -59,6 +59,13 @@ class InspectWalk(Walk):
         """Choose two layers by their names."""
         layers = self.viewer.layers
         self.inspect.pair.choose(layers[result], layers[reference])
+
+    def shorten(self, table: QTableWidget, folder: Path) -> None:
+        """Let a table show folders as they are called below another one."""
+        table.blockSignals(True)
+        for row in range(table.rowCount()):
+            item = table.item(row, 1)
+            item.setText(item.text().replace(f"{folder}/", ""))
 
     def tab(self, index: int) -> None:
         """Bring one of the tabs of Inspect to the front."""
@@ -96,7 +103,7 @@ def inspect(folder: Path, run: Path | None) -> None:
     wait_until(lambda: overlay.view.settings.kind == "pixels", "the overlay")
     wait_until(lambda: not overlay.view.busy, "the overlay")
     one.picture("inspect-pixels")
-    one.click(overlay.hide_button)
+    one.show_only(image)  # a layer that is deleted can take napari along where software draws
 
     one.tab(1)
     heatmap = one.inspect.heatmap
@@ -105,8 +112,7 @@ def inspect(folder: Path, run: Path | None) -> None:
     wait_until(lambda: bool(heatmap.heatmap.places), "the disputed regions")
     one.click(heatmap.boxes)
     one.picture("inspect-discrepancy")
-    for name in ("Annotate here", heatmap.heatmap.layer.name):
-        one.viewer.layers.remove(name)
+    one.show_only(image)
 
     one.tab(2)
     numbers = one.inspect.numbers
@@ -171,6 +177,7 @@ def models(folder: Path, scratch: Path) -> None:
     tab.figure.setCurrentIndex(tab.figure.findText("Dice (F1)"))
     one.session.viewer.open_sample(PLUGIN, "nuclei_a")
     QTest.qWait(200)
+    one.shorten(tab.folders.table, scratch)
     one.picture("compare-models")
     one.viewer.close()
 
@@ -199,25 +206,26 @@ def domains(folder: Path, scratch: Path) -> None:
     one.click(compare.domains.start)
     wait_until(lambda: compare.domains.plot is not None, "the map")
     one.viewer.reset_view()
+    one.shorten(compare.domains.folders.table, scratch)
     one.picture("domain-map")
     one.viewer.close()
 
 
-def main() -> None:
-    """Take all pictures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-o", "--output", type=Path, default=IMAGES)
-    parser.add_argument("--run", type=Path, help="a run of CULPICO, for its discrepancy over steps")
-    arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
+def walk_inspect(folder: Path, run: Path | None = None) -> None:
+    """Take all pictures; that of a run's steps only where a run is given."""
     with tempfile.TemporaryDirectory() as scratch:
         os.environ[FOLDER_VARIABLE] = str(Path(scratch) / "autosave")
         for name in ("domains", "models"):
             (Path(scratch) / name).mkdir()
-        inspect(arguments.output, arguments.run)
-        models(arguments.output, Path(scratch) / "models")
-        domains(arguments.output, Path(scratch) / "domains")
+        inspect(folder, run)
+        models(folder, Path(scratch) / "models")
+        domains(folder, Path(scratch) / "domains")
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-o", "--output", type=Path, default=IMAGES)
+    parser.add_argument("--run", type=Path, help="a run of CULPICO, for its discrepancy over steps")
+    chosen = parser.parse_args()
+    chosen.output.mkdir(parents=True, exist_ok=True)
+    walk_inspect(chosen.output, chosen.run)

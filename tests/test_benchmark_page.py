@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ADAPTATION = """# Adaptation on real images
 
-`python benchmarks/adaptation.py`; cpu preset
+`python benchmarks/adaptation.py`; cpu preset. Each cell is of this commit or an earlier one.
 
 commit 1234567; some processor, 2 cores; Python 3.11
 

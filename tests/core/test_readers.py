@@ -677,7 +677,7 @@ def test_pair_by_stem(images, others, expected):
 @pytest.mark.parametrize(
     ("images", "others", "message"),
     [
-        ("a.tif b.tif", "c.tif", "'c.tif' has no image"),
+        ("a.tif b.tif", "c.tif", "'c.tif' has no image .* among 2 .*; expected a name such as 'a'"),
         ("a.tif b.tif", "a.png c.png", "'c.png' has no image"),
         ("a.tif b.tif", "a.png a_mask.png", "both belong to 'a.tif'"),
     ],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +23,8 @@ from napari_cellda.methods import describe, discover, find_method
 from outcomes import outcome, train_into
 
 METHODS = discover()
+EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "adding-a-method.md"
+"""What newcomers copy has to keep the same promises."""
 SMALL = {
     "steps": 6,
     "crop": 32,
@@ -50,9 +54,23 @@ EXTRA: dict[str, dict[str, object]] = {
 """Tiny versions of settings that only one method has."""
 
 
-@pytest.fixture(params=METHODS, ids=lambda method: method.name, scope="module")
-def method(request):
+@pytest.fixture(
+    params=[*METHODS, EXAMPLE], ids=lambda method: getattr(method, "name", ""), scope="module"
+)
+def method(request, tmp_path_factory):
+    if request.param == EXAMPLE:
+        return documented_method(tmp_path_factory.mktemp("example") / "my_method.py")
     return request.param
+
+
+def documented_method(file):
+    """Write the example of the documentation into a file, and return its method."""
+    (code,) = re.findall(r"(?ms)^```python\n(.*?)^```", EXAMPLE.read_text())
+    file.write_text(code)
+    spec = spec_from_file_location(file.stem, file)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.METHODS[0]
 
 
 @pytest.fixture(scope="module")
@@ -207,8 +225,9 @@ def test_what_is_missing_is_said_in_a_sentence(method, tmp_path):
     assert str(error.value).endswith(".")
 
 
-def test_every_setting_has_help_and_every_preset_is_valid(method):
-    described = describe(method.name)
+@pytest.mark.parametrize("name", [method.name for method in METHODS])
+def test_every_setting_has_help_and_every_preset_is_valid(name):
+    described = describe(name)
     assert all(field["help"] for field in described["parameters"].values())
     assert all({"cpu", "gpu", "published"} <= set(f) for f in described["parameters"].values())
 

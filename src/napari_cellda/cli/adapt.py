@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from napari_cellda.cli import adapt_options as given
-from napari_cellda.cli.options import Trust
+from napari_cellda.cli.options import GreyChannels, Trust
 from napari_cellda.cli.stopping import stop_on_signal
 from napari_cellda.cli.support import (
     check_resume,
@@ -48,7 +48,7 @@ def adapt(
     pseudo_labels: given.PseudoLabels = None,
     project: given.Project = None,
     pretrained: given.Pretrained = None,
-    channels: given.Channels = None,
+    channels: GreyChannels = None,
     source_channels: given.SourceChannels = None,
     classes: given.Classes = None,
     preset: given.PresetName = "cpu",

@@ -33,10 +33,6 @@ ImageLabels = Annotated[Path | None, typer.Option(help="CSV: which classes are i
 PseudoLabels = Annotated[Path | None, typer.Option(help="Probability maps of the target images.")]
 Project = Annotated[Path | None, typer.Option(help="X.cellda, whose maps are taken.")]
 Pretrained = Annotated[Path | None, typer.Option(help="A run or package to begin with.")]
-Channels = Annotated[
-    str | None,
-    typer.Option(help="`grey` (unless told), `all`, or channel indices such as `0,2`."),
-]
 SourceChannels = Annotated[str | None, typer.Option(help="Of the source images, if they differ.")]
 Classes = Annotated[str | None, typer.Option(help="Names of the foreground classes, with commas.")]
 PresetName = Annotated[str, typer.Option("--preset", help="`cpu`, `gpu` or `published`.")]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from napari_cellda.cli.options import Channels
+from napari_cellda.cli.options import GreyChannels
 from napari_cellda.cli.stopping import stop_on_signal
 from napari_cellda.cli.support import check_resume, follow, one_of, parse_channels, parse_settings
 
@@ -33,7 +33,7 @@ def enhancer_train(
     structure: Annotated[
         str | None, typer.Option(help="What to learn: `foreground`, `boundary` or `both`.")
     ] = None,
-    channels: Channels = None,
+    channels: GreyChannels = None,
     preset: Annotated[str, typer.Option(help="`cpu`, `gpu` or `published`.")] = "cpu",
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE of a setting of the preset.")

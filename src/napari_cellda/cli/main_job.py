@@ -15,6 +15,7 @@ from napari_cellda.cli.options import (
     Images,
     Instances,
     LeastScore,
+    ModelChannels,
     Output,
     Trust,
 )
@@ -138,7 +139,7 @@ def predict(
     output: Output,
     instances: Instances = False,
     least_score: LeastScore = None,
-    channels: Channels = None,
+    channels: ModelChannels = None,
     file_format: Format = "tif",
     workers: Workers = None,
     scheduler: Scheduler = None,

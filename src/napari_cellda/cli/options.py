@@ -13,8 +13,17 @@ Images = Annotated[
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
 Channels = Annotated[
     str | None,
+    typer.Option(help="`grey`, `all` (unless told), or channel indices such as `0,2`."),
+]
+GreyChannels = Annotated[
+    str | None,
+    typer.Option(help="`grey` (unless told), `all`, or channel indices such as `0,2`."),
+]
+ModelChannels = Annotated[
+    str | None,
     typer.Option(
-        help="`grey`, `all`, or channel indices such as `0,2`. A forest takes all unless told."
+        help="`grey`, `all`, or channel indices such as `0,2`; those that the model was trained on "
+        "unless told."
     ),
 ]
 Instances = Annotated[bool, typer.Option("--instances", help="Also separate objects.")]

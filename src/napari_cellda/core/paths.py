@@ -268,7 +268,10 @@ def pair_by_stem(
     taken: dict[Path, Path] = {}
     for other, image in partners.items():
         if image is None:
-            raise UserError(f"'{other}' has no image of the same name among {len(paths)} image(s).")
+            raise UserError(
+                f"'{other}' has no image of the same name among {len(paths)} image(s); "
+                f"expected a name such as '{next(iter(by_stem), '')}'."
+            )
         if image in taken:
             raise UserError(f"'{taken[image]}' and '{other}' both belong to '{image}'.")
         taken[image] = other

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from napari_cellda.ui.state import Session
 
 METHODS = (
-    ("auto", "automatic", "By boundary map if the enhancer gives one, by distance otherwise"),
+    (
+        "auto",
+        "automatic",
+        "Watershed with a foreground and a boundary map, multicut with boundaries alone, "
+        "distance otherwise",
+    ),
     ("watershed", "watershed", "Grow the insides until they meet on the boundary map"),
     ("distance", "distance", "Split where the foreground has a waist"),
     ("multicut", "multicut", "Partition along membranes"),
