@@ -191,6 +191,17 @@ def test_enhanced_class_that_is_removed_falls_back_to_the_first() -> None:
     assert session.enhancer_options.class_index == 1
 
 
+def test_the_same_class_stays_enhanced_when_one_before_it_is_removed() -> None:
+    session = Session()
+    session.set_classes(ClassList().add("rim").add("halo").add("spot"))
+    session.set_enhancer_options(class_index=3)
+    before = session.classes
+    session.set_classes(before.remove(2))
+    assert session.classes[session.enhancer_options.class_index].name == "halo"
+    session.set_classes(before)
+    assert session.classes[session.enhancer_options.class_index].name == "halo"
+
+
 def test_what_is_missing_is_said_plainly() -> None:
     session = Session()
     with pytest.raises(UserError, match="No image is chosen"):

@@ -18,7 +18,7 @@ from napari_cellda.ui.arrays import Scratch
 from napari_cellda.ui.classes import ClassList
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from napari_cellda.core.classifier import PixelClassifier
     from napari_cellda.core.enhancer import Enhancer
@@ -314,10 +314,17 @@ class Session:
     def set_classes(self, classes: ClassList) -> None:
         """Change names, colours or number of classes."""
         if classes != self.classes:
-            self.classes = classes
-            if self.enhancer_options.class_index >= len(classes):
-                self.set_enhancer_options(class_index=1)
+            before, self.classes = self.classes.names, classes
+            self._follow_enhanced_class(before)
             self.classes_changed.emit()
+
+    def _follow_enhanced_class(self, before: Sequence[str]) -> None:
+        """Keep enhancing the same class where its place is another one now; the first without."""
+        index, names = self.enhancer_options.class_index, self.classes.names
+        if len(names) == len(before):
+            return  # renamed at most
+        known = index < len(before) and before[index] in names
+        self.set_enhancer_options(class_index=max(1, names.index(before[index])) if known else 1)
 
     # -- results --------------------------------------------------------------------------------
 
