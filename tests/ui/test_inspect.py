@@ -90,7 +90,7 @@ def compare(panel: InspectPanel, qtbot: QtBot, kind: str, result=MINE, reference
     tab = panel.overlay
     tab.kind.setCurrentIndex(tab.kind.findData(kind))
     QTest.mouseClick(tab.show_button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: tab.view.comparison is not None, timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: tab.view.comparison is not None and not tab.view.busy, timeout=WAIT_MS)
 
 
 def test_the_guess_takes_masks_and_maps_before_images(panel: InspectPanel, qtbot: QtBot):
@@ -153,6 +153,9 @@ def test_errors_come_worst_first_and_are_ringed(panel: InspectPanel, qtbot: QtBo
     assert MINE[y, x] == 2
     tab.previous.click()
     assert "1 of 3" in tab.told.text()
+    tab.kind.setCurrentIndex(tab.kind.findData("pixels"))
+    assert "1 of 3" not in tab.told.text()
+    assert not ring.visible
 
 
 def test_pixels_and_boundaries_have_their_own_errors(panel: InspectPanel, qtbot: QtBot):

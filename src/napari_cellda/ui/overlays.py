@@ -126,6 +126,7 @@ class OverlayView(QObject):
         self.result, self.reference = result, reference
         self.settings, self.through = settings, through
         self.comparison = None
+        hide_ring(self._session)  # it was around an error of the comparison before
         self._match_stack()
         self.refresh()
 

@@ -46,6 +46,7 @@ KINDS = (
     ("boundaries", "boundaries", "Outlines or membranes, give or take a distance"),
 )
 NEXT_KEY, PREVIOUS_KEY = "N", "Shift-N"
+HINT = "Click into the overlay to see what is there."
 
 
 class OverlayTab(PairTab):
@@ -98,7 +99,7 @@ class OverlayTab(PairTab):
     def _make_errors(self) -> None:
         self.previous = button("\u2190", f"The error before (key {PREVIOUS_KEY} over the image)")
         self.next = button("", f"The worst comes first (key {NEXT_KEY} over the image)")
-        self.told = QLabel("Click into the overlay to see what is there.")
+        self.told = QLabel(HINT)
         self.told.setWordWrap(True)
         self.told.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.right_class = QComboBox()
@@ -176,10 +177,12 @@ class OverlayTab(PairTab):
         """Show the overlay of the two layers that are chosen."""
         through = self.through.isChecked()
         self.view.compare(*self._pair.layers, self.settings(), through=through)
+        self.told.setText(HINT)
         self._refresh()
 
     def _remove(self) -> None:
         self.view.close()
+        self.told.setText(HINT)
         self._refresh()
 
     def _on_setting(self, *_: Any) -> None:
