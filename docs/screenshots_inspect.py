@@ -91,7 +91,7 @@ def inspect(folder: Path, run: Path | None) -> None:
     one.compare(enhanced, truth)
     overlay.kind.setCurrentIndex(overlay.kind.findData("objects"))
     one.click(overlay.show_button)
-    wait_until(lambda: overlay.view.comparison is not None, "the overlay")
+    wait_until(lambda: overlay.view.comparison is not None and not overlay.view.busy, "the overlay")
     for _ in range(2):
         QTest.keyClick(one.canvas, Qt.Key.Key_N)
         QTest.qWait(100)
