@@ -11,11 +11,13 @@ from typing import Any
 import lightning_fabric
 import torch
 from torch.overrides import TorchFunctionMode
+from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 DEVICE = torch.device("privateuseone", 0)
+IS_KNOWN = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
+"""Whether this torch can pretend: older ones cannot."""
 MOVES = ("_to_copy", "copy_")
 INDEXED = ("index", "index_put", "index_put_", "_index_put_impl_")
 """Where indices may be the processor's, as on a graphics card."""
@@ -102,7 +104,7 @@ _Fabric = lightning_fabric.Fabric
 
 def pretend() -> None:
     """Let this process train on the device, to its end."""
-    _setup_privateuseone_for_python_backend("pretended")
+    backend_registration._setup_privateuseone_for_python_backend("pretended")
     torch.__future__.set_swap_module_params_on_conversion(True)
     torch.inference_mode = torch.no_grad  # type: ignore[misc,assignment]  # it knows no such device
     lightning_fabric.Fabric = _fabric  # type: ignore[misc,assignment]
