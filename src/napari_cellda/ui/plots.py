@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from napari_cellda.core.runs.history import Curve
 
-BACKGROUND, TEXT = "#1b1d23", "#d0d4dc"
+TEXT = "#d0d4dc"
 HEIGHT = 130
 
 
@@ -110,15 +110,13 @@ def legend_text(names: list[str]) -> str:
 def _make_plot(title: str) -> Any:
     import pyqtgraph as pg
 
-    class CurvePlot(pg.PlotWidget):
-        """A dark plot that leaves the mouse wheel to the panel around it."""
+    from napari_cellda.ui.still_plot import StillPlot
+
+    class CurvePlot(StillPlot):
+        """Curves over the steps of a training."""
 
         def __init__(self) -> None:
-            super().__init__(background=BACKGROUND)
-            self.setFixedHeight(HEIGHT)
-            self.setMenuEnabled(False)
-            self.hideButtons()
-            self.setMouseEnabled(False, False)
+            super().__init__(HEIGHT)
             self.setToolTip(f"The {title} over the steps")
             for side in ("bottom", "left"):
                 self.getAxis(side).setTextPen(TEXT)
@@ -130,9 +128,5 @@ def _make_plot(title: str) -> Any:
                 return self.plot([], [], pen=pg.mkPen(color, width=1))
             dots = {"symbol": "o", "symbolSize": 5, "symbolBrush": color, "symbolPen": None}
             return self.plot([], [], pen=pg.mkPen(color, width=2), **dots)
-
-        def wheelEvent(self, event: Any) -> None:
-            """Let the panel scroll."""
-            event.ignore()
 
     return CurvePlot()

@@ -8,8 +8,10 @@ import numpy as np
 import pyqtgraph as pg
 from qtpy.QtCore import Qt, Signal
 
+from napari_cellda.ui.still_plot import StillPlot
 
-class Curve(pg.PlotWidget):
+
+class Curve(StillPlot):
     """Means in [0, 1] over steps, with a line at the step that is looked at.
 
     Signals
@@ -21,11 +23,7 @@ class Curve(pg.PlotWidget):
     picked = Signal(int)
 
     def __init__(self) -> None:
-        super().__init__(background="#1b1d23")
-        self.setFixedHeight(150)
-        self.setMouseEnabled(False, False)
-        self.setMenuEnabled(False)
-        self.hideButtons()
+        super().__init__(150)
         self.setLabel("bottom", "step")
         self.setLabel("left", "mean discrepancy")
         self.getAxis("left").enableAutoSIPrefix(False)
@@ -52,7 +50,3 @@ class Curve(pg.PlotWidget):
         if event.button() == Qt.MouseButton.LeftButton and len(self._steps):
             position = self.plotItem.vb.mapSceneToView(self.mapToScene(event.pos()))
             self.picked.emit(int(np.abs(self._steps - position.x()).argmin()))
-
-    def wheelEvent(self, event: Any) -> None:
-        """Let the panel scroll."""
-        event.ignore()

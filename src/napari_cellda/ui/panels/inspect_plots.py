@@ -9,25 +9,21 @@ import pyqtgraph as pg
 from qtpy.QtCore import Qt
 
 from napari_cellda.core.colors import color_of
+from napari_cellda.ui.still_plot import BACKGROUND, StillPlot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from napari_cellda.core.compare.efficiency import Standing
 
-BACKGROUND = "#1b1d23"
 SYMBOLS = ("o", "s", "t", "d", "+", "x", "star", "p")
 
 
-class Strips(pg.PlotWidget):
+class Strips(StillPlot):
     """A strip of points per model, one point per image, and their mean."""
 
     def __init__(self) -> None:
-        super().__init__(background=BACKGROUND)
-        self.setFixedHeight(160)
-        self.setMouseEnabled(False, False)
-        self.setMenuEnabled(False)
-        self.hideButtons()
+        super().__init__(160)
         self.getAxis("left").enableAutoSIPrefix(False)
 
     def draw(self, values: Mapping[str, np.ndarray], title: str) -> None:
@@ -46,20 +42,12 @@ class Strips(pg.PlotWidget):
         self.getAxis("bottom").setTicks([list(enumerate(values))])
         self.setXRange(-0.5, len(values) - 0.5)
 
-    def wheelEvent(self, event: Any) -> None:
-        """Let the panel scroll."""
-        event.ignore()
 
-
-class Sizes(pg.PlotWidget):
+class Sizes(StillPlot):
     """Score over size, one point per model, with its performance efficiency."""
 
     def __init__(self) -> None:
-        super().__init__(background=BACKGROUND)
-        self.setFixedHeight(190)
-        self.setMouseEnabled(False, False)
-        self.setMenuEnabled(False)
-        self.hideButtons()
+        super().__init__(190)
         self.setLabel("bottom", "million parameters")
         for side in ("left", "bottom"):
             self.getAxis(side).enableAutoSIPrefix(False)
@@ -92,10 +80,6 @@ class Sizes(pg.PlotWidget):
                 yRange=(low[1] - room[1] / 3, high[1] + room[1]),
                 padding=0,
             )
-
-    def wheelEvent(self, event: Any) -> None:
-        """Let the panel scroll."""
-        event.ignore()
 
 
 class DomainMap(pg.PlotWidget):

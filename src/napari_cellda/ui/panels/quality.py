@@ -63,15 +63,13 @@ class Quality(QWidget):
 def _make_plot() -> Any:
     import pyqtgraph as pg
 
-    class ImportancePlot(pg.PlotWidget):
+    from napari_cellda.ui.still_plot import StillPlot
+
+    class ImportancePlot(StillPlot):
         """Horizontal bars, the longest on top, each with its name beside it."""
 
         def __init__(self) -> None:
-            super().__init__(background="#1b1d23")
-            self.setFixedHeight(24 * SHOWN + 20)
-            self.setMouseEnabled(False, False)
-            self.setMenuEnabled(False)
-            self.hideButtons()
+            super().__init__(24 * SHOWN + 20)
             self.hideAxis("left")
             self.hideAxis("bottom")
             self.setToolTip("The features that matter most to the forest")
@@ -89,9 +87,5 @@ def _make_plot() -> Any:
                 self.addItem(label)
             self.setXRange(0, max(float(values.max()), 1e-9) * 1.02, padding=0)
             self.setYRange(-0.6, SHOWN - 0.4, padding=0)
-
-        def wheelEvent(self, event: Any) -> None:
-            """Let the panel scroll."""
-            event.ignore()
 
     return ImportancePlot()
