@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from napari_cellda.core.nets.cks_windows import (
     OFF_IMAGE,
-    canvas_index,
     cropped,
+    cut_windows,
     on_canvas,
     paint_largest,
     read_canvas,
@@ -121,9 +121,7 @@ def lay_out(windows: Windows, foreground: Tensor) -> Drawn:
     foreground : (N, Y, X) Tensor
         M_c, in [0, 1].
     """
-    index, _ = canvas_index(windows, foreground.shape)
-    margin = windows.logits.shape[-1] // 2
-    around = read_canvas(F.pad(foreground.detach(), (margin,) * 4, value=-1.0), index)
+    around = cut_windows(foreground.detach(), windows, outside=-1.0)
     n, height, width = foreground.shape
     masks = torch.sigmoid(windows.logits)
     return Drawn(windows, masks, around.clamp_min(0), around >= 0, (n, height, width))
@@ -377,9 +375,7 @@ def mask_loss(windows: Windows, labels: Tensor, ids: Tensor) -> Tensor:
     ids : (n,) Tensor of int
         The id of each window's cell.
     """
-    index, _ = canvas_index(windows, labels.shape)
-    margin = windows.logits.shape[-1] // 2
-    here = read_canvas(F.pad(labels, (margin,) * 4), index)
+    here = cut_windows(labels, windows, outside=0)
     known = (here >= 0).float()
     loss = F.binary_cross_entropy_with_logits(
         windows.logits, (here == ids[:, None, None]).float(), known, reduction="sum"

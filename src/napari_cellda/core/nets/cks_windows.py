@@ -204,6 +204,13 @@ def read_canvas(canvas: Tensor, index: Tensor) -> Tensor:
     return canvas.flatten().index_select(0, index.flatten()).view_as(index)
 
 
+def cut_windows(images: Tensor, windows: Windows, outside: float) -> Tensor:
+    """Return what images (N, Y, X) show in each window, (n, W, W); `outside` where they end."""
+    index, _ = canvas_index(windows, images.shape)
+    margin = windows.logits.shape[-1] // 2
+    return read_canvas(F.pad(images, (margin,) * 4, value=outside), index)
+
+
 def cropped(canvas: Tensor, windows: Windows, shape: Sequence[int]) -> Tensor:
     """Return the images (N, Y, X) of a flat canvas, without what is around them."""
     window = windows.logits.shape[-1]
