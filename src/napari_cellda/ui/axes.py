@@ -136,7 +136,7 @@ def read_layer(choice: ImageChoice) -> Image:
         rgb=bool(layer.rgb),
         levels=tuple(levels[1:]),
     )
-    return replace(image.select(choice.channels), path=_path(layer))
+    return replace(image.select(choice.channels), path=path_of(layer))
 
 
 def _stack(layers: list[Any]) -> Any:
@@ -151,11 +151,12 @@ def _stack(layers: list[Any]) -> Any:
 
 def image_name(layer: Any) -> str:
     """Return the stem of the layer's file, or its name if it has none."""
-    path = _path(layer)
+    path = path_of(layer)
     return stem(path) if path is not None else str(layer.name)
 
 
-def _path(layer: Any) -> Path | None:
+def path_of(layer: Any) -> Path | None:
+    """Return the file that a layer was opened from; None without one."""
     source = getattr(getattr(layer, "source", None), "path", None)
     return Path(source) if source else None
 

@@ -142,6 +142,7 @@ def _shows_file(layer: Any, path: Path) -> bool:
     A layer may be one channel of its file, or have got other data since. Of large images the middle
     is compared: this is the window's thread.
     """
+    from napari_cellda.core.images.label_arrays import same_but_for_ones
     from napari_cellda.core.images.readers import read_file
 
     shown = data_of(layer)
@@ -151,7 +152,7 @@ def _shows_file(layer: Any, path: Path) -> bool:
         chosen = layer.metadata.get(CHOSEN_AXES)
         if chosen and _long(chosen, shown.shape) != _long(file.axes, on_disk.shape):
             return False
-        if [n for n in shown.shape if n > 1] != [n for n in on_disk.shape if n > 1]:
+        if not same_but_for_ones(shown.shape, on_disk.shape):
             return False
         ours, theirs = (_part(array, 3 if layer.rgb else 2) for array in (shown, on_disk))
     except (UserError, OSError, ValueError, RuntimeError, KeyError):

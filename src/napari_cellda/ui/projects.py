@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -19,11 +18,13 @@ from napari_cellda.core.project import (
     save_project,
 )
 from napari_cellda.ui.autosave import painted_pixels
+from napari_cellda.ui.axes import path_of
 from napari_cellda.ui.exporting import plain_options
 from napari_cellda.ui.panel_states import PanelStates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from napari_cellda.ui.painted import PaintedImage
     from napari_cellda.ui.state import Session
@@ -131,7 +132,7 @@ class SessionProject:
 
     def file_of(self, painted: PaintedImage) -> Path | None:
         """Return where the image is on disk; None if it, or a layer of its channels, never was."""
-        if any(_path_of(other) is None for other in painted.choice.others):
+        if any(path_of(other) is None for other in painted.choice.others):
             return None
         return painted.image.path or self.places.get(painted)
 
@@ -209,7 +210,7 @@ def _reference(
 ) -> ImageReference:
     choice, source = painted.choice, getattr(painted.layer, "source", None)
     from_layer = file is not None and file == painted.image.path
-    others = [_path_of(other) for other in choice.others]
+    others = [path_of(other) for other in choice.others]
     return ImageReference(
         name=painted.name,
         path=None if file is None else relative_to_project(file, project),
@@ -220,11 +221,6 @@ def _reference(
         others=tuple(relative_to_project(other, project) for other in others if other),
         reader=source.reader_plugin if source is not None and from_layer else None,
     )
-
-
-def _path_of(layer: Any) -> Path | None:
-    path = getattr(getattr(layer, "source", None), "path", None)
-    return Path(path) if path else None
 
 
 def _enhancer_reference(session: Session) -> EnhancerReference | None:

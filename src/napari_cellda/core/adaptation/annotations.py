@@ -10,6 +10,7 @@ import numpy as np
 from napari_cellda.core.adaptation.domain import UNKNOWN
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Task
+from napari_cellda.core.images.label_arrays import same_but_for_ones
 from napari_cellda.core.images.readers import as_int32, read_labels
 from napari_cellda.core.paths import folders_of
 
@@ -102,8 +103,7 @@ def read_mask(path: Path, image: Image) -> Labels:
         If its shape is not that of its image.
     """
     labels = read_labels(path)
-    same = [n for n in labels.shape if n > 1] == [n for n in image.label_shape if n > 1]
-    if not same:
+    if not same_but_for_ones(labels.shape, image.label_shape):
         raise UserError(
             f"The mask '{path}' has shape {labels.shape}, its image '{image.name}' "
             f"{image.label_shape}."

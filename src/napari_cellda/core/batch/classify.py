@@ -23,6 +23,7 @@ from napari_cellda.core.events import never
 from napari_cellda.core.features import FeatureSpec
 from napari_cellda.core.forest import ForestParams
 from napari_cellda.core.images import open_image
+from napari_cellda.core.images.label_arrays import same_but_for_ones
 from napari_cellda.core.images.normalisation import measure_normalisation
 from napari_cellda.core.images.readers import read_labels
 from napari_cellda.core.instances import InstanceParams
@@ -178,7 +179,7 @@ def read_strokes(path: Path, image: Image) -> np.ndarray:
             f"1 (background) and 2 to {MAX_CLASSES} (classes)."
         )
     strokes = strokes.astype(np.uint8, copy=False)
-    same = [n for n in strokes.shape if n > 1] == [n for n in image.label_shape if n > 1]
+    same = same_but_for_ones(strokes.shape, image.label_shape)
     return strokes.reshape(image.label_shape) if same else strokes
 
 

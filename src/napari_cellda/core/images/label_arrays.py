@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_cellda.core.images.image import Image
     from napari_cellda.core.tiles import Region
 
@@ -24,6 +26,11 @@ def region_index(image: Image, region: Region) -> tuple[slice | int, ...]:
 def to_own_axes(image: Image, block: np.ndarray) -> np.ndarray:
     """Turn a (..., Z, Y, X) block into one along the image's own axes: without z if it has none."""
     return block if "z" in image.label_axes else block[..., 0, :, :]
+
+
+def same_but_for_ones(shape: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether two shapes are the same when axes of length 1 do not count."""
+    return [n for n in shape if n > 1] == [n for n in other if n > 1]
 
 
 def read_region(image: Image, array: Any, region: Region) -> np.ndarray:
