@@ -143,10 +143,10 @@ class LivePainter(QObject):
         self._on_strokes()
 
     def _on_enhancer(self) -> None:
-        if chosen_enhancement(self._session) is None:
-            for painted in self._session.images:
-                show_forest_again(self._session, painted)
+        enhances = chosen_enhancement(self._session) is not None
         for painted in self._session.images:
+            if not enhances:
+                show_forest_again(self._session, painted)
             follow_classes(self._session, painted)  # another class may be the enhanced one
         self.update_view()
 
