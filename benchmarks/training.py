@@ -44,7 +44,8 @@ from timing import RESULTS, medians, seconds, where
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_cellda.core.adaptation.method import MethodParams, Preset
+    from napari_cellda.core.adaptation.method import MethodParams
+    from napari_cellda.core.params import Preset
 
 SIDE, PLANES = 512, 8
 DIAMETER, SPACING = 28, 40

@@ -8,13 +8,13 @@ import pytest
 from pydantic import Field, field_validator, model_validator
 from qtpy.QtCore import Qt
 
-from napari_cellda.core.adaptation.method import PRESETS, Preset
+from napari_cellda.core.adaptation.method import PRESETS
 from napari_cellda.core.enhancer.options import EnhancerOptions
 from napari_cellda.core.enhancer_training.params import enhancer_params
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.features.sets import FeatureSpec
 from napari_cellda.core.forest import ForestParams
-from napari_cellda.core.params import BaseParams
+from napari_cellda.core.params import BaseParams, Preset
 from napari_cellda.core.runs.commands import changed_settings
 from napari_cellda.methods import discover, find_method
 from napari_cellda.ui.forms import Form

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import types
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
+Preset = Literal["cpu", "gpu", "published"]
+"""What settings begin with, before those that a user changes."""
 EXPECTED = {
     "int_type": "a whole number",
     "int_parsing": "a whole number",

@@ -13,14 +13,14 @@ References
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from napari_cellda.core.adaptation.domain import Domain, Plane
 from napari_cellda.core.adaptation.job import Adapted, AdaptJob
-from napari_cellda.core.adaptation.method import Method, MethodParams, Preset
+from napari_cellda.core.adaptation.method import Method, MethodParams
 from napari_cellda.core.adaptation.training import load_chosen, train_job
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.events import Note, Stage, Task
@@ -29,6 +29,9 @@ from napari_cellda.core.points import centroids, separate_objects, typical_diame
 from napari_cellda.methods._cks_losses import Consistency, Following
 from napari_cellda.methods._cks_trainer import Trainer
 from napari_cellda.methods._cks_watch import SELECT, raise_least_score
+
+if TYPE_CHECKING:
+    from napari_cellda.core.params import Preset
 
 LEAST_WINDOW = 2.2
 """Sides of a window in diameters of a cell: at its edge, none is cut off."""

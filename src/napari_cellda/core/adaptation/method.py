@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import gcd
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import Field
 
 from napari_cellda.core.modelzoo.preprocessing import Scaling
-from napari_cellda.core.params import BaseParams, checked
+from napari_cellda.core.params import BaseParams, Preset, checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from napari_cellda.core.adaptation.job import Adapted, AdaptJob
     from napari_cellda.core.events import Task
 
-Preset = Literal["cpu", "gpu", "published"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 
 INPUTS: dict[str, str] = {

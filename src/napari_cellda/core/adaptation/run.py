@@ -38,9 +38,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_cellda.core.adaptation.job import Adapted
-    from napari_cellda.core.adaptation.method import Method, Preset
+    from napari_cellda.core.adaptation.method import Method
     from napari_cellda.core.adaptation.pretrained import Trained
     from napari_cellda.core.events import Stop
+    from napari_cellda.core.params import Preset
 
 NO_NETWORK = Note("Stopped before the first step, so there is no network.")
 NO_SEGMENTER = Note("Stopped before it learned to segment, so there is no model; resume to go on.")

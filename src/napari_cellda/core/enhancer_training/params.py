@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from difflib import get_close_matches
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,9 +12,8 @@ from napari_cellda.core.enhancer_training.forests import ForestMix
 from napari_cellda.core.enhancer_training.source import HoldOut  # noqa: TC001  pydantic needs it at run time
 from napari_cellda.core.errors import UserError
 from napari_cellda.core.licences import licence_names
-from napari_cellda.core.params import check_shares, checked, unexpected
+from napari_cellda.core.params import Preset, check_shares, checked, unexpected
 
-Preset = Literal["cpu", "gpu", "published"]
 SHOWN = re.compile(r"[A-Za-z0-9_+() -]{1,100}")
 """What bioimage.io takes in the title of a package."""
 REFERENCE = re.compile(r"(10\.\d{4}\S+|https?://\w\S*)?", re.ASCII)

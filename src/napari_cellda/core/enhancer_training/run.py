@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_cellda.core.atomic import remove
 from napari_cellda.core.enhancer_training.begin import origin
-from napari_cellda.core.enhancer_training.params import EnhancerParams, Preset, enhancer_params
+from napari_cellda.core.enhancer_training.params import EnhancerParams, enhancer_params
 from napari_cellda.core.enhancer_training.source import (
     MasksAre,
     Structure,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from napari_cellda.core.events import Stop
     from napari_cellda.core.images import Channels
     from napari_cellda.core.nets.unet import UNet
+    from napari_cellda.core.params import Preset
 
 TEST_SIDE = 256
 """Side of the package's test input in pixels."""
